@@ -1,0 +1,108 @@
+"""Residuals of one U-Net call, as data: scaled, masked, pooled and merged before a host adds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Residuals = tuple[Tensor | None, ...]
+
+
+@dataclass(frozen=True)
+class Control:
+    """What one or several control models add to one U-Net call; index = input block.
+
+    encoder[i]: added to the output of input_blocks[i] (trunk and skip; T2I-Adapter).
+    skip[i]:    added to the skip tensor of input_blocks[i] when the decoder uses it (ControlNet, arXiv 2302.05543).
+    middle:     added to the output of middle_block.
+    Each is `(B, C_i, h_i, w_i)` in the control model's dtype, `(B, C_i, 1, 1)` when pooled, or None.
+    The tensors belong to whoever made them and are never changed in place.
+    """
+
+    encoder: Residuals = ()
+    skip: Residuals = ()
+    middle: Tensor | None = None
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The tensors in the order of layer weights: encoder, skip, middle."""
+        return tuple(t for t in (*self.encoder, *self.skip, self.middle) if t is not None)
+
+    def scaled(self, weights: Sequence[float]) -> Control:
+        """Every output times its own layer weight (order of `outputs`)."""
+        if len(weights) != len(self.outputs()):
+            raise ValueError(f"{len(weights)} layer weights for {len(self.outputs())} outputs")
+        queue = iter(weights)
+        return self.changed(lambda t: _times(t, next(queue)))
+
+    def masked(self, mask: RegionMask) -> Control:
+        """Every output times the region mask, stretched to its size."""
+        return self.changed(lambda t: t * mask.at(t))
+
+    def pooled(self) -> Control:
+        """Every output averaged over its positions, `(B, C, 1, 1)` (cldm's `global_average_pooling`)."""
+        return self.changed(lambda t: t.mean(dim=(2, 3), keepdim=True))
+
+    def spread(self, rows: Sequence[int], batch: int) -> Control:
+        """Outputs computed for some `rows` only, put back into a batch whose other rows get nothing."""
+        if len(rows) == batch:
+            return self
+        start, stop = rows[0], rows[-1] + 1
+
+        def put(part: Tensor) -> Tensor:
+            whole = part.new_zeros((batch, *part.shape[1:]))
+            if stop - start == len(rows):
+                whole[start:stop] = part
+            else:
+                whole[list(rows)] = part
+            return whole
+
+        return self.changed(put)
+
+    def merged(self, other: Control) -> Control:
+        """The sum of both controls."""
+        return Control(
+            encoder=tuple(_plus(a, b) for a, b in zip_longest(self.encoder, other.encoder)),
+            skip=tuple(_plus(a, b) for a, b in zip_longest(self.skip, other.skip)),
+            middle=_plus(self.middle, other.middle),
+        )
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Control:
+        """A control whose outputs are `change(output)`, called in the order of `outputs`."""
+
+        def each(residuals: Residuals) -> Residuals:
+            return tuple(None if t is None else change(t) for t in residuals)
+
+        encoder, skip = each(self.encoder), each(self.skip)
+        return Control(encoder, skip, None if self.middle is None else change(self.middle))
+
+
+class RegionMask:
+    """Where in the picture a unit acts: `(1, 1, H, W)` float 0..1, stretched bilinearly to any feature size."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask = mask
+        self._sizes: dict[tuple[int, int, torch.dtype, torch.device], Tensor] = {}
+
+    def at(self, features: Tensor) -> Tensor:
+        """The mask at the size, dtype and device of `features` `(B, C, h, w)`; computed once a size."""
+        height, width = features.shape[2:]
+        key = (height, width, features.dtype, features.device)
+        if key not in self._sizes:
+            resized = functional.interpolate(self._mask, (height, width), mode="bilinear", align_corners=False)
+            self._sizes[key] = resized.to(features)
+        return self._sizes[key]
+
+
+def _times(tensor: Tensor, weight: float) -> Tensor:
+    return tensor if weight == 1.0 else tensor * weight
+
+
+def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b

@@ -1,0 +1,72 @@
+"""When a unit acts (guidance range) and how strongly in each layer (layer weights)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import UnitError
+from .modes import ControlMode
+
+SOFT_DECAY = 0.825
+"""Ratio between neighbouring layers of the soft ramp (the ControlNet repository's "guess mode")."""
+
+_SD1_OUTPUTS = 13
+
+
+@dataclass(frozen=True)
+class GuidanceRange:
+    """The part of sampling in which a unit acts, both ends included (sd-webui-controlnet's convention).
+
+    `progress` is denoiser calls done / denoiser calls planned: 0 at the first call, always below 1 with fixed-step
+    samplers; adaptive samplers can pass their plan, which counts as 1.
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+
+    def contains(self, progress: float) -> bool:
+        """True where a unit acts at `progress` 0..1."""
+        return self.start <= min(progress, 1.0) <= self.end
+
+
+def soft_ramp(outputs: int) -> tuple[float, ...]:
+    """Weights of "My prompt is more important": the deeper the layer, the stronger; the last (middle) is 1.
+
+    `outputs` counts the residuals with the middle one: 13 for SD1 and SD2, 10 for SDXL.
+    """
+    return tuple(SOFT_DECAY ** (outputs - 1 - i) for i in range(outputs))
+
+
+def legacy_soft_ramp(outputs: int) -> tuple[float, ...]:
+    """The ramp of sd-webui-controlnet and Forge: SD1's 13 weights cut after `outputs`, so SDXL's middle gets 0.56."""
+    return tuple(SOFT_DECAY ** (_SD1_OUTPUTS - 1 - i) for i in range(outputs))
+
+
+def layer_weights(
+    outputs: int,
+    weight: float,
+    mode: ControlMode,
+    *,
+    custom: Sequence[float] | None = None,
+    force_soft: bool = False,
+    legacy_ramp: bool = False,
+) -> tuple[float, ...]:
+    """The factor of every output of a control model.
+
+    `custom` (the unit's advanced weighting) replaces weight and ramp; it must have one entry an output.
+    Raises UnitError when its length is wrong.
+    """
+    if custom is not None:
+        if len(custom) != outputs:
+            raise UnitError(
+                "the list of layer weights does not fit the control model",
+                field="advanced_weighting",
+                found=f"{len(custom)} weights for {outputs} layers",
+                remedy=f"give {outputs} numbers (encoder layers in order, then the middle) or none",
+            )
+        return tuple(float(w) for w in custom)
+    if not (mode.soft or force_soft):
+        return (weight,) * outputs
+    ramp = legacy_soft_ramp(outputs) if legacy_ramp else soft_ramp(outputs)
+    return tuple(weight * factor for factor in ramp)

@@ -1,0 +1,87 @@
+"""One U-Net call as the host saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from torch import Tensor
+
+
+class Pass(str, Enum):
+    """Which sampling of a generation: the base pass, or the second one of hires fix."""
+
+    base = "base"
+    hires = "hires"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the U-Net: B rows of one denoiser step.
+
+    x         (B, C, h, w): what the U-Net receives; C is 4, or more with conditioning channels (9 when inpainting)
+    timesteps (B,): training timesteps 0..999, fractional with k-diffusion samplers
+    context   (B, N, D): text embedding
+    y         (B, A): pooled embedding of SDXL, or None
+    is_cond   per row: True for the positive prompt. Python values, so that telling rows apart costs no GPU sync
+    images    per row: which picture of the batch it belongs to
+    progress  0..1, see GuidanceRange
+    """
+
+    x: Tensor
+    timesteps: Tensor
+    context: Tensor
+    y: Tensor | None
+    is_cond: tuple[bool, ...]
+    images: tuple[int, ...]
+    progress: float
+    pass_: Pass = Pass.base
+
+    @property
+    def batch(self) -> int:
+        """Number of rows B."""
+        return self.x.shape[0]
+
+    def select(self, rows: Sequence[int]) -> Step:
+        """The step with some of its rows, in order; views where the rows are neighbours."""
+        if len(rows) == self.batch:
+            return self
+        start, stop = rows[0], rows[-1] + 1
+        adjacent = stop - start == len(rows)
+
+        def part(tensor: Tensor) -> Tensor:
+            return tensor[start:stop] if adjacent else tensor[list(rows)]
+
+        return replace(
+            self,
+            x=part(self.x),
+            timesteps=part(self.timesteps),
+            context=part(self.context),
+            y=None if self.y is None else part(self.y),
+            is_cond=tuple(self.is_cond[row] for row in rows),
+            images=tuple(self.images[row] for row in rows),
+        )
+
+
+class RowCursor:
+    """Tells the rows of successive U-Net calls apart within one denoiser step.
+
+    A1111 orders a denoiser step's rows "all conds of image 0, of image 1, ..., then one uncond an image" and hands them
+    to the U-Net in one or several calls (`sd_samplers_cfg_denoiser.CFGDenoiser`). `conds[i]` is the number of cond
+    rows of image i (more than one with AND prompts). Rows past the plan (somebody calls the U-Net on their own) count as cond.
+    """
+
+    def __init__(self, conds: Sequence[int]) -> None:
+        cond_images = [image for image, repeats in enumerate(conds) for _ in range(repeats)]
+        self._batch = len(conds)
+        self._cond_images = cond_images
+        self._position = 0
+
+    def take(self, rows: int) -> tuple[tuple[bool, ...], tuple[int, ...]]:
+        """(is_cond, image) of each of the next `rows` rows."""
+        conds = len(self._cond_images)
+        places = range(self._position, self._position + rows)
+        self._position += rows
+        images = tuple(self._cond_images[at] if at < conds else (at - conds) % max(self._batch, 1) for at in places)
+        return tuple(at < conds for at in places), images
