@@ -67,21 +67,23 @@ class Step:
 class RowCursor:
     """Tells the rows of successive U-Net calls apart within one denoiser step.
 
-    A1111 orders a denoiser step's rows "all conds of image 0, of image 1, ..., then one uncond an image" and hands them
-    to the U-Net in one or several calls (`sd_samplers_cfg_denoiser.CFGDenoiser`). `conds[i]` is the number of cond
-    rows of image i (more than one with AND prompts). Rows past the plan (somebody calls the U-Net on their own) count as cond.
+    A1111 orders a denoiser step's rows "all conds of image 0, of image 1, ..., then the unconds, image by image" and
+    hands them to the U-Net in one or several calls (`sd_samplers_cfg_denoiser.CFGDenoiser`). `conds[i]` is the number of
+    cond rows of image i (more than one with AND prompts), `total` the number of all rows. Rows past `total` (somebody
+    calls the U-Net outside a denoiser step) count as cond.
     """
 
-    def __init__(self, conds: Sequence[int]) -> None:
-        cond_images = [image for image, repeats in enumerate(conds) for _ in range(repeats)]
-        self._batch = len(conds)
-        self._cond_images = cond_images
+    def __init__(self, conds: Sequence[int], total: int) -> None:
+        self._images = [image for image, repeats in enumerate(conds) for _ in range(repeats)]
+        self._batch = max(len(conds), 1)
+        self._total = total
         self._position = 0
 
     def take(self, rows: int) -> tuple[tuple[bool, ...], tuple[int, ...]]:
         """(is_cond, image) of each of the next `rows` rows."""
-        conds = len(self._cond_images)
         places = range(self._position, self._position + rows)
         self._position += rows
-        images = tuple(self._cond_images[at] if at < conds else (at - conds) % max(self._batch, 1) for at in places)
-        return tuple(at < conds for at in places), images
+        conds = len(self._images)
+        is_cond = tuple(at < conds or at >= self._total for at in places)
+        images = tuple(self._images[at] if at < conds else (at - conds) % self._batch for at in places)
+        return is_cond, images

@@ -1,0 +1,116 @@
+"""What a kind of control model must offer, and the loaded checkpoint as it sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..core.control import Control
+from ..core.hints import Hint
+from ..core.modes import UnionType
+from ..core.step import Step
+from ..nets.config import UNetConfig
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The checkpoint in use: its U-Net's architecture and its title for messages."""
+
+    config: UNetConfig
+    title: str
+
+    @property
+    def kind(self) -> str:
+        """Its architecture in the field's words."""
+        return describe_config(self.config)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a control model is to run; passed in, never global."""
+
+    device: torch.device
+    dtype: torch.dtype
+    base_weights: Callable[[], Weights] | None = None
+    """The U-Net's state dict, for files that hold differences to it."""
+
+
+@dataclass(frozen=True)
+class BindOptions:
+    """The settings of a unit that a family may need besides its hint."""
+
+    unit: int
+    pooled: bool | None = None
+    union_type: UnionType = UnionType.unknown
+    extra: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+class BoundControl(Protocol):
+    """A control model with one unit's hint for one pass; owned by the session and dropped with it."""
+
+    cond_only: bool
+    """True where rows of the negative prompt never get this control, whatever the unit's control mode."""
+
+    def control(self, step: Step) -> Control:
+        """Residuals for the rows of `step`, unweighted."""
+        ...
+
+
+class ControlModel(Protocol):
+    """Loaded weights of one file; holds no unit settings, so units share it."""
+
+    path: Path
+    outputs: int
+    """Number of residuals it gives, the length of a list of layer weights."""
+
+    def check(self, base: BaseModel) -> None:
+        """Raises BaseModelError where it cannot control `base`."""
+        ...
+
+    def bind(self, hint: Hint, options: BindOptions) -> BoundControl:
+        """The model with a hint; costs nothing until the first `control`."""
+        ...
+
+    def memory(self) -> int:
+        """Bytes of its weights."""
+        ...
+
+    def move(self, device: torch.device) -> None:
+        """Brings the weights to `device`."""
+        ...
+
+
+class ControlFamily(Protocol):
+    """A kind of control model; stateless, one a file in this folder, found as `FAMILY`."""
+
+    id: str
+    before: Sequence[str]
+    """Ids of the families that must be asked later than this one."""
+
+    def detect(self, weights: Weights) -> bool:
+        """True where a file's weights (any known spelling of their names) are of this family."""
+        ...
+
+    def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> ControlModel:
+        """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""
+        ...
+
+
+def describe_config(config: UNetConfig) -> str:
+    """The architecture in the field's words, e.g. "SD 1.x"."""
+    if config.adm_channels and config.context_dim == 2048:
+        return "SDXL"
+    if config.adm_channels and config.context_dim == 1280:
+        return "SDXL refiner"
+    if config.model_channels == 320 and config.context_dim == 768:
+        return "SD 1.x"
+    if config.model_channels == 320 and config.context_dim == 1024:
+        return "SD 2.x"
+    return f"a U-Net of {config.model_channels} channels with a text width of {config.context_dim}"

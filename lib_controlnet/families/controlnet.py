@@ -1,0 +1,159 @@
+"""ControlNet (arXiv 2302.05543): v1.0, v1.1 and diffusers files for SD 1.x, SD 2.x and SDXL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..core.control import Control
+from ..core.errors import BaseModelError, ModelFileError
+from ..core.hints import Hint
+from ..core.step import Step
+from ..loading.build import fill
+from ..loading.detect import KeyCondition
+from ..loading.difference import add_base
+from ..nets.config import ControlNetConfig, UNetConfig
+from ..nets.controlnet import ControlNet
+from ..nets.operations import Operations
+from .base import BaseModel, BindOptions, Runtime, Weights, describe_config
+
+DIFFERENCE_KEY = "difference"
+
+
+class ControlNetFamily:
+    """Detects by the hint encoder and the zero convolutions, which no other kind has together."""
+
+    id = "controlnet"
+    before: Sequence[str] = ()
+    condition = KeyCondition(
+        all_of=("input_hint_block.0.weight", "zero_convs.0.0.weight", "middle_block_out.0.weight"),
+        none_of=("lora_controlnet", "control_add_embedding.linear_1.weight", "task_embedding"),
+    )
+
+    def detect(self, weights: Weights) -> bool:
+        """True for canonical ControlNet weights (see loading.canonical)."""
+        return self.condition.matches(weights.keys())
+
+    def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> LoadedControlNet:
+        """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""
+        if DIFFERENCE_KEY in weights:
+            if runtime.base_weights is None:
+                raise ModelFileError(
+                    "the file holds differences to a base U-Net, and no checkpoint is loaded to add them to",
+                    field="model",
+                    found=path.name,
+                    remedy="load the checkpoint first",
+                )
+            weights = add_base(weights, runtime.base_weights())
+        config = ControlNetConfig.from_weights(weights)
+        net = fill(
+            lambda: ControlNet(config, Operations()), weights, dtype=runtime.dtype, device=runtime.device, name=path.name
+        )
+        return LoadedControlNet(path, net, config, pooled=_pooled_by_default(path, metadata))
+
+
+FAMILY = ControlNetFamily()
+
+
+class LoadedControlNet:
+    """One ControlNet file's network."""
+
+    def __init__(self, path: Path, net: ControlNet, config: ControlNetConfig, *, pooled: bool) -> None:
+        self.path = path
+        self.net = net
+        self.config = config
+        self.pooled = pooled
+        self.outputs = len(config.unet.input_channels) + 1
+
+    def check(self, base: BaseModel) -> None:
+        """Raises BaseModelError unless `base` has the blocks, the text width and the embedding this file was made for."""
+        own, other = self.config.unet, base.config
+        if _essentials(own) == _essentials(other):
+            return
+        raise BaseModelError(
+            f'"{self.path.name}" was made for {describe_config(own)} and cannot control {base.kind}',
+            field="model",
+            found=f'checkpoint "{base.title}" ({base.kind})',
+            remedy=f"choose a control model for {base.kind}, or a checkpoint of {describe_config(own)}",
+        )
+
+    def bind(self, hint: Hint, options: BindOptions) -> BoundControlNet:
+        """The network with a hint `(1, hint_channels, H, W)`."""
+        if hint.image.shape[1] != self.config.hint_channels:
+            raise ModelFileError(
+                f'"{self.path.name}" takes a control image of {self.config.hint_channels} channels',
+                unit=options.unit,
+                field="model",
+                found=f"{hint.image.shape[1]} channels",
+                remedy="use a preprocessor made for this model",
+            )
+        return BoundControlNet(self, hint, pooled=self.pooled if options.pooled is None else options.pooled)
+
+    def memory(self) -> int:
+        """Bytes of its weights."""
+        return sum(p.numel() * p.element_size() for p in self.net.parameters())
+
+    def move(self, device: torch.device) -> None:
+        """Brings the weights to `device`."""
+        self.net.to(device)
+
+
+class BoundControlNet:
+    """A ControlNet with one unit's hint; the hint encoder runs once a size, not once a step."""
+
+    def __init__(self, model: LoadedControlNet, hint: Hint, *, pooled: bool) -> None:
+        self._model = model
+        self._hint = hint.image
+        self._pooled = pooled
+        self._features: dict[tuple[int, int], Tensor] = {}
+        self.cond_only = pooled
+
+    def control(self, step: Step) -> Control:
+        """Residuals of the rows of `step`: one a input block, then the middle one."""
+        net = self._model.net
+        weight = next(net.parameters())
+        x = step.x[:, : self._model.config.unet.in_channels].to(weight)
+        outputs = net(
+            x,
+            self._features_at(x),
+            step.timesteps.to(weight.device),
+            step.context.to(weight),
+            None if step.y is None else step.y.to(weight),
+        )
+        control = Control(skip=outputs[:-1], middle=outputs[-1])
+        return control.pooled() if self._pooled else control
+
+    def _features_at(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        if (height, width) not in self._features:
+            hint = self._hint.to(x)
+            if hint.shape[2:] != (height * 8, width * 8):
+                hint = functional.interpolate(hint, (height * 8, width * 8), mode="bilinear", align_corners=False)
+            self._features = {(height, width): self._model.net.encode_hint(hint)}
+        return self._features[height, width]
+
+
+def _essentials(config: UNetConfig) -> tuple[object, ...]:
+    """What must agree for residuals, text and embeddings to fit; transformer depths may differ (small SDXL models)."""
+    return (tuple(config.input_channels), config.context_dim, config.adm_channels)
+
+
+def _pooled_by_default(path: Path, metadata: Mapping[str, str]) -> bool:
+    """Whether outputs are averaged over positions (cldm's `global_average_pooling`), which the weights do not tell.
+
+    The file's metadata or the `.yaml` beside it (cldm's own way) decides; without both, the official shuffle models'
+    file name is the default.
+    """
+    stated = metadata.get("global_average_pooling")
+    sidecar = path.with_suffix(".yaml")
+    if stated is None and sidecar.is_file():
+        found = re.search(r"^\s*global_average_pooling\s*:\s*(\w+)", sidecar.read_text("utf-8", "replace"), re.MULTILINE)
+        stated = found.group(1) if found else None
+    if stated is not None:
+        return stated.lower() == "true"
+    return "shuffle" in path.stem.lower()

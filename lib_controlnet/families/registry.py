@@ -1,0 +1,56 @@
+"""Finds the families in this folder and asks them whose a file is."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+from ..core.errors import ModelFileError
+from ..loading.canonical import canonical
+from ..loading.detect import describe_kind
+from ..loading.reader import read_weights
+from .base import ControlFamily, ControlModel, Runtime
+
+
+def discover() -> list[ControlFamily]:
+    """Every module of this folder with a `FAMILY`, in the order in which they must be asked."""
+    package = __name__.rpartition(".")[0]
+    folder = str(Path(__file__).parent)
+    modules = [importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules([folder])]
+    families: dict[str, ControlFamily] = {}
+    for module in modules:
+        family = getattr(module, "FAMILY", None)
+        if family is None:
+            continue
+        if family.id in families:
+            raise ValueError(f'two control model families are called "{family.id}"')
+        families[family.id] = family
+    return _ordered(families)
+
+
+def load_model(path: Path, runtime: Runtime, families: list[ControlFamily]) -> ControlModel:
+    """Reads a file, finds its family and builds the network. Raises ModelFileError with what was sought and found."""
+    file = read_weights(path)
+    weights = canonical(file.weights)
+    for family in families:
+        if family.detect(weights):
+            return family.load(path, weights, file.metadata, runtime)
+    raise ModelFileError(
+        f'"{path.name}" is not a control model this version can use',
+        field="model",
+        found=f"{describe_kind(file.weights.keys())}; supported: {', '.join(family.id for family in families)}",
+        remedy="choose another model for this unit",
+    )
+
+
+def _ordered(families: dict[str, ControlFamily]) -> list[ControlFamily]:
+    """Topological order by `before`; ties by id."""
+    waiting = dict(sorted(families.items()))
+    ordered: list[ControlFamily] = []
+    while waiting:
+        free = [f for f in waiting.values() if not any(f.id in other.before for other in waiting.values())]
+        if not free:
+            raise ValueError(f"control model families ask to be before one another: {', '.join(waiting)}")
+        ordered.append(waiting.pop(free[0].id))
+    return ordered
