@@ -1,0 +1,248 @@
+"""Pictures as callers give them (base64, arrays, PIL, pairs, dicts), read into uint8 arrays.
+
+Nothing is opened by path or address: a caller of the HTTP API must not make the server read files or other hosts.
+Sizes are checked in the file's header, before any pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from .errors import UnitError
+
+Pixels = NDArray[np.uint8]
+
+MAX_PIXELS = 8192 * 8192
+"""More than any host generates at once; a picture of this size takes 200 MB as RGB."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+"""Raster formats that need no outside program to decode (EPS would start Ghostscript)."""
+
+_DATA_URI = re.compile(r"^\s*data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
+_ADDRESS = re.compile(r"^\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_PATH = re.compile(r"^\s*(?:~|\.{1,2}[/\\]|[a-z]:[/\\]|\\\\|/)|\.[a-z0-9]{2,5}\s*$", re.IGNORECASE)
+_AS_BASE64 = "send the picture's bytes as base64, with or without a data:image/png;base64, prefix"
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One input picture.
+
+    `pixels`: (H, W, 3) uint8 RGB. `mask`: (H, W) uint8, 255 where masked, or None where the caller gave none.
+    """
+
+    pixels: Pixels
+    mask: Pixels | None = None
+
+
+def read_picture(value: object, *, max_pixels: int = MAX_PIXELS) -> Picture | None:
+    """Read any form of a unit's `image`: see `read_rgb`, and `{"image", "mask"}`, `[image, mask]`, `[{"image", …}]`.
+
+    None, "" and a dict whose image and mask are empty mean "no picture". Raises UnitError without a unit number.
+    """
+    if is_empty(value):
+        return None
+    if isinstance(value, Mapping):
+        return _from_mapping(cast(Mapping[str, object], value), max_pixels)
+    if isinstance(value, (list, tuple)):
+        return _from_sequence(cast(Sequence[object], value), max_pixels)
+    return Picture(read_rgb(value, max_pixels=max_pixels))
+
+
+def read_rgb(value: object, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Base64 or data URI, PIL image, (H, W[, 1|3|4]) array -> (H, W, 3) uint8; transparent parts become white."""
+    return _flatten(_read_channels(value, max_pixels))
+
+
+def read_mask(value: object, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """The same forms -> (H, W) uint8: the alpha channel where it says something, else the first channel.
+
+    Alpha first is the host's own rule for masks (`create_binary_mask`): a brush layer is transparent where nothing
+    was drawn, so laying it over white would mark everything.
+    """
+    if isinstance(value, Mapping):
+        inner = cast(Mapping[str, object], value)
+        value = inner["mask"] if not is_empty(inner.get("mask")) else inner.get("image")
+    pixels = _read_channels(value, max_pixels)
+    if pixels.shape[2] == 4 and int(pixels[..., 3].min()) < 255:
+        return np.ascontiguousarray(pixels[..., 3])
+    return np.ascontiguousarray(pixels[..., 0])
+
+
+def is_empty(value: object) -> bool:
+    """True for what clients send to say "no picture": None, "", {} and a dict of such."""
+    if value is None or (isinstance(value, (str, bytes)) and not value.strip()):
+        return True
+    if isinstance(value, Mapping):
+        return all(is_empty(item) for item in cast(Mapping[str, object], value).values())
+    return False
+
+
+def same_size(pixels: Pixels, mask: Pixels) -> None:
+    """Raise UnitError unless picture and mask have one height and width."""
+    if pixels.shape[:2] != mask.shape[:2]:
+        sizes = " and ".join(f"{array.shape[1]}x{array.shape[0]}" for array in (pixels, mask))
+        raise UnitError("picture and mask differ in size", field="mask", found=sizes, remedy="send both in one size")
+
+
+def _from_mapping(value: Mapping[str, object], max_pixels: int) -> Picture:
+    odd = sorted(str(key) for key in value if key not in ("image", "mask"))
+    if odd:
+        raise UnitError("a picture given as a dict has the keys image and mask only", found=", ".join(odd))
+    if is_empty(value.get("image")):
+        raise UnitError("there is a mask but no image", remedy="send the picture that the mask belongs to as image")
+    pixels = read_rgb(value["image"], max_pixels=max_pixels)
+    if is_empty(value.get("mask")):
+        return Picture(pixels)
+    mask = read_mask(value["mask"], max_pixels=max_pixels)
+    same_size(pixels, mask)
+    return Picture(pixels, mask)
+
+
+def _from_sequence(value: Sequence[object], max_pixels: int) -> Picture:
+    dicts = [item for item in value if isinstance(item, Mapping)]
+    if dicts and len(dicts) == len(value):
+        if len(dicts) > 1:
+            raise UnitError(
+                "a unit takes one picture", found=f"{len(dicts)} pictures", remedy="use one unit for each picture"
+            )
+        return _from_mapping(cast(Mapping[str, object], dicts[0]), max_pixels)
+    if len(value) != 2 or dicts:
+        raise UnitError(
+            "a list must be [image, mask] or hold dicts with image and mask",
+            found=f"a list of {len(value)}",
+            remedy="send the picture itself, or a list of exactly image and mask",
+        )
+    return _from_mapping({"image": value[0], "mask": value[1]}, max_pixels)
+
+
+def _read_channels(value: object, max_pixels: int) -> Pixels:
+    """Any single picture -> (H, W, 1..4) uint8, grey (with alpha) or RGB (with alpha)."""
+    if isinstance(value, str):
+        return _from_pil(_open(_decode(value), max_pixels))
+    if isinstance(value, (bytes, bytearray)):
+        return _from_pil(_open(bytes(value), max_pixels))
+    if isinstance(value, np.ndarray):
+        return _from_array(cast(NDArray[Any], value), max_pixels)
+    if isinstance(value, Image.Image):
+        _check_size(value.width, value.height, max_pixels)
+        return _from_pil(value)
+    raise UnitError("this is not a picture", found=type(value).__name__, remedy=_AS_BASE64)
+
+
+def _decode(text: str) -> bytes:
+    if _ADDRESS.match(text):
+        raise UnitError("web addresses are not fetched", found=text[:80], remedy=_AS_BASE64)
+    body = "".join(_DATA_URI.sub("", text, count=1).split())
+    try:
+        return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        if _looks_like_path(text):
+            raise _path_error(text) from error
+        raise UnitError("this text is not base64", found=text[:40], remedy=_AS_BASE64) from error
+
+
+def _open(content: bytes, max_pixels: int) -> Image.Image:
+    """Check the header's size, then decode completely."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
+            image = Image.open(io.BytesIO(content), formats=_known_formats())
+            _check_size(image.width, image.height, max_pixels)
+            image.load()
+    except Image.DecompressionBombError as error:
+        raise UnitError("the picture is too large to be decoded safely", found=str(error)) from error
+    except UnitError:
+        raise
+    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error, ValueError…
+        text = base64.b64encode(content[:60]).decode()
+        if _looks_like_path(text) and len(content) < 200:
+            raise _path_error(text) from error
+        raise UnitError(
+            "the bytes are not a complete picture",
+            found=f"{len(content)} bytes ({error})",
+            remedy=f"send one of {', '.join(FORMATS)}",
+        ) from error
+    return image
+
+
+def _known_formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _looks_like_path(text: str) -> bool:
+    return len(text) < 1024 and _PATH.search(text) is not None
+
+
+def _path_error(text: str) -> UnitError:
+    return UnitError("files are not read by path", found=text.strip()[:80], remedy=_AS_BASE64)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise UnitError("the picture is empty", found=f"{width}x{height}")
+    if width * height > max_pixels:
+        limit = f"at most {max_pixels // 1_000_000} megapixels are read"
+        raise UnitError("the picture is too large", found=f"{width}x{height}", remedy=f"make it smaller: {limit}")
+
+
+def _from_pil(image: Image.Image) -> Pixels:
+    image = ImageOps.exif_transpose(image) or image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _from_array(np.asarray(image), image.width * image.height, deep=True)
+    transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    if image.mode in ("1", "L") and not transparent:
+        return np.array(image.convert("L"), dtype=np.uint8)[..., None]
+    return np.array(image.convert("RGBA" if transparent else "RGB"), dtype=np.uint8)
+
+
+def _from_array(array: NDArray[Any], max_pixels: int, *, deep: bool = False) -> Pixels:
+    """(H, W) or (H, W, 1..4) of any number type -> (H, W, 1..4) uint8. `deep`: integers are 16-bit levels."""
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        raise UnitError(
+            "an array must have the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)", found=str(array.shape)
+        )
+    _check_size(array.shape[1], array.shape[0], max_pixels)
+    if array.dtype == np.uint8:
+        return np.array(array, dtype=np.uint8, order="C")
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    return _to_levels(array, deep)
+
+
+def _to_levels(array: NDArray[Any], deep: bool) -> Pixels:
+    low, high = float(array.min()), float(array.max())
+    if np.issubdtype(array.dtype, np.integer):
+        full = 65535 if deep or array.dtype == np.uint16 else 255
+    elif np.issubdtype(array.dtype, np.floating):
+        full = 1 if high <= 1 else 255 if high <= 255 else 65535  # floats carry no range of their own
+    else:
+        raise UnitError("an array must hold numbers", found=str(array.dtype))
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > full:
+        raise UnitError(f"pixel values must be within 0 and {full}", found=f"{low:g} to {high:g} ({array.dtype})")
+    return np.rint(array.astype(np.float64) * (255.0 / full)).astype(np.uint8)
+
+
+def _flatten(pixels: Pixels) -> Pixels:
+    """(H, W, 1..4) -> (H, W, 3): grey is repeated, transparency is laid over white."""
+    channels = pixels.shape[2]
+    if channels == 1:
+        return np.repeat(pixels, 3, axis=2)
+    if channels == 3:
+        return pixels
+    alpha = pixels[..., 3:].astype(np.float32) / 255.0
+    return np.rint(pixels[..., :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)

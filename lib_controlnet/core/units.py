@@ -1,0 +1,342 @@
+"""What the user asks of one control unit, parsed once from any caller and never changed after."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from . import legacy
+from .errors import ControlNetError, UnitError
+from .images import MAX_PIXELS, Picture, Pixels, is_empty, read_mask, read_picture, same_size
+from .modes import ControlMode, HiResOption, InputMode, ResizeMode, UnionType
+
+__all__ = ["ControlNetUnit", "is_unit", "parse_unit"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ControlNetUnit:
+    """One unit as asked for; -1 in `resolution` and thresholds means "the preprocessor's default".
+
+    `image`: (H, W, 3) uint8 RGB. `mask`: (H, W) uint8, 255 where masked. `region_mask`: (H, W) uint8, where and how
+    strongly the unit acts. `layer_weights`: one number for each residual, encoder order then middle.
+    """
+
+    index: int = 0
+    enabled: bool = False
+    preprocessor: str = "none"
+    model: str = "None"
+    weight: float = 1.0
+    image: Pixels | None = None
+    mask: Pixels | None = None
+    resize_mode: ResizeMode = ResizeMode.crop_and_resize
+    resolution: int = -1
+    threshold_a: float = -1.0
+    threshold_b: float = -1.0
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    pixel_perfect: bool = False
+    control_mode: ControlMode = ControlMode.balanced
+    hr_option: HiResOption = HiResOption.both
+    low_vram: bool = False
+    crop_to_mask: bool = True
+    save_map: bool = True
+    layer_weights: tuple[float, ...] | None = None
+    region_mask: Pixels | None = None
+    union_type: UnionType = UnionType.unknown
+    input_mode: InputMode = InputMode.simple
+    batch_dir: str = ""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A value and the name under which the caller gave it."""
+
+    key: str
+    value: object
+
+
+def is_unit(value: object) -> bool:
+    """True for what can be meant as a unit among a script's arguments: dicts and unit objects of any class."""
+    if isinstance(value, Mapping):
+        return True
+    return all(hasattr(value, name) for name in ("enabled", "model", "weight")) and (
+        hasattr(value, "module") or hasattr(value, "preprocessor")
+    )
+
+
+def parse_unit(value: object, index: int, *, max_pixels: int = MAX_PIXELS) -> ControlNetUnit:
+    """Read a dict or a unit object of any ControlNet extension, in any of their spellings.
+
+    Raises UnitError with unit, field, what was found and a remedy. Disabled units never raise: what cannot be read
+    keeps its default, and pictures are not decoded. A unit that does not say `enabled` is enabled if it names a model
+    or a preprocessor (peers differ: False in one, True in the others, and a forgotten key must not drop control).
+    """
+    if isinstance(value, ControlNetUnit):
+        return replace(value, index=index)
+    if not is_unit(value):
+        raise UnitError(
+            "this is not a unit", unit=index, found=type(value).__name__, remedy="send an object with model, image, …"
+        )
+    try:
+        return _parse(value, index, max_pixels)
+    except ControlNetError as error:
+        raise error.for_unit(index) from error.__cause__
+
+
+def _parse(value: object, index: int, max_pixels: int) -> ControlNetUnit:
+    given = _given(value)
+    enabled = _read_enabled(given)
+    entries = _by_field(given, strict=enabled)
+    fields: dict[str, Any] = {"index": index, "enabled": enabled}
+    for name, read in _READERS.items():
+        if name not in entries:
+            continue
+        try:
+            fields[name] = read(entries[name].value)
+        except ControlNetError as error:
+            if enabled:
+                raise error.for_unit(index, entries[name].key) from error.__cause__
+    if enabled:
+        _check_together(fields)
+        fields.update(_read_pictures(entries, index, max_pixels))
+        _refuse_unknown(value, given)
+    return ControlNetUnit(**fields)
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+def _given(value: object) -> dict[str, _Entry]:
+    """Normalised name -> entry, without those that say nothing (None)."""
+    if isinstance(value, Mapping):
+        items = [(str(key), item) for key, item in cast(Mapping[object, object], value).items()]
+    else:
+        names = (*legacy.known_keys(), *legacy.EMPTY_ONLY)
+        items = [(name, getattr(value, name)) for name in names if hasattr(value, name)]
+    return {legacy.key_name(key): _Entry(key, item) for key, item in items if item is not None}
+
+
+def _read_enabled(given: Mapping[str, _Entry]) -> bool:
+    for name in legacy.SPELLINGS["enabled"]:
+        if name in given:
+            try:
+                return _read_bool(given[name].value)
+            except UnitError as error:
+                raise UnitError(error.problem, field=name, found=error.found, remedy=error.remedy) from None
+    named = ("model", *legacy.SPELLINGS["preprocessor"])
+    return any(str(given[name].value).strip().lower() not in ("", "none") for name in named if name in given)
+
+
+def _by_field(given: Mapping[str, _Entry], *, strict: bool) -> dict[str, _Entry]:
+    entries: dict[str, _Entry] = {}
+    for field, names in legacy.SPELLINGS.items():
+        said = [given[name] for name in names if name in given and not _says_nothing(given[name].value)]
+        if len(said) > 1 and strict and not all(_equal(said[0].value, other.value) for other in said[1:]):
+            keys = " and ".join(entry.key for entry in said)
+            raise UnitError("two names of one field have different values", field=keys, remedy="send one of them")
+        if said:
+            entries[field] = said[0]
+    for name in legacy.GUESS_MODE:
+        if name in given and "control_mode" not in entries:
+            entries["control_mode"] = _Entry(given[name].key, _GuessMode(given[name].value))
+    return entries
+
+
+@dataclass(frozen=True)
+class _GuessMode:
+    value: object
+
+
+def _says_nothing(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+def _equal(first: object, second: object) -> bool:
+    if first is second:
+        return True
+    plain = (str, int, float)
+    return isinstance(first, plain) and isinstance(second, plain) and first == second
+
+
+def _refuse_unknown(value: object, given: Mapping[str, _Entry]) -> None:
+    for name, remedy in legacy.EMPTY_ONLY.items():
+        if name in given and not _is_void(given[name].value):
+            raise UnitError("this option of another extension is not available", field=name, remedy=remedy)
+    if not isinstance(value, Mapping):
+        return  # other classes have attributes of their own
+    known = (*legacy.known_keys(), *legacy.IGNORED, *legacy.EMPTY_ONLY)
+    for name, entry in given.items():
+        if name in known or name.startswith("_"):
+            continue
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        meant = f"did you mean {' or '.join(close)}? Otherwise leave it out" if close else "leave it out"
+        raise UnitError("units have no such field, it would have no effect", field=entry.key, remedy=meant)
+
+
+def _is_void(value: object) -> bool:
+    if isinstance(value, np.ndarray):
+        return cast("np.ndarray[Any, Any]", value).size == 0
+    return is_empty(value) or not value
+
+
+# -- values --------------------------------------------------------------------------------------------------------
+
+
+def _read_bool(value: object) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, float)) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value.strip().lower() in _TRUE | _FALSE:
+        return value.strip().lower() in _TRUE
+    raise UnitError("this is neither true nor false", found=value, remedy="send true or false")
+
+
+_TRUE = {"true", "1", "yes", "on"}
+_FALSE = {"false", "0", "no", "off"}
+
+
+def _read_number(value: object, low: float = -math.inf, high: float = math.inf) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, str)):
+        raise UnitError("this is not a number", found=value, remedy=f"send a number{_range(low, high)}")
+    try:
+        number = float(value)
+    except ValueError:
+        raise UnitError("this is not a number", found=value, remedy=f"send a number{_range(low, high)}") from None
+    if not math.isfinite(number) or not low <= number <= high:
+        raise UnitError("this number cannot be used", found=value, remedy=f"send a number{_range(low, high)}")
+    return number
+
+
+def _range(low: float, high: float) -> str:
+    return f" from {low:g} to {high:g}" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def _read_or_default(value: object) -> float:
+    """A preprocessor's parameter; every negative number means the default, as in Forge."""
+    number = _read_number(value)
+    return number if number >= 0 else -1.0
+
+
+def _read_resolution(value: object) -> int:
+    number = _read_or_default(value)
+    if number != int(number):
+        raise UnitError("a resolution is a whole number of pixels", found=value)
+    return int(number)
+
+
+def _read_text(value: object, nothing: str) -> str:
+    if not isinstance(value, str):
+        raise UnitError("this is not a name", found=value, remedy="send text")
+    name = value.strip().strip('"').strip()
+    return nothing if name.lower() in ("", "none") else name
+
+
+def _read_control_mode(value: object) -> ControlMode:
+    if isinstance(value, _GuessMode):
+        return ControlMode.control if _read_bool(value.value) else ControlMode.balanced
+    return legacy.read_choice(ControlMode, value)
+
+
+def _read_input_mode(value: object) -> InputMode:
+    mode = legacy.read_choice(InputMode, value)
+    if mode is not InputMode.simple:
+        raise UnitError("a unit takes one picture", found=mode.value, remedy="send one generation for each picture")
+    return mode
+
+
+def _read_weights(value: object) -> tuple[float, ...] | None:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise UnitError("this is not a list of numbers", found=value, remedy="send [1.0, 0.5, …]") from None
+    if isinstance(value, np.ndarray):
+        value = cast("list[object]", cast("np.ndarray[Any, Any]", value).tolist())
+    if not isinstance(value, (list, tuple)):
+        raise UnitError("this is not a list of numbers", found=value, remedy="send [1.0, 0.5, …]")
+    return tuple(_read_number(item) for item in cast(Sequence[object], value)) or None
+
+
+def _read_folder(value: object) -> str:
+    return value if isinstance(value, str) else ""  # lists and iterators are the batch tab's own, unused here
+
+
+_READERS: Mapping[str, Callable[[object], object]] = {
+    "preprocessor": partial(_read_text, nothing="none"),
+    "model": partial(_read_text, nothing="None"),
+    "weight": partial(_read_number, low=0.0, high=2.0),
+    "resize_mode": partial(legacy.read_choice, ResizeMode),
+    "resolution": _read_resolution,
+    "threshold_a": _read_or_default,
+    "threshold_b": _read_or_default,
+    "guidance_start": partial(_read_number, low=0.0, high=1.0),
+    "guidance_end": partial(_read_number, low=0.0, high=1.0),
+    "pixel_perfect": _read_bool,
+    "control_mode": _read_control_mode,
+    "hr_option": partial(legacy.read_choice, HiResOption),
+    "low_vram": _read_bool,
+    "crop_to_mask": _read_bool,
+    "save_map": _read_bool,
+    "layer_weights": _read_weights,
+    "union_type": partial(legacy.read_choice, UnionType),
+    "input_mode": _read_input_mode,
+    "batch_dir": _read_folder,
+}
+
+
+def _check_together(fields: Mapping[str, Any]) -> None:
+    start, end = fields.get("guidance_start", 0.0), fields.get("guidance_end", 1.0)
+    if start > end:
+        raise UnitError(
+            "control would end before it starts",
+            field="guidance_start",
+            found=f"start {start:g}, end {end:g}",
+            remedy="let guidance_start be at most guidance_end",
+        )
+
+
+# -- pictures ------------------------------------------------------------------------------------------------------
+
+
+def _read_pictures(entries: Mapping[str, _Entry], index: int, max_pixels: int) -> dict[str, Pixels | None]:
+    """image, mask and region_mask of an enabled unit."""
+    picture = _read_as("image", partial(read_picture, max_pixels=max_pixels), entries, index)
+    mask = _read_as("mask", partial(read_mask, max_pixels=max_pixels), entries, index)
+    region = _read_as("region_mask", partial(read_mask, max_pixels=max_pixels), entries, index)
+    pixels = cast("Picture | None", picture)
+    if pixels is None:
+        if mask is not None:
+            raise UnitError(
+                "there is a mask but no image", field=entries["mask"].key, remedy="send the masked picture as image"
+            )
+        return {"image": None, "mask": None, "region_mask": region}
+    return {"image": pixels.pixels, "mask": _one_mask(pixels, mask), "region_mask": region}
+
+
+def _read_as(name: str, read: Callable[[object], Any], entries: Mapping[str, _Entry], index: int) -> Any:
+    if name not in entries or is_empty(entries[name].value):
+        return None
+    try:
+        return read(entries[name].value)
+    except ControlNetError as error:
+        raise error.for_unit(index, entries[name].key) from error.__cause__
+
+
+def _one_mask(picture: Picture, mask: Pixels | None) -> Pixels | None:
+    """The mask given beside the picture or in it; a blank sketch layer in it is no second mask."""
+    inner = picture.mask if picture.mask is not None and picture.mask.any() else None
+    if mask is None:
+        return picture.mask
+    if inner is not None:
+        raise UnitError("there are two masks", field="mask", remedy="send it either beside the image or in it")
+    same_size(picture.pixels, mask)
+    return mask
