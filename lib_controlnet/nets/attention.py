@@ -1,0 +1,96 @@
+"""Transformers of the LDM U-Net: self-attention, attention to the prompt, gated feed-forward."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .operations import Operations
+
+
+class CrossAttention(nn.Module):
+    """Tokens (B, N, C) attend to `context` (B, M, D), or to themselves without one."""
+
+    def __init__(self, channels: int, context_dim: int, heads: int, ops: Operations) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = ops.linear(channels, channels, bias=False)
+        self.to_k = ops.linear(context_dim, channels, bias=False)
+        self.to_v = ops.linear(context_dim, channels, bias=False)
+        # Index 1 is LDM's dropout, never active here.
+        self.to_out = nn.Sequential(ops.linear(channels, channels), nn.Identity())
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        source = x if context is None else context
+        q, k, v = self._split(self.to_q(x)), self._split(self.to_k(source)), self._split(self.to_v(source))
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return self.to_out(attended.transpose(1, 2).flatten(2))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) -> (B, heads, N, C / heads), a view."""
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class GEGLU(nn.Module):
+    """(B, N, C) -> (B, N, inner): half of the projection, gated by the GELU of the other half."""
+
+    def __init__(self, channels: int, inner: int, ops: Operations) -> None:
+        super().__init__()
+        self.proj = ops.linear(channels, 2 * inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """(B, N, C) -> (B, N, C), four times as wide inside."""
+
+    def __init__(self, channels: int, ops: Operations) -> None:
+        super().__init__()
+        self.net = nn.Sequential(GEGLU(channels, 4 * channels, ops), nn.Identity(), ops.linear(4 * channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class BasicTransformerBlock(nn.Module):
+    """Tokens (B, N, C), context (B, M, D) -> (B, N, C)."""
+
+    def __init__(self, channels: int, context_dim: int, heads: int, ops: Operations) -> None:
+        super().__init__()
+        self.attn1 = CrossAttention(channels, channels, heads, ops)
+        self.ff = FeedForward(channels, ops)
+        self.attn2 = CrossAttention(channels, context_dim, heads, ops)
+        self.norm1 = ops.layer_norm(channels)
+        self.norm2 = ops.layer_norm(channels)
+        self.norm3 = ops.layer_norm(channels)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = self.attn1(self.norm1(x)) + x
+        x = self.attn2(self.norm2(x), context) + x
+        return self.ff(self.norm3(x)) + x
+
+
+class SpatialTransformer(nn.Module):
+    """Feature map (B, C, h, w), context (B, M, D) -> (B, C, h, w): a residual branch over its pixels as tokens."""
+
+    def __init__(
+        self, channels: int, context_dim: int, heads: int, depth: int, use_linear: bool, groups: int, ops: Operations
+    ) -> None:
+        super().__init__()
+        self.norm = ops.group_norm(groups, channels, eps=1e-6)
+        self.proj_in = ops.projection(channels, channels, use_linear)
+        self.transformer_blocks = nn.ModuleList(
+            BasicTransformerBlock(channels, context_dim, heads, ops) for _ in range(depth)
+        )
+        self.proj_out = ops.zeroed(ops.projection(channels, channels, use_linear))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        height = x.shape[2]
+        tokens = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
+        tokens = self.proj_in(tokens)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)
+        tokens = self.proj_out(tokens)
+        return tokens.unflatten(1, (height, -1)).permute(0, 3, 1, 2) + x
