@@ -111,13 +111,13 @@ def _from_mapping(value: Mapping[str, object], max_pixels: int) -> Picture:
 
 
 def _from_sequence(value: Sequence[object], max_pixels: int) -> Picture:
-    dicts = [item for item in value if isinstance(item, Mapping)]
+    dicts = [cast(Mapping[str, object], item) for item in value if isinstance(item, Mapping)]
     if dicts and len(dicts) == len(value):
         if len(dicts) > 1:
             raise UnitError(
                 "a unit takes one picture", found=f"{len(dicts)} pictures", remedy="use one unit for each picture"
             )
-        return _from_mapping(cast(Mapping[str, object], dicts[0]), max_pixels)
+        return _from_mapping(dicts[0], max_pixels)
     if len(value) != 2 or dicts:
         raise UnitError(
             "a list must be [image, mask] or hold dicts with image and mask",

@@ -191,7 +191,7 @@ def _is_void(value: object) -> bool:
 
 
 def _read_bool(value: object) -> bool:
-    if isinstance(value, (bool, np.bool_)):
+    if isinstance(value, _BOOLS):
         return bool(value)
     if isinstance(value, (int, float)) and value in (0, 1):
         return bool(value)
@@ -200,12 +200,13 @@ def _read_bool(value: object) -> bool:
     raise UnitError("this is neither true nor false", found=value, remedy="send true or false")
 
 
+_BOOLS: tuple[type, ...] = (bool, np.bool_)
 _TRUE = {"true", "1", "yes", "on"}
 _FALSE = {"false", "0", "no", "off"}
 
 
 def _read_number(value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, str)):
+    if isinstance(value, _BOOLS) or not isinstance(value, (numbers.Real, str)):
         raise UnitError("this is not a number", found=value, remedy=f"send a number{_range(low, high)}")
     try:
         number = float(value)
