@@ -49,6 +49,8 @@ class ModelLibrary:
     def find(self, name: str) -> ModelEntry:
         """The model of a display name; else of a file name in any case; else the shortest name that contains it.
 
+        A hash in the name must agree: another file of the same name is another model.
+
         A name that is not known makes the folders be read again before it is refused with ModelFileError.
         """
         wanted = name.strip().strip('"')
@@ -71,7 +73,7 @@ class ModelLibrary:
         entries = self._known()
         if wanted in entries:
             return entries[wanted]
-        lower = re.sub(r"\s*\[[0-9a-f]{8,}\]$", "", wanted.lower())
+        lower = wanted.lower()
         stems = [entry for entry in entries.values() if entry.path.stem.lower() == lower]
         containing = [entry for entry in entries.values() if lower and lower in entry.name.lower()]
         return min(stems or containing, key=lambda entry: len(entry.name), default=None)

@@ -55,8 +55,8 @@ class BindOptions:
 class BoundControl(Protocol):
     """A control model with one unit's hint for one pass; owned by the session and dropped with it."""
 
-    cond_only: bool
-    """True where rows of the negative prompt never get this control, whatever the unit's control mode."""
+    pooled: bool
+    """True where residuals are averaged over their positions after masking; then only cond rows get control."""
 
     def control(self, step: Step) -> Control:
         """Residuals for the rows of `step`, unweighted."""

@@ -109,9 +109,8 @@ class BoundControlNet:
     def __init__(self, model: LoadedControlNet, hint: Hint, *, pooled: bool) -> None:
         self._model = model
         self._hint = hint.image
-        self._pooled = pooled
         self._features: dict[tuple[int, int], Tensor] = {}
-        self.cond_only = pooled
+        self.pooled = pooled
 
     def control(self, step: Step) -> Control:
         """Residuals of the rows of `step`: one a input block, then the middle one."""
@@ -125,8 +124,7 @@ class BoundControlNet:
             step.context.to(weight),
             None if step.y is None else step.y.to(weight),
         )
-        control = Control(skip=outputs[:-1], middle=outputs[-1])
-        return control.pooled() if self._pooled else control
+        return Control(skip=outputs[:-1], middle=outputs[-1])
 
     def _features_at(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]

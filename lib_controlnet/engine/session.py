@@ -1,0 +1,245 @@
+"""One generation: its units, their hints and their control. Made by a host adapter, closed by it, used by nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..core.control import Control, RegionMask
+from ..core.errors import BaseModelError, ControlNetError, UnitError
+from ..core.hints import Hint, hint_from_map
+from ..core.modes import ControlMode, HiResOption, ResizeMode
+from ..core.resize import pixel_perfect_resolution
+from ..core.schedule import GuidanceRange, layer_weights
+from ..core.step import Pass, Step
+from ..core.units import ControlNetUnit
+from ..families.base import BaseModel, BindOptions, BoundControl, ControlModel, Runtime
+from .library import NO_MODEL
+from .preprocess import PreprocessorSpec, PreprocessResult
+from .services import Services
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a unit works on after the host's crop: image (H, W, 3) and mask (H, W) uint8, 255 = masked, or None."""
+
+    image: Pixels
+    mask: Pixels | None
+    resize_mode: ResizeMode
+
+
+class Generation(Protocol):
+    """What a session must know of the host's job."""
+
+    width: int
+    """Width of the base pass in pixels, a multiple of 8; `height` likewise."""
+    height: int
+    hires: bool
+    seed: int
+    base: BaseModel
+    base_id: str
+    runtime: Runtime
+
+    def picture(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Picture | None:
+        """The unit's own picture or the host's, cropped as the host crops; None where there is none."""
+        ...
+
+
+@dataclass(eq=False)
+class UnitRun:
+    """A unit while its generation lasts."""
+
+    unit: ControlNetUnit
+    model: ControlModel
+    result: PreprocessResult
+    resize_mode: ResizeMode
+    guidance: GuidanceRange
+    region: RegionMask | None
+    hints: dict[Pass, Hint] = field(default_factory=dict[Pass, Hint])
+    bound: BoundControl | None = None
+    weights: tuple[float, ...] = ()
+    mismatch: BaseModelError | None = None
+    """Why the U-Net in use cannot take this unit's model, if so; raised when the unit would act."""
+
+    @property
+    def name(self) -> str:
+        """The preprocessor's id, the sub-folder of saved maps."""
+        return self.result.spec.id
+
+
+class ControlSession:
+    """Owner of one generation's control: `prepare`, then `begin` a pass, `control` at each step, `close`."""
+
+    def __init__(self, services: Services, generation: Generation) -> None:
+        self._services = services
+        self._generation = generation
+        self._base = generation.base
+        self.runs: list[UnitRun] = []
+
+    def prepare(self, units: Iterable[ControlNetUnit]) -> None:
+        """Preprocesses and loads for every enabled unit. Raises ControlNetError naming unit and field."""
+        for unit in units:
+            if unit.enabled:
+                try:
+                    self.runs.append(self._prepare(unit))
+                except ControlNetError as error:
+                    raise error.for_unit(unit.index) from error
+
+    def begin(self, pass_: Pass, width: int, height: int) -> None:
+        """Binds every unit to its hint for a pass of `width` x `height` pixels."""
+        for run in self.runs:
+            hint = run.hints.get(pass_)
+            if hint is None or hint.size != (width, height):
+                hint = hint_from_map(run.result.map, width, height, run.resize_mode)
+                run.hints[pass_] = hint
+            try:
+                run.weights = self._weights(run, pass_)
+                run.bound = run.model.bind(hint, self._options(run))
+            except ControlNetError as error:
+                raise error.for_unit(run.unit.index) from error
+
+    def rebase(self, base: BaseModel) -> None:
+        """Another U-Net takes over (refiner, hires checkpoint): units that do not fit it raise when they would act."""
+        self._base = base
+        for run in self.runs:
+            try:
+                run.model.check(base)
+                run.mismatch = None
+            except BaseModelError as error:
+                run.mismatch = BaseModelError(
+                    error.problem,
+                    unit=run.unit.index,
+                    field="model",
+                    found=f"{base.title} took over during the generation",
+                    remedy="let the unit end before that (ending control step), or use one kind of checkpoint",
+                )
+
+    @torch.no_grad()
+    def control(self, step: Step) -> Control | None:
+        """The sum of what the active units add to one U-Net call, or None."""
+        total: Control | None = None
+        for run in self.runs:
+            if not self._acts(run, step):
+                continue
+            if run.mismatch is not None:
+                raise run.mismatch
+            part = self._part(run, step)
+            if part is not None:
+                total = part if total is None else total.merged(part)
+        return total
+
+    def close(self) -> None:
+        """Lets go of hints and models; twice is fine."""
+        for run in self.runs:
+            if run.unit.low_vram:
+                run.model.move(torch.device("cpu"))
+        self.runs = []
+
+    def _prepare(self, unit: ControlNetUnit) -> UnitRun:
+        runner = self._services.preprocess
+        spec = runner.entry(unit.preprocessor).spec
+        model = self._model(unit, spec)
+        picture = self._generation.picture(unit, spec)
+        if picture is None:
+            raise UnitError(
+                "the unit is enabled and has no picture",
+                field="image",
+                found="no image",
+                remedy="give the unit an image, use img2img, or disable the unit",
+            )
+        image, mask = self._input(picture, spec)
+        result = runner.run(
+            unit.preprocessor,
+            image,
+            mask,
+            resolution=self._resolution(unit, picture),
+            threshold_a=unit.threshold_a,
+            threshold_b=unit.threshold_b,
+            seed=self._generation.seed,
+        )
+        region = None if unit.region_mask is None else RegionMask(_plane(unit.region_mask))
+        guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
+        run = UnitRun(unit, model, result, picture.resize_mode, guidance, region)
+        self._weights(run, Pass.base)  # a wrong list of weights is found now, not while sampling
+        return run
+
+    def _model(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> ControlModel:
+        if spec.model_free or unit.model.strip().lower() in ("", NO_MODEL.lower()):
+            raise UnitError(
+                "the unit is enabled and has no model",
+                field="model",
+                found=unit.model,
+                remedy="choose a control model, or disable the unit",
+            )
+        entry = self._services.library.find(unit.model)
+        model = self._services.models.get(entry.path, self._generation.runtime, self._generation.base_id)
+        model.check(self._generation.base)
+        return model
+
+    def _input(self, picture: Picture, spec: PreprocessorSpec) -> tuple[Pixels, Pixels | None]:
+        """A mask drawn on a preprocessor that takes none is itself the picture ("canvas scribble", features of peers)."""
+        mask = picture.mask
+        if mask is None or spec.accepts_mask:
+            return picture.image, mask
+        if self._services.setting("controlnet_ignore_noninpaint_mask", False) or bool((mask <= 5).all() or (mask >= 250).all()):
+            return picture.image, None
+        return np.repeat(mask[:, :, None], 3, axis=2), None
+
+    def _resolution(self, unit: ControlNetUnit, picture: Picture) -> int:
+        if not unit.pixel_perfect:
+            return unit.resolution
+        generation = self._generation
+        return pixel_perfect_resolution(picture.image, generation.height, generation.width, picture.resize_mode)
+
+    def _weights(self, run: UnitRun, pass_: Pass) -> tuple[float, ...]:
+        unit = run.unit
+        skipped = HiResOption.high if pass_ is Pass.base else HiResOption.low
+        if self._generation.hires and unit.hr_option is skipped:
+            return (0.0,) * run.model.outputs
+        return layer_weights(
+            run.model.outputs,
+            unit.weight,
+            unit.control_mode,
+            custom=unit.layer_weights,
+            force_soft=pass_ is Pass.hires and run.result.spec.soft_weights_in_hires,
+            legacy_ramp=bool(self._services.setting("controlnet_legacy_sdxl_ramp", False)),
+        )
+
+    def _options(self, run: UnitRun) -> BindOptions:
+        pooled = True if run.result.spec.id == "shuffle" else None
+        return BindOptions(unit=run.unit.index, pooled=pooled, union_type=run.unit.union_type)
+
+    @staticmethod
+    def _acts(run: UnitRun, step: Step) -> bool:
+        return run.guidance.contains(step.progress) and any(run.weights)
+
+    @staticmethod
+    def _part(run: UnitRun, step: Step) -> Control | None:
+        if run.bound is None:
+            raise RuntimeError("control asked for before the pass began")
+        cond_only = run.bound.pooled or run.unit.control_mode is ControlMode.control
+        rows = [row for row in range(step.batch) if step.is_cond[row]] if cond_only else list(range(step.batch))
+        if not rows:
+            return None
+        if run.unit.low_vram:
+            run.model.move(step.x.device)
+        part = run.bound.control(step.select(rows)).scaled(run.weights)
+        if run.unit.low_vram:
+            run.model.move(torch.device("cpu"))
+        if run.region is not None:
+            part = part.masked(run.region)
+        if run.bound.pooled:
+            part = part.pooled()
+        return part.spread(rows, step.batch)
+
+
+def _plane(mask: Pixels) -> torch.Tensor:
+    """(H, W) uint8 -> (1, 1, H, W) float 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None] / 255.0
