@@ -1,0 +1,343 @@
+#!/usr/bin/env python3
+"""The one entry: makes `.venv` on first use, then runs a subcommand in it.
+
+    python launch.py [webui] [options]    the embedded WebUI, http://127.0.0.1:7860
+    python launch.py demo [--out DIR]     draw without and with control, and measure the difference
+    python launch.py test [pytest args]   the test suite
+    python launch.py bench [--quick]      the benchmarks
+    python launch.py help                 this text
+
+`COMMAND --help` lists the options of one command.
+Standard library only, and no network after the first use: a stamp in `.venv` holds the hash of the lock files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Iterator, NamedTuple, Sequence
+
+ROOT = Path(__file__).resolve().parent
+SUPPORTED = ((3, 10), (3, 13))
+"""First Python that works, first that does not: NumPy 1, which gradio 3.41.2 needs, ends at Python 3.12."""
+
+
+class Lock(NamedTuple):
+    """One locked list of packages and the way pip installs it."""
+
+    file: str
+    options: tuple[str, ...] = ()
+
+
+class Command(NamedTuple):
+    """What runs in `.venv`: `main(argv)` of a module of ours, or a module as `python -m`."""
+
+    module: str
+    ours: bool = True
+    tools: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+RUN = (Lock("requirements.txt"), Lock("requirements-nodeps.txt", ("--no-deps",)))
+TOOLS = (Lock("requirements-dev.txt"),)
+CPU = (("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1))), ("OMP_WAIT_POLICY", "PASSIVE"))
+PRIVATE = (
+    ("GRADIO_ANALYTICS_ENABLED", "False"),
+    ("HF_HUB_DISABLE_TELEMETRY", "1"),
+    ("HF_HUB_OFFLINE", "1"),
+    ("TRANSFORMERS_OFFLINE", "1"),
+)
+"""No library of ours calls home; whoever sets one of these himself is obeyed."""
+
+COMMANDS = {
+    "webui": Command("standalone.webui"),
+    "demo": Command("standalone.demo.run"),
+    "test": Command("pytest", ours=False, tools=True, environment=CPU),
+    "bench": Command("standalone.bench"),
+}
+
+
+class SetupError(Exception):
+    """Set-up cannot go on; the text is the one sentence the user reads."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `argv` (without the program's name); returns the exit code."""
+    name, arguments = _parse(argv)
+    if name == "help":
+        print((__doc__ or "").strip())
+        return 0
+    if name not in COMMANDS:
+        print(f'launch.py: there is no command "{name}"; there are: {", ".join(COMMANDS)}, help.', file=sys.stderr)
+        return 2
+    command = COMMANDS[name]
+    try:
+        python = Environment(ROOT).ensure(RUN + TOOLS if command.tools else RUN)
+    except SetupError as error:
+        print(f"launch.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nlaunch.py: set-up was interrupted; the next start resumes it.", file=sys.stderr)
+        return 130
+    return _run(python, command, arguments)
+
+
+def _parse(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Command and its arguments; options without a command are the WebUI's."""
+    if argv and argv[0] in ("-h", "--help", "help"):
+        return "help", []
+    if not argv or argv[0].startswith("-"):
+        return "webui", list(argv)
+    return argv[0], list(argv[1:])
+
+
+def _run(python: Path, command: Command, arguments: list[str]) -> int:
+    environment = dict(os.environ)
+    for key, value in PRIVATE + command.environment:
+        environment.setdefault(key, value)
+    # The caller's folder stays the current one, so that paths in the arguments mean what he thinks.
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    if command.ours:
+        call = f"import sys; from {command.module} import main; sys.exit(main(sys.argv[1:]))"
+        line = [str(python), "-c", call, *arguments]
+    else:
+        line = [str(python), "-m", command.module, "--rootdir", str(ROOT), *_test_arguments(arguments)]
+    if os.name == "nt":  # exec there starts a second process and returns to the prompt at once
+        return subprocess.call(line, env=environment)
+    sys.stdout.flush()
+    os.execve(line[0], line, environment)
+    raise AssertionError("execve does not return")
+
+
+def _test_arguments(arguments: list[str]) -> list[str]:
+    """The whole suite unless the arguments name something in it."""
+    named = any(Path(argument.split("::")[0]).exists() for argument in arguments if not argument.startswith("-"))
+    return arguments if named else [*arguments, str(ROOT / "tests")]
+
+
+class Environment:
+    """The repository's `.venv`: complete or not there, as far as a start can tell."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / ".venv"
+        self.stamp = self.folder / "installed.json"
+        self.log = root / ".venv-setup.log"
+
+    @property
+    def python(self) -> Path:
+        return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def ensure(self, locks: Sequence[Lock]) -> Path:
+        """The environment's Python, after installing what its stamp does not list. Raises SetupError."""
+        if not self._missing(locks):
+            return self.python
+        with _only_one(self.root / ".venv.lock"):
+            missing = self._missing(locks)  # another start may have installed it while this one waited
+            if missing:
+                self._install(missing)
+        return self.python
+
+    def _missing(self, locks: Sequence[Lock]) -> list[Lock]:
+        """Locks that are not, or not in this wording, installed."""
+        if not self.python.exists():
+            return list(locks)
+        try:
+            done = json.loads(self.stamp.read_text("utf-8"))
+        except (OSError, ValueError):
+            return list(locks)
+        return [lock for lock in locks if done.get(lock.file) != self._hash(lock)]
+
+    def _hash(self, lock: Lock) -> str:
+        text = (self.root / lock.file).read_text("utf-8")
+        return hashlib.sha256("\n".join([*lock.options, *text.splitlines()]).encode()).hexdigest()
+
+    def _install(self, locks: list[Lock]) -> None:
+        started = time.monotonic()
+        print(f"Setting up {self.folder} (once; a few minutes and about 2 GB).", flush=True)
+        self.log.write_text("", "utf-8")
+        if not self._works():
+            self._create()
+        for lock in locks:
+            self._pip_install(lock)
+            self._record(lock)
+        print(f"Set-up is complete after {time.monotonic() - started:.0f} s.", flush=True)
+
+    def _works(self) -> bool:
+        """Whether Python and pip of a folder left by an earlier start run."""
+        if not self.python.exists():
+            return False
+        probe = [str(self.python), "-c", "import pip"]
+        try:
+            return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+        except OSError:
+            return False
+
+    def _create(self) -> None:
+        chosen = _supported_python()
+        if chosen == [sys.executable]:
+            import venv
+
+            try:
+                venv.EnvBuilder(clear=True, with_pip=True, symlinks=os.name != "nt").create(self.folder)
+            except (OSError, subprocess.CalledProcessError) as error:
+                command = f'"{sys.executable}" -m venv --clear "{self.folder}"'
+                hint = " (on Debian and Ubuntu the package python3-venv is needed)" if os.name != "nt" else ""
+                raise SetupError(f"set-up failed at {command}: {error}{hint}.") from error
+            return
+        self._step([*chosen, "-m", "venv", "--clear", str(self.folder)], _Progress("making .venv", 0))
+
+    def _pip_install(self, lock: Lock) -> None:
+        lines = (self.root / lock.file).read_text("utf-8").splitlines()
+        count = sum(line[:1].isalnum() for line in lines)
+        pip = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+        self._step([*pip, *lock.options, "-r", str(self.root / lock.file)], _Progress(lock.file, count))
+
+    def _step(self, command: list[str], progress: _Progress) -> None:
+        """Run one command of the set-up with its output in the log and its progress on the screen."""
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+        environment.update(PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", PIP_PROGRESS_BAR="off")
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                env=environment,
+            )
+        except OSError as error:
+            raise SetupError(f"set-up failed at {subprocess.list2cmdline(command)}: {error}.") from error
+        with process, self.log.open("a", encoding="utf-8") as log:
+            try:
+                reason = progress.follow(process.stdout, log)
+            except BaseException:
+                process.terminate()
+                raise
+        if process.returncode:
+            raise SetupError(
+                f"set-up failed at {subprocess.list2cmdline(command)}: "
+                f"{reason or f'exit code {process.returncode}'} (all of its output is in {self.log})."
+            )
+
+    def _record(self, lock: Lock) -> None:
+        """Add one lock to the stamp; written aside and renamed, so that it is whole or not there."""
+        try:
+            done = json.loads(self.stamp.read_text("utf-8"))
+        except (OSError, ValueError):
+            done = {}
+        done[lock.file] = self._hash(lock)
+        draft = self.stamp.with_suffix(".new")
+        draft.write_text(json.dumps(done, indent=1), "utf-8")
+        draft.replace(self.stamp)
+
+
+class _Progress:
+    """What the screen shows of pip: how many packages are at hand, and that it is alive."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title = title
+        self.total = total
+        self.seen = 0
+        self.state = "starting"
+        self.terminal = sys.stdout.isatty()
+
+    def follow(self, output: IO[str] | None, log: IO[str]) -> str:
+        """Copy `output` to `log` until it ends; returns the last line that says what went wrong, or ''."""
+        lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=_pump, args=(output, lines), daemon=True).start()
+        started, reason = time.monotonic(), ""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                line = lines.get(timeout=1)
+                if line is None:
+                    break
+                log.write(line)
+                self._read(line)
+                reason = line.partition("ERROR: ")[2].strip() or reason
+            self._show(time.monotonic() - started)
+        if self.terminal:
+            print(flush=True)
+        return reason.rstrip(".")
+
+    def _read(self, line: str) -> None:
+        words = line.split()
+        if words[:1] == ["Collecting"] or line.startswith("Requirement already satisfied:"):
+            self.seen += 1
+            self.state = words[1] if words[0] == "Collecting" else words[3]
+        elif words[:1] == ["Downloading"]:
+            name = words[1].rsplit("/", 1)[-1]
+            self._announce(f"downloading {name} {' '.join(words[2:])}", large=" MB" in line or " GB" in line)
+        elif words[:1] == ["Installing"]:
+            self._announce("unpacking (a minute or more)", large=True)
+
+    def _announce(self, state: str, large: bool) -> None:
+        self.state = state
+        if large and not self.terminal:
+            print(f"  {self.title}: {state}", flush=True)
+
+    def _show(self, seconds: float) -> None:
+        if self.terminal:
+            count = f"{min(self.seen, self.total)}/{self.total} " if self.total else ""
+            text = f"  {self.title}: {count}{self.state} [{seconds:.0f} s]"
+            print("\r" + text[:110].ljust(110), end="", flush=True)
+
+
+def _pump(output: IO[str] | None, lines: queue.Queue[str | None]) -> None:
+    for line in output or ():
+        lines.put(line)
+    lines.put(None)
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Let one start at a time install; the system frees the lock of a start that died."""
+    with path.open("a+") as file:
+        _lock(file)
+        yield
+
+
+def _lock(file: IO[str]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        while True:
+            with contextlib.suppress(OSError):  # gives up after 10 s
+                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+                return
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("Another start is setting up; waiting for it.", flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _supported_python() -> list[str]:
+    """This Python if the lock fits it, else one from the path. Raises SetupError if there is none."""
+    first, end = SUPPORTED
+    if first <= sys.version_info[:2] < end:
+        return [sys.executable]
+    for minor in range(end[1] - 1, first[1] - 1, -1):
+        found = shutil.which(f"python3.{minor}")
+        if found:
+            return [found]
+    raise SetupError(
+        f"Python {first[0]}.{first[1]} to {end[0]}.{end[1] - 1} is needed, this is {sys.version.split()[0]}, "
+        "and no other was found on the path; install one and start with it."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
