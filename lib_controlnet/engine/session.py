@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..core.control import Control, RegionMask
 from ..core.errors import BaseModelError, ControlNetError, UnitError
 from ..core.hints import Hint, hint_from_map
-from ..core.modes import ControlMode, HiResOption, ResizeMode
+from ..core.modes import HiResOption, ResizeMode
 from ..core.resize import pixel_perfect_resolution
 from ..core.schedule import GuidanceRange, layer_weights
 from ..core.step import Pass, Step
@@ -43,6 +43,8 @@ class Generation(Protocol):
     height: int
     hires: bool
     seed: int
+    unit_per_image: bool
+    """Unit u of n acts on picture j of a batch only where j mod n = u (the peers' batch option)."""
     base: BaseModel
     base_id: str
     runtime: Runtime
@@ -57,6 +59,7 @@ class UnitRun:
     """A unit while its generation lasts."""
 
     unit: ControlNetUnit
+    model_name: str
     model: ControlModel
     result: PreprocessResult
     resize_mode: ResizeMode
@@ -125,12 +128,12 @@ class ControlSession:
     def control(self, step: Step) -> Control | None:
         """The sum of what the active units add to one U-Net call, or None."""
         total: Control | None = None
-        for run in self.runs:
+        for position, run in enumerate(self.runs):
             if not self._acts(run, step):
                 continue
             if run.mismatch is not None:
                 raise run.mismatch
-            part = self._part(run, step)
+            part = self._part(run, step, self._rows(position, run, step))
             if part is not None:
                 total = part if total is None else total.merged(part)
         return total
@@ -145,7 +148,7 @@ class ControlSession:
     def _prepare(self, unit: ControlNetUnit) -> UnitRun:
         runner = self._services.preprocess
         spec = runner.entry(unit.preprocessor).spec
-        model = self._model(unit, spec)
+        model_name, model = self._model(unit, spec)
         picture = self._generation.picture(unit, spec)
         if picture is None:
             raise UnitError(
@@ -166,11 +169,11 @@ class ControlSession:
         )
         region = None if unit.region_mask is None else RegionMask(_plane(unit.region_mask))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
-        run = UnitRun(unit, model, result, picture.resize_mode, guidance, region)
+        run = UnitRun(unit, model_name, model, result, picture.resize_mode, guidance, region)
         self._weights(run, Pass.base)  # a wrong list of weights is found now, not while sampling
         return run
 
-    def _model(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> ControlModel:
+    def _model(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> tuple[str, ControlModel]:
         if spec.model_free or unit.model.strip().lower() in ("", NO_MODEL.lower()):
             raise UnitError(
                 "the unit is enabled and has no model",
@@ -181,7 +184,7 @@ class ControlSession:
         entry = self._services.library.find(unit.model)
         model = self._services.models.get(entry.path, self._generation.runtime, self._generation.base_id)
         model.check(self._generation.base)
-        return model
+        return entry.name, model
 
     def _input(self, picture: Picture, spec: PreprocessorSpec) -> tuple[Pixels, Pixels | None]:
         """A mask drawn on a preprocessor that takes none is itself the picture ("canvas scribble", features of peers)."""
@@ -220,12 +223,20 @@ class ControlSession:
     def _acts(run: UnitRun, step: Step) -> bool:
         return run.guidance.contains(step.progress) and any(run.weights)
 
+    def _rows(self, position: int, run: UnitRun, step: Step) -> list[int]:
+        """The rows a unit has a say in; the others are not computed."""
+        cond_only = run.unit.control_mode.cond_only or (run.bound is not None and run.bound.pooled)
+        units = len(self.runs) if self._generation.unit_per_image else 1
+        return [
+            row
+            for row in range(step.batch)
+            if (step.is_cond[row] or not cond_only) and step.images[row] % units == position % units
+        ]
+
     @staticmethod
-    def _part(run: UnitRun, step: Step) -> Control | None:
+    def _part(run: UnitRun, step: Step, rows: list[int]) -> Control | None:
         if run.bound is None:
             raise RuntimeError("control asked for before the pass began")
-        cond_only = run.bound.pooled or run.unit.control_mode is ControlMode.control
-        rows = [row for row in range(step.batch) if step.is_cond[row]] if cond_only else list(range(step.batch))
         if not rows:
             return None
         if run.unit.low_vram:

@@ -1,0 +1,123 @@
+"""AUTOMATIC1111 1.10 and hosts with its surface: where its U-Net is, and what a job asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core.errors import HostError
+from ..core.units import ControlNetUnit
+from ..engine.injection import is_ldm_unet
+from ..engine.preprocess import PreprocessorSpec
+from ..engine.session import Picture
+from ..families.base import BaseModel, Runtime
+from ..nets.config import UNetConfig
+from .a1111_pictures import unit_picture
+
+
+class A1111Host:
+    """Looks the host's state up at every call: models come and go between jobs, and within them."""
+
+    name = "AUTOMATIC1111"
+
+    def __init__(self) -> None:
+        self._configs: WeakKeyDictionary[nn.Module, UNetConfig] = WeakKeyDictionary()
+
+    def unet(self) -> nn.Module:
+        """The U-Net that the next sampling step will call. Raises HostError where control cannot be added to it."""
+        from modules import sd_unet, shared
+
+        if getattr(sd_unet, "current_unet", None) is not None:
+            raise HostError(
+                "a replacement U-Net is active whose blocks are never called",
+                found=type(sd_unet.current_unet).__name__,
+                remedy='set "SD Unet" to None in the settings',
+            )
+        wrapper = getattr(shared.sd_model, "model", None)
+        unet = getattr(wrapper, "diffusion_model", None)
+        if not is_ldm_unet(unet):
+            raise HostError(
+                "the checkpoint's network is not one that ControlNet can steer",
+                found=type(unet or shared.sd_model).__name__,
+                remedy="load a checkpoint of SD 1.x, SD 2.x or SDXL",
+            )
+        return unet
+
+    def base_model(self, unet: nn.Module) -> BaseModel:
+        """The architecture of `unet` and the title of the checkpoint in it."""
+        from modules import shared
+
+        if unet not in self._configs:
+            self._configs[unet] = UNetConfig.from_weights(unet.state_dict())
+        info = getattr(shared.sd_model, "sd_checkpoint_info", None)
+        return BaseModel(self._configs[unet], title=getattr(info, "title", None) or "the loaded checkpoint")
+
+    def base_id(self) -> str:
+        """Changes when another checkpoint's weights are in use."""
+        from modules import shared
+
+        info = getattr(shared.sd_model, "sd_checkpoint_info", None)
+        return f"{getattr(info, 'filename', '')}:{getattr(shared.sd_model, 'sd_model_hash', '')}"
+
+    def runtime(self, unet: nn.Module) -> Runtime:
+        """Control models run where the host puts the task "controlnet", in the U-Net's dtype."""
+        from modules import devices
+
+        return Runtime(devices.get_device_for("controlnet"), devices.dtype_unet, base_weights=unet.state_dict)
+
+
+class A1111Generation:
+    """One job (`StableDiffusionProcessing`), as a session needs it."""
+
+    unit_per_image = False
+
+    def __init__(self, host: A1111Host, p: Any) -> None:
+        unet = host.unet()
+        self._p = p
+        self.width = int(p.width) // 8 * 8
+        self.height = int(p.height) // 8 * 8
+        self.hires = bool(getattr(p, "enable_hr", False))
+        self.seed = _seed(p)
+        self.base = host.base_model(unet)
+        self.base_id = host.base_id()
+        self.runtime: Runtime = host.runtime(unet)
+
+    def picture(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Picture | None:
+        """The unit's own picture or the img2img source, cropped as the host crops."""
+        return unit_picture(self._p, unit, spec)
+
+
+def latent_pixels(x: torch.Tensor) -> tuple[int, int]:
+    """(width, height) in pixels of a latent `(B, C, h, w)`."""
+    return int(x.shape[-1]) * 8, int(x.shape[-2]) * 8
+
+
+def cond_repeats(params: Any) -> list[int]:
+    """Cond rows of each picture in a denoiser step (`CFGDenoiserParams`): more than one with AND prompts."""
+    conds, pictures = _rows(params.text_cond), _rows(params.text_uncond)
+    if conds == pictures:
+        return [1] * pictures
+    sampler = getattr(params.denoiser, "sampler", None)
+    batch = getattr(getattr(sampler, "sampler_extra_args", {}).get("cond"), "batch", None)
+    repeats = [len(prompts) for prompts in batch] if batch is not None else []
+    if sum(repeats) == conds:
+        return repeats
+    return [int(part) for part in np.diff(np.linspace(0, conds, max(pictures, 1) + 1).round())]
+
+
+def _rows(cond: Any) -> int:
+    """Rows of a text condition: a tensor, or SDXL's dict of tensors."""
+    return int((cond["crossattn"] if isinstance(cond, dict) else cond).shape[0])
+
+
+def _seed(p: Any) -> int:
+    def one(value: Any, drawn: Any) -> int:
+        return int(drawn[0]) if int(value) == -1 and drawn else max(int(value), 0)
+
+    seed = one(p.seed, getattr(p, "all_seeds", None))
+    subseed = one(p.subseed, getattr(p, "all_subseeds", None))
+    return (seed + subseed) & 0xFFFFFFFF

@@ -1,0 +1,105 @@
+"""The picture a unit works on in A1111: its own or the img2img source, cropped like the host's only-masked inpainting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..core.errors import UnitError
+from ..core.modes import ResizeMode
+from ..core.units import ControlNetUnit
+from ..engine.preprocess import PreprocessorSpec
+from ..engine.session import Picture
+
+Pixels = NDArray[np.uint8]
+_HOST_MODES = (ResizeMode.just_resize, ResizeMode.crop_and_resize, ResizeMode.resize_and_fill, ResizeMode.just_resize)
+"""By the host's `resize_mode` number; 3 is its latent upscale."""
+
+
+def unit_picture(p: Any, unit: ControlNetUnit, spec: PreprocessorSpec) -> Picture | None:
+    """The unit's picture, else the first img2img source with the host's mask and resize mode; None without either."""
+    picture = _own(unit) if unit.image is not None else _source(p, spec)
+    if picture is None or not _crops(p, unit):
+        return picture
+    return _cropped(p, picture)
+
+
+def host_mask(p: Any) -> Image.Image:
+    """The job's mask as the host prepares it: `L`, binary, inverted and blurred where asked (`Img2Img.init`)."""
+    from modules.processing import create_binary_mask
+    from PIL import ImageOps
+
+    mask = create_binary_mask(p.image_mask, round=getattr(p, "mask_round", True))
+    if p.inpainting_mask_invert:
+        mask = ImageOps.invert(mask)
+    for blur, horizontal in ((p.mask_blur_x, True), (p.mask_blur_y, False)):
+        if blur > 0:
+            kernel = 2 * int(2.5 * blur + 0.5) + 1
+            size = (kernel, 1) if horizontal else (1, kernel)
+            mask = Image.fromarray(cv2.GaussianBlur(np.array(mask), size, blur))
+    return mask
+
+
+def _own(unit: ControlNetUnit) -> Picture | None:
+    return None if unit.image is None else Picture(unit.image, unit.mask, unit.resize_mode)
+
+
+def _source(p: Any, spec: PreprocessorSpec) -> Picture | None:
+    images = getattr(p, "init_images", None)
+    if not images or images[0] is None:
+        return None
+    image = _over_white(images[0])
+    mask: Pixels | None = None
+    if spec.accepts_mask and getattr(p, "image_mask", None) is not None:
+        mask = np.asarray(host_mask(p), np.uint8)
+        if mask.shape != image.shape[:2]:
+            raise UnitError(
+                "the inpaint mask and the picture have different sizes",
+                field="image",
+                found=f"mask {mask.shape[1]}x{mask.shape[0]}, picture {image.shape[1]}x{image.shape[0]}",
+                remedy="give both in one size",
+            )
+    return Picture(image, mask, _HOST_MODES[int(getattr(p, "resize_mode", 0))])
+
+
+def _crops(p: Any, unit: ControlNetUnit) -> bool:
+    """Whether the host inpaints "only masked" and the unit follows its crop (tiled upscale scripts always do)."""
+    if not getattr(p, "inpaint_full_res", False) or getattr(p, "image_mask", None) is None:
+        return False
+    return unit.crop_to_mask or is_upscale_script(p)
+
+
+def is_upscale_script(p: Any) -> bool:
+    """Whether a script upscales tile by tile; such scripts announce themselves in the infotext."""
+    return any("upscale" in key.lower() and "hires" not in key.lower() for key in p.extra_generation_params)
+
+
+def _cropped(p: Any, picture: Picture) -> Picture:
+    """Each channel resized to the mask, cut to the host's crop region and resized to the job, all by the host's code."""
+    from modules import masking
+
+    mask = host_mask(p)
+    region = masking.get_crop_region_v2(mask, p.inpaint_full_res_padding)
+    if region is None:
+        return picture
+    region = masking.expand_crop_region(region, p.width, p.height, mask.width, mask.height)
+
+    def cut(channel: Pixels) -> Pixels:
+        from modules import images
+
+        image = images.resize_image(picture.resize_mode.host_index, Image.fromarray(channel), mask.width, mask.height)
+        return np.asarray(images.resize_image(2, image.crop(region), p.width, p.height), np.uint8)
+
+    image = np.stack([cut(np.ascontiguousarray(picture.image[:, :, c])) for c in range(3)], axis=2)
+    return Picture(image, None if picture.mask is None else cut(picture.mask), picture.resize_mode)
+
+
+def _over_white(image: Image.Image) -> Pixels:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
+    return np.asarray(image.convert("RGB"), np.uint8)

@@ -1,0 +1,119 @@
+"""The extension as one object: what `scripts/controlnet.py` registers with the host."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..core.units import ControlNetUnit
+from ..engine.library import ModelLibrary
+from ..engine.model_cache import ModelCache
+from ..engine.preprocess import PreprocessRunner
+from ..engine.services import Services
+from ..families.registry import discover
+from .a1111 import A1111Host
+from .runner import Runner
+
+GIB = 1 << 30
+
+
+class Extension:
+    """Made once a process: "Reload UI" executes the entry script again and finds the same object."""
+
+    def __init__(self, root: Path, annotator: ModuleType, registry: Any) -> None:
+        host = A1111Host()
+        library = ModelLibrary(lambda: model_folders(root))
+        models = ModelCache(discover(), lambda: int(float(setting("controlnet_model_cache_gib", 6)) * GIB))
+        preprocess = PreprocessRunner(registry, lambda: _annotator_runtime(annotator, root))
+        self.services = Services(library, registry, preprocess, models, setting)
+        self.runner = Runner(self.services, host)
+
+    def panel(self, script: Any, is_img2img: bool) -> list[Any]:
+        """The widgets of one tab."""
+        from ..ui.panel import build
+
+        return build(self.services, "img2img" if is_img2img else "txt2img", is_img2img, script)
+
+    def units(self, args: Sequence[object]) -> Sequence[ControlNetUnit]:
+        """The units among a script's arguments."""
+        from ..ui.panel import units_from_args
+
+        return units_from_args(args, unit_count())
+
+    def settings_page(self) -> None:
+        """Registers our options with the host."""
+        from modules import script_callbacks, shared
+
+        from ..ui import settings
+
+        settings.register(shared, script_callbacks)
+
+    def mount_routes(self, _demo: Any, app: Any) -> None:
+        """Adds `/controlnet/*` to the host's web server, behind the host's own API login."""
+        from modules import shared
+        from modules.call_queue import queue_lock
+
+        from ..webapi.routes import mount
+
+        mount(app, self.services, _logins(getattr(shared.cmd_opts, "api_auth", None)), queue_lock)
+
+    def register_aliases(self, _shared: Any) -> None:
+        """Offers `external_code` under the names other extensions import, unless somebody else holds them."""
+        from ..compat.external_code import register_aliases
+
+        register_aliases(self.services, unit_count)
+
+
+def boot(root: Path, annotator_name: str) -> Extension:
+    """The process's Extension, made at the first call."""
+    annotator = sys.modules[annotator_name]
+    existing = getattr(annotator, "extension", None)
+    if isinstance(existing, Extension):
+        return existing
+    registry = importlib.import_module(f"{annotator_name}.registry").discover(root / "annotator")
+    extension = Extension(root, annotator, registry)
+    annotator.extension = extension  # type: ignore[attr-defined]
+    return extension
+
+
+def setting(key: str, default: Any) -> Any:
+    """An option of the host, or its default while it is not registered."""
+    from modules import shared
+
+    value = shared.opts.data.get(key, default)
+    return default if value is None else value
+
+
+def unit_count() -> int:
+    """Units a tab has."""
+    return max(1, min(int(setting("control_net_unit_count", 3)), 10))
+
+
+def model_folders(root: Path) -> Iterator[Path]:
+    """Where control models are looked for, first wins: the WebUI's own folder, ours, the setting's, the flag's."""
+    from modules import paths, shared
+
+    yield Path(paths.models_path) / "ControlNet"
+    yield root / "models"
+    for extra in (setting("control_net_models_path", ""), getattr(shared.cmd_opts, "controlnet_dir", None)):
+        if extra:
+            yield Path(extra)
+
+
+def _annotator_runtime(annotator: ModuleType, root: Path) -> Any:
+    from modules import devices
+
+    spec = importlib.import_module(f"{annotator.__name__}.spec")
+    return spec.Runtime(device=devices.get_device_for("controlnet"), dtype=devices.dtype_unet)
+
+
+def _logins(api_auth: str | None) -> list[tuple[str, str]] | None:
+    """`--api-auth user:password,...` as pairs."""
+    if not api_auth:
+        return None
+    pairs = (entry.split(":", 1) for entry in api_auth.split(","))
+    return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]

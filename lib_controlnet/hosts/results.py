@@ -1,0 +1,60 @@
+"""What a job shows for its control: detected maps beside the pictures, and the infotext of its units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..core.infotext import format_unit, unit_key
+from ..core.step import Pass
+from ..engine.session import ControlSession, UnitRun
+from .a1111_pictures import is_upscale_script
+
+Setting = Callable[[str, Any], Any]
+
+
+def write_infotext(p: Any, session: ControlSession) -> None:
+    """One generation parameter a unit, under the unit's own number."""
+    for run in session.runs:
+        p.extra_generation_params[unit_key(run.unit.index)] = format_unit(
+            run.unit,
+            preprocessor=run.result.spec.id,
+            model=run.model_name,
+            resolution=run.result.resolution,
+            params=run.result.params,
+        )
+
+
+def add_maps(p: Any, processed: Any, session: ControlSession, setting: Setting) -> None:
+    """Appends every unit's maps after the pictures (hires before base, as the peers) and saves them where asked."""
+    autosave = bool(setting("control_net_detectmap_autosaving", False))
+    show = not setting("control_net_no_detectmap", False) and not is_upscale_script(p)
+    for run, pass_, display in _maps(session):
+        image = Image.fromarray(np.ascontiguousarray(display))
+        if show:
+            processed.images.append(image)
+        if autosave:
+            _save(p, run, pass_, image, str(setting("control_net_detectedmap_dir", "detected_maps")))
+
+
+def _maps(session: ControlSession) -> Iterator[tuple[UnitRun, Pass, NDArray[np.uint8]]]:
+    for run in session.runs:
+        if run.unit.save_map:
+            for pass_ in (Pass.hires, Pass.base):
+                if pass_ in run.hints:
+                    yield run, pass_, run.hints[pass_].display
+
+
+def _save(p: Any, run: UnitRun, pass_: Pass, image: Image.Image, folder: str) -> None:
+    from modules import images
+
+    path = Path(folder)
+    if not path.is_absolute():
+        path = Path(p.outpath_samples) / path
+    suffix = "" if pass_ is Pass.base else "-hires"
+    images.save_image(image, str(path / run.name), f"{run.name}{suffix}", seed=None, prompt=None, extension="png")

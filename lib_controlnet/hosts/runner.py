@@ -1,0 +1,172 @@
+"""The life of control in an A1111-type host: from `process` to `postprocess`, and after every accident between them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.control import Control
+from ..core.errors import ControlNetError, HostError
+from ..core.step import Pass, RowCursor, Step
+from ..core.units import ControlNetUnit
+from ..engine.injection import RaisingHook, UNetHooks
+from ..engine.services import Services
+from ..engine.session import ControlSession
+from .a1111 import A1111Generation, A1111Host, cond_repeats, latent_pixels
+from .results import add_maps, write_infotext
+
+log = logging.getLogger("ControlNet")
+JOB = "controlnet_job"
+"""The attribute of the host's processing object that holds our Job."""
+
+
+@dataclass(eq=False)
+class Job:
+    """Our side of one processing object: a session, or the error that stops it."""
+
+    session: ControlSession | None = None
+    error: Exception | None = None
+
+
+class Runner:
+    """Hooks live from the start of a sampling to its end; one job has them at a time.
+
+    Hosts swallow exceptions of script callbacks, so an error found in one of them is raised from the next U-Net call.
+    """
+
+    def __init__(self, services: Services, host: A1111Host) -> None:
+        self._services = services
+        self._host = host
+        self._attached = ExitStack()
+        self._job: Job | None = None
+        self._unet: nn.Module | None = None
+        self._hooks: UNetHooks | None = None
+        self._cursor = RowCursor((), 0)
+        self._progress = 0.0
+        self._pass = Pass.base
+
+    def process(self, p: Any, read_units: Callable[[], Sequence[ControlNetUnit]]) -> None:
+        """A job begins: reads its units and prepares them. Whatever an earlier job left is undone first."""
+        self.detach()
+        job = Job()
+        setattr(p, JOB, job)
+        try:
+            units = [unit for unit in read_units() if unit.enabled]
+            if not units:
+                return
+            session = ControlSession(self._services, A1111Generation(self._host, p))
+            session.prepare(units)
+            write_infotext(p, session)
+            job.session = session
+        except Exception as error:  # whatever it is, it must stop the job rather than be swallowed by the host
+            self._fail(job, error)
+
+    def begin_sampling(self, p: Any, x: Tensor) -> None:
+        """A pass of the job begins: binds hints to its size and hooks the U-Net until its sampling ends."""
+        job: Job | None = getattr(p, JOB, None)
+        self.detach()
+        if job is None or (job.session is None and job.error is None):
+            return
+        try:
+            if job.error is not None:
+                raise job.error
+            self._attach(job, p, x)
+        except Exception as error:  # as in process
+            self._fail(job, error)
+        self._until_sampled(p)
+
+    def denoiser_step(self, params: Any) -> None:
+        """A denoiser step begins (`on_cfg_denoiser`): which rows are cond, how far we are, whether the U-Net is still ours."""
+        job = self._job
+        if job is None or job.session is None:
+            return
+        try:
+            self._cursor = RowCursor(cond_repeats(params), int(params.x.shape[0]))
+            self._progress = params.denoiser.step / max(params.denoiser.total_steps, 1)
+            unet = self._host.unet()
+            if unet is not self._unet:
+                self._hook(job.session, unet)
+        except Exception as error:  # as in process
+            self._fail(job, error)
+
+    def finish(self, p: Any, processed: Any) -> None:
+        """A job ended well or was interrupted: hands its maps over and lets go of everything."""
+        self.detach()
+        job: Job | None = getattr(p, JOB, None)
+        setattr(p, JOB, None)
+        if job is not None and job.session is not None:
+            add_maps(p, processed, job.session, self._services.setting)
+            job.session.close()
+
+    def detach(self) -> None:
+        """Takes every hook of ours off the host; it is then as if we had never been there."""
+        self._attached.close()
+        self._job = None
+        self._unet = None
+
+    def _attach(self, job: Job, p: Any, x: Tensor) -> None:
+        session = job.session
+        if session is None:
+            return
+        self._pass = Pass.hires if getattr(p, "is_hr_pass", False) else Pass.base
+        self._progress = 0.0
+        self._cursor = RowCursor((), 0)
+        session.begin(self._pass, *latent_pixels(x))
+        self._job = job
+        self._hook(session, self._host.unet())
+
+    def _hook(self, session: ControlSession, unet: nn.Module) -> None:
+        """Hooks `unet` in place of the one hooked before, and checks every unit's model against it."""
+        if self._hooks is not None:
+            self._hooks.remove()
+        session.rebase(self._host.base_model(unet))
+        self._hooks = UNetHooks(unet, self._call)
+        self._unet = unet
+        self._attached.callback(self._hooks.remove)
+
+    def _call(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> Control | None:
+        session = self._job.session if self._job is not None else None
+        if session is None:
+            return None
+        is_cond, images = self._cursor.take(x.shape[0])
+        step = Step(x, timesteps, context, y, is_cond, images, self._progress, self._pass)
+        return session.control(step)
+
+    def _until_sampled(self, p: Any) -> None:
+        """Wraps this sampler object's `launch_sampling`, so that hooks go whichever way the sampling ends."""
+        sampler = getattr(p, "sampler", None)
+        launch = getattr(sampler, "launch_sampling", None)
+        if launch is None:
+            return
+
+        def launch_then_detach(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return launch(*args, **kwargs)
+            finally:
+                self.detach()
+
+        sampler.launch_sampling = launch_then_detach
+        self._attached.callback(sampler.__dict__.pop, "launch_sampling", None)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """Remembers the error of a job and arms the U-Net to raise it."""
+        if not isinstance(error, ControlNetError):
+            wrapped = HostError(f"control could not be prepared: {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            error = wrapped
+        if job.error is None:
+            log.error("%s", error, exc_info=error.__cause__)
+        job.error, job.session = error, None
+        hook = RaisingHook(self._any_unet(), error)
+        self._attached.callback(hook.remove)
+
+    def _any_unet(self) -> nn.Module:
+        """The network whose call means sampling, of whatever kind it is."""
+        from modules import shared
+
+        return shared.sd_model.model.diffusion_model

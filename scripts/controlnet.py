@@ -1,0 +1,55 @@
+"""The entry that the host executes: mounts our folders under private names, registers, delegates.
+
+The host runs this file anew at every "Reload UI", outside sys.modules; everything else lives in `lib_controlnet`.
+"""
+
+import importlib
+import sys
+import types
+from pathlib import Path
+
+from modules import script_callbacks, scripts, shared
+
+ROOT = Path(scripts.basedir())
+
+
+def _mount(name, folder):
+    """Makes `folder` importable as the package `name`; our plain folder names belong to other extensions as well."""
+    if name not in sys.modules:
+        package = types.ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+
+
+_mount("sd_controlnet", ROOT / "lib_controlnet")
+_mount("sd_controlnet_annotator", ROOT / "annotator")
+extension = importlib.import_module("sd_controlnet.hosts.extension").boot(ROOT, "sd_controlnet_annotator")
+
+
+class ControlNetScript(scripts.Script):
+    """One always-on script a tab; its work is done by `lib_controlnet`."""
+
+    def title(self):
+        return "ControlNet"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return extension.panel(self, is_img2img)
+
+    def process(self, p, *args):
+        extension.runner.process(p, lambda: extension.units(args))
+
+    def process_before_every_sampling(self, p, *args, **kwargs):
+        extension.runner.begin_sampling(p, kwargs["x"])
+
+    def postprocess(self, p, processed, *args):
+        extension.runner.finish(p, processed)
+
+
+script_callbacks.on_cfg_denoiser(extension.runner.denoiser_step)
+script_callbacks.on_ui_settings(extension.settings_page)
+script_callbacks.on_app_started(extension.mount_routes)
+script_callbacks.on_script_unloaded(extension.runner.detach)
+extension.register_aliases(shared)
