@@ -225,13 +225,13 @@ def _from_array(array: NDArray[Any], max_pixels: int, *, deep: bool = False) -> 
 
 
 def _to_levels(array: NDArray[Any], deep: bool) -> Pixels:
+    if array.dtype.kind not in "iuf":
+        raise UnitError("an array must hold numbers", found=str(array.dtype))
     low, high = float(array.min()), float(array.max())
     if np.issubdtype(array.dtype, np.integer):
         full = 65535 if deep or array.dtype == np.uint16 else 255
-    elif np.issubdtype(array.dtype, np.floating):
-        full = 1 if high <= 1 else 255 if high <= 255 else 65535  # floats carry no range of their own
     else:
-        raise UnitError("an array must hold numbers", found=str(array.dtype))
+        full = 1 if high <= 1 else 255 if high <= 255 else 65535  # floats carry no range of their own
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > full:
         raise UnitError(f"pixel values must be within 0 and {full}", found=f"{low:g} to {high:g} ({array.dtype})")
     return np.rint(array.astype(np.float64) * (255.0 / full)).astype(np.uint8)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import numbers
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -256,10 +256,7 @@ def _read_input_mode(value: object) -> InputMode:
 
 def _read_weights(value: object) -> tuple[float, ...] | None:
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise UnitError("this is not a list of numbers", found=value, remedy="send [1.0, 0.5, …]") from None
+        value = [part for part in re.split(r"[\s,/]+", value.strip(" []")) if part]
     if isinstance(value, np.ndarray):
         value = cast("list[object]", cast("np.ndarray[Any, Any]", value).tolist())
     if not isinstance(value, (list, tuple)):
