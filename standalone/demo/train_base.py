@@ -1,0 +1,92 @@
+"""Train the demo model's U-Net: python -m standalone.demo.train_base --cache FILE --text FILE --out FILE --minutes 38"""
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from lib_controlnet.nets.unet import UNetModel
+from lib_controlnet.training.average import MovingAverage
+from lib_controlnet.training.noise import NoiseSchedule
+
+from .data import DemoData
+from .networks import keep_levels, new_text_encoder, new_unet
+
+BATCH = 24
+RATE = 1.5e-3
+EMPTY_PROMPTS = 0.1
+MIN_SNR_GAMMA = 5.0
+
+
+def start(seed: int) -> UNetModel:
+    torch.manual_seed(seed)
+    unet = new_unet()
+    keep_levels(unet.input_blocks[0][0], 2.0)
+    keep_levels(unet.output_blocks[-1][0].out_layers[3], 2.0)
+    return unet
+
+
+def train(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    text = new_text_encoder()
+    text.load_state_dict(load_file(str(options.text)))
+    data, noise, unet = DemoData(options.cache, text), NoiseSchedule.scaled_linear(), start(options.seed)
+    if options.resume is not None:
+        unet.load_state_dict(load_file(str(options.resume)))
+    generator = torch.Generator().manual_seed(options.seed)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3)
+    average = MovingAverage(unet.parameters(), 0.998)
+    started, step, losses, curve = time.monotonic(), 0, list[float](), []
+    while (share := (time.monotonic() - started) / (options.minutes * 60)) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * min(1.0, (step + 1) / 100) * (1.0 if share < 0.6 else max(0.03, 2.5 * (1 - share)))
+        batch = data.batch(torch.randint(0, len(data), (BATCH,), generator=generator), generator)
+        timesteps = torch.randint(0, noise.steps, (BATCH,), generator=generator)
+        epsilon = torch.randn(batch.latents.shape, generator=generator)
+        empty = torch.rand(BATCH, generator=generator) < EMPTY_PROMPTS
+        context = torch.where(empty[:, None, None], batch.empty_context, batch.context)
+        answer = unet(noise.add_noise(batch.latents, epsilon, timesteps), timesteps, context)
+        error = (answer - epsilon).square().mean((1, 2, 3))
+        loss = (error * noise.min_snr_weights(timesteps, MIN_SNR_GAMMA)).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        average.update()
+        step += 1
+        losses.append(loss.item())
+        if step % 50 == 0:
+            curve.append((step, round(time.monotonic() - started), round(sum(losses[-50:]) / 50, 5)))
+            print("step %d, %d s, loss %.5f" % curve[-1], flush=True)
+        if step % 200 == 0:
+            _save(unet, average, options.out, curve)
+    _save(unet, average, options.out, curve)
+
+
+def _save(unet: UNetModel, average: MovingAverage, out: Path, curve: list[tuple[int, int, float]]) -> None:
+    partial = out.with_suffix(".part")
+    with average.applied():
+        save_file({key: value.contiguous() for key, value in unet.state_dict().items()}, str(partial))
+    partial.replace(out)
+    out.with_suffix(".json").write_text(json.dumps(curve))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--minutes", type=float, default=38)
+    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
