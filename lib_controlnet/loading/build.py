@@ -1,0 +1,70 @@
+"""Networks filled from weights: built without memory, then given each tensor once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import ModelFileError
+
+Network = TypeVar("Network", bound=nn.Module)
+_SHOWN = 4
+
+
+def fill(
+    factory: Callable[[], Network],
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    *,
+    name: str = "the file",
+    ignored: Collection[str] = (),
+) -> Network:
+    """The network that `factory` builds, with `weights` in `dtype` on `device`, ready to infer.
+
+    `dtype` None keeps that of the file (to store float8; the network's `Operations` then say in what to compute).
+    Every tensor is copied, since the file may be replaced while the network is in use; at no time is there more than
+    the network and one tensor in memory. `ignored`: patterns (`*`) of keys that may be left over. Raises
+    `ModelFileError` with the keys that are missing, left over or of another shape.
+    """
+    with torch.device("meta"):
+        network = factory()
+    wanted = network.state_dict()
+    _check(f"{name} does not hold a whole {type(network).__name__}", wanted, weights, ignored)
+    filled = {key: _own(weights[key], dtype, device) for key in wanted}
+    network.load_state_dict(filled, strict=True, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _own(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:
+    return tensor.to(device, dtype or tensor.dtype, copy=True)
+
+
+def _check(
+    problem: str, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], ignored: Collection[str]
+) -> None:
+    missing = [key for key in wanted if key not in weights]
+    surplus = [key for key in weights if key not in wanted and not any(fnmatchcase(key, p) for p in ignored)]
+    misshapen = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(target.shape)}"
+        for key, target in wanted.items()
+        if key in weights and weights[key].shape != target.shape
+    ]
+    problems = [("missing", missing), ("not part of the network", surplus), ("of another shape", misshapen)]
+    found = "; ".join(f"{len(keys)} tensors {what}: {_some(keys)}" for what, keys in problems if keys)
+    if found:
+        raise ModelFileError(
+            problem,
+            field="model",
+            found=found,
+            remedy="download the file again, or choose another control model",
+        )
+
+
+def _some(keys: list[str]) -> str:
+    rest = len(keys) - _SHOWN
+    return ", ".join(keys[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,118 @@
+"""One naming for every file of a kind: LDM's, without prefixes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from .mapped import RenamedWeights
+
+DIFFERENCE_KEY = "difference"
+
+_WRAPPERS = ("state_dict.", "module.")
+_CONTROL = "control_model."
+_DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
+
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_TOP = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_in": "input_blocks.0.0",
+    "controlnet_mid_block": "middle_block_out.0",
+    "controlnet_cond_embedding.conv_in": "input_hint_block.0",
+}
+
+
+def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`weights` under LDM names, without `module.` or `control_model.`; a view, no tensor is read or changed.
+
+    Of a whole-model file (`control_model.` beside `model.diffusion_model.`) only the ControlNet remains. Diffusers
+    ControlNet names are translated; keys of other kinds, and those a kind adds to a ControlNet, keep their names.
+    """
+    names = {key: key for key in weights}
+    for prefix in _WRAPPERS:
+        if names and all(key.startswith(prefix) for key in names):
+            names = {key.removeprefix(prefix): origin for key, origin in names.items()}
+    if any(key.startswith(_CONTROL) for key in names):
+        names = {
+            key.removeprefix(_CONTROL): origin
+            for key, origin in names.items()
+            if key.startswith(_CONTROL) or key == DIFFERENCE_KEY
+        }
+    if _DIFFUSERS in names:
+        translate = _Translation(names)
+        names = {translate(key): origin for key, origin in names.items()}
+    return RenamedWeights(weights, names)
+
+
+class _Translation:
+    """Diffusers' ControlNet names to LDM's. Counts what LDM numbers through: blocks a level, layers of the hint."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        per_level = re.compile(r"down_blocks\.0\.resnets\.(\d+)\.conv1\.weight")
+        hint = re.compile(r"controlnet_cond_embedding\.blocks\.(\d+)\.weight")
+        self._level = 1
+        self._hint_blocks = 0
+        for key in keys:
+            if match := per_level.fullmatch(key):
+                self._level = max(self._level, int(match[1]) + 2)
+            if match := hint.fullmatch(key):
+                self._hint_blocks = max(self._hint_blocks, int(match[1]) + 1)
+
+    def __call__(self, key: str) -> str:
+        module, _, leaf = key.rpartition(".")
+        return f"{self._module(module)}.{leaf}" if module else key
+
+    def _module(self, name: str) -> str:
+        if name in _TOP:
+            return _TOP[name]
+        for pattern, rule in self._RULES:
+            if match := pattern.fullmatch(name):
+                return rule(self, *match.groups())
+        return name
+
+    def _resnet(self, level: str, index: str, rest: str) -> str:
+        return f"input_blocks.{self._level * int(level) + int(index) + 1}.0.{_RESNET.get(rest, rest)}"
+
+    def _attention(self, level: str, index: str, rest: str) -> str:
+        return f"input_blocks.{self._level * int(level) + int(index) + 1}.1.{rest}"
+
+    def _downsampler(self, level: str) -> str:
+        return f"input_blocks.{self._level * (int(level) + 1)}.0.op"
+
+    def _middle_resnet(self, index: str, rest: str) -> str:
+        return f"middle_block.{2 * int(index)}.{_RESNET.get(rest, rest)}"
+
+    def _middle_attention(self, rest: str) -> str:
+        return f"middle_block.1.{rest}"
+
+    def _hint(self, index: str) -> str:
+        return f"input_hint_block.{2 * int(index) + 2}"
+
+    def _hint_out(self) -> str:
+        return f"input_hint_block.{2 * self._hint_blocks + 2}"
+
+    def _zero_conv(self, index: str) -> str:
+        return f"zero_convs.{index}.0"
+
+    _RULES = (
+        (re.compile(r"down_blocks\.(\d+)\.resnets\.(\d+)\.(.+)"), _resnet),
+        (re.compile(r"down_blocks\.(\d+)\.attentions\.(\d+)\.(.+)"), _attention),
+        (re.compile(r"down_blocks\.(\d+)\.downsamplers\.0\.conv"), _downsampler),
+        (re.compile(r"mid_block\.resnets\.(\d+)\.(.+)"), _middle_resnet),
+        (re.compile(r"mid_block\.attentions\.0\.(.+)"), _middle_attention),
+        (re.compile(r"controlnet_cond_embedding\.blocks\.(\d+)"), _hint),
+        (re.compile(r"controlnet_cond_embedding\.conv_out"), _hint_out),
+        (re.compile(r"controlnet_down_blocks\.(\d+)"), _zero_conv),
+    )

@@ -1,0 +1,124 @@
+"""What kind of model a file is, told from its keys: conditions as data, which can be printed and tested."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True)
+class KeyCondition:
+    """Keys that must all, of which any, or of which none must be there. `*` in a key stands for anything."""
+
+    all_of: tuple[str, ...] = ()
+    any_of: tuple[str, ...] = ()
+    none_of: tuple[str, ...] = ()
+
+    def matches(self, keys: Collection[str]) -> bool:
+        """True where nothing is `missing`. A mapping's `keys()` is quickest."""
+        return (
+            all(_has(keys, key) for key in self.all_of)
+            and (not self.any_of or any(_has(keys, key) for key in self.any_of))
+            and not any(_has(keys, key) for key in self.none_of)
+        )
+
+    def missing(self, keys: Collection[str]) -> tuple[str, ...]:
+        """Why it does not match, each reason in words; empty where it does."""
+        reasons = [f"no {key}" for key in self.all_of if not _has(keys, key)]
+        if self.any_of and not any(_has(keys, key) for key in self.any_of):
+            reasons.append(f"none of {', '.join(self.any_of)}")
+        reasons += [f"{key}, which it must not have" for key in self.none_of if _has(keys, key)]
+        return tuple(reasons)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model that users put among control models, in words for the user."""
+
+    name: str
+    condition: KeyCondition
+
+
+def _has(keys: Collection[str], wanted: str) -> bool:
+    if "*" not in wanted:
+        return wanted in keys
+    return any(fnmatchcase(key, wanted) for key in keys)
+
+
+def _kind(name: str, *all_of: str, any_of: tuple[str, ...] = (), none_of: tuple[str, ...] = ()) -> Kind:
+    return Kind(name, KeyCondition(all_of, any_of, none_of))
+
+
+# In the order in which they are tried: what adds keys to another kind comes before it. Sources of the marker keys: the
+# loaders of the ControlNet extensions and of ComfyUI, and diffusers' models.
+KINDS: tuple[Kind, ...] = (
+    _kind("a Control-LoRA", "lora_controlnet"),
+    _kind("a CtrLoRA (it needs its own base ControlNet)", "*lora_layer*", any_of=("*input_hint_block.0.weight",)),
+    _kind(
+        "a SparseCtrl model (it needs AnimateDiff)",
+        "*motion_modules.0.temporal_transformer.norm.weight",
+        any_of=("*controlnet_cond_embedding.*", "*input_hint_block.*"),
+    ),
+    _kind("an SVD ControlNet (video)", "*temporal_res_block*", any_of=("controlnet_*",)),
+    _kind("an AnimateDiff motion module", "*motion_modules.*"),
+    _kind("a ControlNet Union model", any_of=("*control_add_embedding.linear_1.bias", "*task_embedding")),
+    _kind(
+        "an SDXL or SD ControlNet",
+        any_of=("*input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"),
+    ),
+    _kind("a ControlLLLite model", any_of=("*lllite_unet*", "*lllite*conditioning1*")),
+    _kind("a HunyuanDiT ControlNet", "after_proj_list.18.bias"),
+    _kind("a Flux ControlNet (XLabs)", "controlnet_blocks.0.weight", "double_blocks.0.img_attn.norm.key_norm.scale"),
+    _kind("a Flux ControlNet (MistoLine)", "controlnet_blocks.0.linear.weight"),
+    _kind("an SD3 ControlNet", "controlnet_blocks.0.weight", "pos_embed_input.proj.weight"),
+    _kind("a Qwen-Image ControlNet", "controlnet_blocks.0.weight", "transformer_blocks.0.img_mlp.net.0.proj.weight"),
+    _kind("a Flux ControlNet", "controlnet_blocks.0.weight", "controlnet_x_embedder.weight"),
+    _kind("a Qwen-Image control patch", "controlnet_blocks.0.y_rms.weight"),
+    _kind(
+        "a Stable Cascade ControlNet", any_of=("backbone.0.0.weight", "backbone.10.blocks.0.weight"), none_of=("body.*",)
+    ),
+    _kind("a T2I-Adapter style model", "style_embedding"),
+    _kind(
+        "a T2I-Adapter",
+        any_of=("*body.0.in_conv.weight", "*body.0.block1.weight", "*body.0.resnets.0.block1.weight"),
+    ),
+    _kind("an IP-Adapter", any_of=("image_proj.*", "image_proj_model.*", "ip_adapter.*", "pulid_encoder.*")),
+    _kind(
+        "a LoRA (it belongs into models/Lora and into the prompt)",
+        any_of=("*.lora_up.*", "*.lora_down.*", "*.lora_A.*", "*.lora.up.*", "*lora_linear_layer.up.*", "*.hada_w1_a", "*.lokr_w1*", "*.oft_blocks"),
+    ),
+    _kind(
+        "a textual inversion (it belongs into embeddings and into the prompt)",
+        any_of=("emb_params", "string_to_param.*", "clip_l"),
+    ),
+    _kind(
+        "a whole Stable Diffusion checkpoint without a ControlNet",
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "first_stage_model.decoder.conv_in.weight",
+    ),
+    _kind("a Flux checkpoint", any_of=("*double_blocks.0.img_attn.*",)),
+    _kind("an SD3 checkpoint", any_of=("*joint_blocks.0.context_block.*",)),
+    _kind(
+        "a Stable Diffusion U-Net",
+        any_of=("*output_blocks.0.0.in_layers.0.weight", "up_blocks.0.resnets.0.conv1.weight"),
+        none_of=("decoder.*",),
+    ),
+    _kind(
+        "a VAE (it belongs into models/VAE)",
+        any_of=("*decoder.conv_in.weight", "*decoder.mid_block.resnets.0.conv1.weight"),
+    ),
+    _kind("a TAESD decoder", "1.weight", "3.conv.0.weight"),
+    _kind("a CLIP text encoder", any_of=("*text_model.encoder.layers.0.*", "*transformer.resblocks.0.attn.*")),
+    _kind("a CLIP image encoder", any_of=("vision_model.encoder.layers.0.*",)),
+    _kind("an upscaler", any_of=("model.1.sub.0.RDB1.*", "RRDB_trunk.0.*", "body.0.rdb1.*", "conv_first.weight")),
+)
+
+
+def describe_kind(keys: Collection[str]) -> str:
+    """What the file with these keys seems to be, in words for the user; its first keys where it is not known."""
+    for kind in KINDS:
+        if kind.condition.matches(keys):
+            return kind.name
+    some = ", ".join(list(keys)[:3])
+    return f"a file of an unknown kind with {len(keys)} tensors ({some}, ...)"

@@ -1,0 +1,173 @@
+"""Files of weights, read without running anything that is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+# A1111 puts a checker that may return None in the place of `torch.load`. This is PyTorch's own, whatever is there.
+from torch.serialization import load as torch_load
+
+from ..core.errors import ModelFileError
+from .mapped import SafetensorsWeights
+
+_LOAD_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
+_NOT_MODELS = (
+    (rb"\s*(?:<!doctype|<html|<\?xml)", "a web page", "download the file itself, not the page that describes it"),
+    (rb"version https://git-lfs", "a Git LFS pointer", "fetch the file itself with `git lfs pull`, or download it"),
+    (rb"\x89PNG|\xff\xd8\xff|RIFF....WEBP", "a picture", "choose a model file"),
+    (rb"GGUF", "a GGUF file", "use a .safetensors file of the model"),
+    (rb"7z\xbc\xaf|Rar!|\x1f\x8b", "a packed archive", "unpack it first"),
+)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Tensors of one file by key, as the file has them, and its metadata (safetensors only).
+
+    The tensors are mapped from the file where the format allows it: copy what is kept.
+    """
+
+    path: Path
+    weights: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def read_weights(path: Path) -> WeightFile:
+    """The weights in `path`: safetensors, or a pickle of tensors; told apart by content, not by name.
+
+    Nested tables of a pickle are flattened with dots, `state_dict` around everything is taken off. Raises
+    `ModelFileError` for a file that is missing, damaged, no model at all, or a pickle with more than tensors.
+    """
+    start, size = _start(path)
+    if start[8:9] == b"{" and not start.startswith((b"PK", b"\x80")):
+        safetensors = SafetensorsWeights(path)
+        return WeightFile(path, _not_empty(path, safetensors), safetensors.metadata)
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return WeightFile(path, _not_empty(path, _read_pickle(path, zipped=start.startswith(b"PK"))))
+    for pattern, found, remedy in _NOT_MODELS:
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+            raise _refused(path, "is not a model file", found, remedy)
+    shown = start[:16].decode("ascii", "replace").replace("\ufffd", "?")
+    raise _refused(
+        path,
+        "is not a model file",
+        f"{size} bytes that begin with {shown!r}",
+        "choose a .safetensors, .pth, .pt, .ckpt or .bin file of a control model",
+    )
+
+
+def legacy_hash(path: Path) -> str:
+    """A1111's short hash: the first 8 hex digits of the SHA-256 of 64 KiB at 1 MiB. Weak, but what names refer to."""
+    with path.open("rb") as file:
+        file.seek(0x100000)
+        return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
+
+
+def _start(path: Path) -> tuple[bytes, int]:
+    """First bytes and size."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise _refused(
+            path, "cannot be opened", f"{type(error).__name__}: {error}", "check that it exists and may be read"
+        ) from error
+    if not start:
+        raise _refused(path, "is empty", "0 bytes", "download the file again")
+    return start, size
+
+
+def _read_pickle(path: Path, *, zipped: bool) -> Mapping[str, Tensor]:
+    """Tensors of a file written by torch.save; mapped from it in the zip format of PyTorch 1.6 and later."""
+    try:
+        if zipped and path.suffix != ".safetensors":  # by this name PyTorch would look for another format
+            content = torch_load(str(path), map_location="cpu", weights_only=True, mmap=True)
+        else:
+            with path.open("rb") as file:
+                content = torch_load(file, map_location="cpu", weights_only=True)
+    except _LOAD_ERRORS as error:
+        raise _pickle_error(path, error) from error
+    return _tensors(path, content)
+
+
+def _pickle_error(path: Path, error: Exception) -> ModelFileError:
+    foreign = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)|module (\w[\w.]*) is blocked", str(error))
+    if foreign and isinstance(error, pickle.UnpicklingError):
+        name = next(group for group in foreign.groups() if group)
+        return _with_code(path, f"the Python object {name}")
+    if "TorchScript" in str(error):
+        return _with_code(path, "a TorchScript program")
+    first = (str(error).strip().splitlines() or [""])[0]
+    return _refused(
+        path,
+        "is damaged",
+        f"{path.stat().st_size} bytes that PyTorch cannot read ({type(error).__name__}: {first})",
+        "download the file again; a download that did not finish looks like this",
+    )
+
+
+def _with_code(path: Path, found: str) -> ModelFileError:
+    convert = (
+        "import torch, safetensors.torch as s; "
+        f"d = torch.load({path.name!r}, map_location='cpu', weights_only=False); "
+        f"s.save_file({{k: v.contiguous() for k, v in d.get('state_dict', d).items() if hasattr(v, 'dtype')}}, "
+        f"{path.stem + '.safetensors'!r})"
+    )
+    return _refused(
+        path,
+        "is refused because it can run code when it is opened",
+        found,
+        f'use the .safetensors version; or, only if you trust who made it, convert it: python -c "{convert}"',
+    )
+
+
+def _tensors(path: Path, content: object) -> dict[str, Tensor]:
+    """The tensors in what a pickle holds, nested tables flattened with dots."""
+    if not isinstance(content, Mapping):
+        raise _refused(
+            path, "holds no table of weights", f"a {type(content).__name__}", "use a file with a model's state dict"
+        )
+    table = cast("Mapping[Any, Any]", content)
+    inner = table.get("state_dict")
+    if isinstance(inner, Mapping):
+        table = cast("Mapping[Any, Any]", inner)
+    found: dict[str, Tensor] = {}
+    for key, value in table.items():
+        if isinstance(value, Tensor):
+            found[str(key)] = value.detach()
+        elif isinstance(value, Mapping) and value:
+            nested = cast("Mapping[Any, Any]", value)
+            found |= {f"{key}.{name}": leaf.detach() for name, leaf in nested.items() if isinstance(leaf, Tensor)}
+    return found
+
+
+def _not_empty(path: Path, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if not weights:
+        raise _refused(path, "holds no weights", "no tensor", "choose a control model's file")
+    return weights
+
+
+def _refused(path: Path, problem: str, found: str, remedy: str) -> ModelFileError:
+    return ModelFileError(f'"{path.name}" {problem}', field="model", found=found, remedy=remedy)
