@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,14 @@ class ModelEntry:
 
 
 class ModelLibrary:
-    """Files of the model folders, found recursively; the first folder wins where two files show the same name."""
+    """Files of the model folders, found recursively; the first folder wins where two files show the same name.
 
-    def __init__(self, folders: Callable[[], Iterable[Path]]) -> None:
+    `exclude` names files that are no control models though they lie there (the shipped demo checkpoint).
+    """
+
+    def __init__(self, folders: Callable[[], Iterable[Path]], exclude: Collection[Path] = ()) -> None:
         self._folders = folders
+        self._exclude = frozenset(exclude)
         self._entries: dict[str, ModelEntry] | None = None
         self._hashes: dict[tuple[Path, int, int], str] = {}
 
@@ -37,6 +41,8 @@ class ModelLibrary:
         entries: dict[str, ModelEntry] = {}
         for folder in self._folders():
             for path in _model_files(folder):
+                if path in self._exclude:
+                    continue
                 hash8 = self._hash(path)
                 name = f"{path.stem} [{hash8}]"
                 entries.setdefault(name, ModelEntry(name, path, hash8))

@@ -144,7 +144,9 @@ class PreprocessRunner:
             raise
         except Exception as error:
             raise PreprocessorError(
-                f'the preprocessor "{entry.spec.label}" failed', field="module", found=f"{type(error).__name__}: {error}"
+                f'the preprocessor "{entry.spec.label}" failed',
+                field="module",
+                found=f"{type(error).__name__}: {error}",
             ) from error
         found.flags.writeable = False  # results are shared by the cache
         return found

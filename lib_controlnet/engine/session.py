@@ -1,4 +1,4 @@
-"""One generation: its units, their hints and their control. Made by a host adapter, closed by it, used by nobody else."""
+"""One generation: its units, their hints and their control. A host adapter makes and closes it."""
 
 from __future__ import annotations
 
@@ -187,11 +187,12 @@ class ControlSession:
         return entry.name, model
 
     def _input(self, picture: Picture, spec: PreprocessorSpec) -> tuple[Pixels, Pixels | None]:
-        """A mask drawn on a preprocessor that takes none is itself the picture ("canvas scribble", features of peers)."""
+        """A mask drawn for a preprocessor that takes none is itself the picture (the peers' canvas scribble)."""
         mask = picture.mask
         if mask is None or spec.accepts_mask:
             return picture.image, mask
-        if self._services.setting("controlnet_ignore_noninpaint_mask", False) or bool((mask <= 5).all() or (mask >= 250).all()):
+        says_nothing = bool((mask <= 5).all() or (mask >= 250).all())
+        if says_nothing or self._services.setting("controlnet_ignore_noninpaint_mask", False):
             return picture.image, None
         return np.repeat(mask[:, :, None], 3, axis=2), None
 
@@ -253,4 +254,4 @@ class ControlSession:
 
 def _plane(mask: Pixels) -> torch.Tensor:
     """(H, W) uint8 -> (1, 1, H, W) float 0..1."""
-    return torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None] / 255.0
+    return torch.as_tensor(np.ascontiguousarray(mask), dtype=torch.float32)[None, None] / 255.0

@@ -70,6 +70,9 @@ class ControlModel(Protocol):
     outputs: int
     """Number of residuals it gives, the length of a list of layer weights."""
 
+    holds_base: bool
+    """True where the base checkpoint's weights went into it at load, so that another checkpoint needs another load."""
+
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where it cannot control `base`."""
         ...

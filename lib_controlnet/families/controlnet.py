@@ -41,7 +41,8 @@ class ControlNetFamily:
 
     def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> LoadedControlNet:
         """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""
-        if DIFFERENCE_KEY in weights:
+        holds_base = DIFFERENCE_KEY in weights
+        if holds_base:
             if runtime.base_weights is None:
                 raise ModelFileError(
                     "the file holds differences to a base U-Net, and no checkpoint is loaded to add them to",
@@ -52,9 +53,13 @@ class ControlNetFamily:
             weights = add_base(weights, runtime.base_weights())
         config = ControlNetConfig.from_weights(weights)
         net = fill(
-            lambda: ControlNet(config, Operations()), weights, dtype=runtime.dtype, device=runtime.device, name=path.name
+            lambda: ControlNet(config, Operations()),
+            weights,
+            dtype=runtime.dtype,
+            device=runtime.device,
+            name=path.name,
         )
-        return LoadedControlNet(path, net, config, pooled=_pooled_by_default(path, metadata))
+        return LoadedControlNet(path, net, config, pooled=_pooled_by_default(path, metadata), holds_base=holds_base)
 
 
 FAMILY = ControlNetFamily()
@@ -63,15 +68,18 @@ FAMILY = ControlNetFamily()
 class LoadedControlNet:
     """One ControlNet file's network."""
 
-    def __init__(self, path: Path, net: ControlNet, config: ControlNetConfig, *, pooled: bool) -> None:
+    def __init__(
+        self, path: Path, net: ControlNet, config: ControlNetConfig, *, pooled: bool, holds_base: bool
+    ) -> None:
         self.path = path
         self.net = net
         self.config = config
         self.pooled = pooled
+        self.holds_base = holds_base
         self.outputs = len(config.unet.input_channels) + 1
 
     def check(self, base: BaseModel) -> None:
-        """Raises BaseModelError unless `base` has the blocks, the text width and the embedding this file was made for."""
+        """Raises BaseModelError unless `base` has the blocks and text width that this file was made for."""
         own, other = self.config.unet, base.config
         if _essentials(own) == _essentials(other):
             return
@@ -150,7 +158,8 @@ def _pooled_by_default(path: Path, metadata: Mapping[str, str]) -> bool:
     stated = metadata.get("global_average_pooling")
     sidecar = path.with_suffix(".yaml")
     if stated is None and sidecar.is_file():
-        found = re.search(r"^\s*global_average_pooling\s*:\s*(\w+)", sidecar.read_text("utf-8", "replace"), re.MULTILINE)
+        text = sidecar.read_text("utf-8", "replace")
+        found = re.search(r"^\s*global_average_pooling\s*:\s*(\w+)", text, re.MULTILINE)
         stated = found.group(1) if found else None
     if stated is not None:
         return stated.lower() == "true"

@@ -39,7 +39,7 @@ class A1111Host:
             )
         wrapper = getattr(shared.sd_model, "model", None)
         unet = getattr(wrapper, "diffusion_model", None)
-        if not is_ldm_unet(unet):
+        if not isinstance(unet, nn.Module) or not is_ldm_unet(unet):
             raise HostError(
                 "the checkpoint's network is not one that ControlNet can steer",
                 found=type(unet or shared.sd_model).__name__,

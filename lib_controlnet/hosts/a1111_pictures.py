@@ -1,4 +1,4 @@
-"""The picture a unit works on in A1111: its own or the img2img source, cropped like the host's only-masked inpainting."""
+"""The picture a unit works on in A1111: its own or the img2img source, cropped as the host crops "only masked"."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _source(p: Any, spec: PreprocessorSpec) -> Picture | None:
 
 
 def _crops(p: Any, unit: ControlNetUnit) -> bool:
-    """Whether the host inpaints "only masked" and the unit follows its crop (tiled upscale scripts always do)."""
+    """Whether the host inpaints "only masked" and the unit follows its crop (tiled upscales always do)."""
     if not getattr(p, "inpaint_full_res", False) or getattr(p, "image_mask", None) is None:
         return False
     return unit.crop_to_mask or is_upscale_script(p)

@@ -26,7 +26,7 @@ class Extension:
 
     def __init__(self, root: Path, annotator: ModuleType, registry: Any) -> None:
         host = A1111Host()
-        library = ModelLibrary(lambda: model_folders(root))
+        library = ModelLibrary(lambda: model_folders(root), exclude=[root / "models" / "demo" / "demo.safetensors"])
         models = ModelCache(discover(), lambda: int(float(setting("controlnet_model_cache_gib", 6)) * GIB))
         preprocess = PreprocessRunner(registry, lambda: _annotator_runtime(annotator, root))
         self.services = Services(library, registry, preprocess, models, setting)

@@ -63,7 +63,7 @@ class Runner:
             session.prepare(units)
             write_infotext(p, session)
             job.session = session
-        except Exception as error:  # whatever it is, it must stop the job rather than be swallowed by the host
+        except Exception as error:  # noqa: BLE001 (whatever it is must stop the job, not be swallowed by the host)
             self._fail(job, error)
 
     def begin_sampling(self, p: Any, x: Tensor) -> None:
@@ -76,12 +76,12 @@ class Runner:
             if job.error is not None:
                 raise job.error
             self._attach(job, p, x)
-        except Exception as error:  # as in process
+        except Exception as error:  # noqa: BLE001 (as in process)
             self._fail(job, error)
         self._until_sampled(p)
 
     def denoiser_step(self, params: Any) -> None:
-        """A denoiser step begins (`on_cfg_denoiser`): which rows are cond, how far we are, whether the U-Net is still ours."""
+        """A denoiser step begins (`on_cfg_denoiser`): which rows are cond, how far we are, which U-Net it is."""
         job = self._job
         if job is None or job.session is None:
             return
@@ -91,7 +91,7 @@ class Runner:
             unet = self._host.unet()
             if unet is not self._unet:
                 self._hook(job.session, unet)
-        except Exception as error:  # as in process
+        except Exception as error:  # noqa: BLE001 (as in process)
             self._fail(job, error)
 
     def finish(self, p: Any, processed: Any) -> None:
@@ -141,7 +141,7 @@ class Runner:
         """Wraps this sampler object's `launch_sampling`, so that hooks go whichever way the sampling ends."""
         sampler = getattr(p, "sampler", None)
         launch = getattr(sampler, "launch_sampling", None)
-        if launch is None:
+        if sampler is None or launch is None:
             return
 
         def launch_then_detach(*args: Any, **kwargs: Any) -> Any:

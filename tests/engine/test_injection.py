@@ -17,7 +17,8 @@ from .tiny import SD1_SHAPED, SDXL_SHAPED, cldm_forward, hook_counts, inputs, ti
 def test_hooks_equal_the_reference_bit_for_bit(config, by_name):
     unet, net = tiny_unet(config), tiny_controlnet(config)
     given = inputs(config)
-    residuals = net(given["x"], net.encode_hint(torch.rand(1, 3, 128, 128)), given["timesteps"], given["context"], given["y"])
+    features = net.encode_hint(torch.rand(1, 3, 128, 128))
+    residuals = net(given["x"], features, given["timesteps"], given["context"], given["y"])
     expected = cldm_forward(unet, **given, control=residuals)
     plain = unet(**given)
     assert (expected - plain).abs().max() > 0.01, "the residuals must matter"
@@ -79,7 +80,11 @@ def test_an_exception_inside_the_unet_leaves_no_residuals_behind():
     plain = unet(**given)
     answers = [Control(middle=torch.ones(2, 64, 2, 2)), None]
     hooks = UNetHooks(unet, lambda *_: answers.pop(0))
-    breaker = unet.output_blocks[3].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(MemoryError("no memory")))
+
+    def run_out_of_memory(*_):
+        raise MemoryError("no memory")
+
+    breaker = unet.output_blocks[3].register_forward_pre_hook(run_out_of_memory)
     with pytest.raises(MemoryError):
         unet(**given)
     breaker.remove()

@@ -101,6 +101,4 @@ def cldm_forward(
 
 def hook_counts(unet: nn.Module) -> list[tuple[int, int, bool]]:
     """Hooks and overridden forwards of every module: equal before and after, or something was left."""
-    return [
-        (len(m._forward_pre_hooks), len(m._forward_hooks), "forward" in m.__dict__) for m in unet.modules()
-    ]
+    return [(len(m._forward_pre_hooks), len(m._forward_hooks), "forward" in m.__dict__) for m in unet.modules()]
