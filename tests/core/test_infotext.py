@@ -81,9 +81,9 @@ def _plain(unit: ControlNetUnit) -> dict[str, Any]:
 
 def test_forge_text() -> None:
     text = (
-        "Module: depth_midas, Model: diffusers_xl_depth_full [2f51180b], Weight: 0.8, Resize Mode: ResizeMode.INNER_FIT,"
-        " Processor Res: 512, Guidance Start: 0.1, Guidance End: 0.9, Pixel Perfect: True,"
-        " Control Mode: My prompt is more important, Hr Option: HiResFixOption.HIGH_RES_ONLY"
+        "Module: depth_midas, Model: diffusers_xl_depth_full [2f51180b], Weight: 0.8,"
+        " Resize Mode: ResizeMode.INNER_FIT, Processor Res: 512, Guidance Start: 0.1, Guidance End: 0.9,"
+        " Pixel Perfect: True, Control Mode: My prompt is more important, Hr Option: HiResFixOption.HIGH_RES_ONLY"
     )
     read, problems = read_units({"ControlNet 0": text})
     assert not problems

@@ -1,0 +1,107 @@
+"""Control types: the words by which a user finds a preprocessor and a model that belong together.
+
+A preprocessor names its types in its specification. A model file has no such field, so its name is searched for the
+peers' words: that shortens a list and picks a default, and decides nothing about how the file is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+ALL = "All"
+NO_PREPROCESSOR = "none"
+NO_MODEL = "None"
+
+
+class TypedSpec(Protocol):
+    """What is read of a preprocessor's specification."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def control_types(self) -> tuple[str, ...]: ...
+    @property
+    def rank(self) -> int: ...
+
+
+_Spec = TypeVar("_Spec", bound=TypedSpec)
+
+
+@dataclass(frozen=True)
+class ModelWords:
+    """Words in the names of a type's model files; `union`: models of several types are listed too."""
+
+    words: tuple[str, ...]
+    union: bool = False
+
+
+MODEL_WORDS: Mapping[str, ModelWords] = {
+    "Canny": ModelWords(("canny",), True),
+    "Depth": ModelWords(("depth",), True),
+    "IP-Adapter": ModelWords(("ip-adapter", "ip_adapter", "ipadapter")),
+    "Inpaint": ModelWords(("inpaint",), True),
+    "Instant-ID": ModelWords(("instant-id", "instant_id", "instantid")),
+    "InstructP2P": ModelWords(("instructp2p", "ip2p")),
+    "Lineart": ModelWords(("lineart",), True),
+    "MLSD": ModelWords(("mlsd",), True),
+    "NormalMap": ModelWords(("normalmap", "normal"), True),
+    "OpenPose": ModelWords(("openpose", "densepose"), True),
+    "Recolor": ModelWords(("recolor",)),
+    "Reference": ModelWords(("reference",)),
+    "Revision": ModelWords(("revision",)),
+    "Scribble": ModelWords(("scribble", "sketch"), True),
+    "Segmentation": ModelWords(("segmentation", "seg"), True),
+    "Shuffle": ModelWords(("shuffle",)),
+    "SoftEdge": ModelWords(("softedge",), True),
+    "SparseCtrl": ModelWords(("sparsectrl",)),
+    "T2I-Adapter": ModelWords(("t2i-adapter", "t2i_adapter", "t2iadapter", "t2ia")),
+    "Tile": ModelWords(("tile", "blur"), True),
+}
+"""The peers' types in their order, after "All"."""
+
+
+def type_names(specs: Iterable[TypedSpec] = ()) -> list[str]:
+    """All types: "All", the peers', and those that third-party preprocessors add."""
+    extra = {name for spec in specs for name in spec.control_types} - set(MODEL_WORDS) - {ALL}
+    return [ALL, *sorted({*MODEL_WORDS, *extra})]
+
+
+def usable_types(specs: Sequence[TypedSpec], models: Sequence[str]) -> list[str]:
+    """The types for which there is a preprocessor or a model here; the others would offer nothing."""
+    return [
+        name
+        for name in type_names(specs)
+        if name == ALL or any(name in spec.control_types for spec in specs) or len(models_of(name, models)) > 1
+    ]
+
+
+def preprocessors_of(control_type: str, specs: Iterable[_Spec]) -> list[_Spec]:
+    """The type's preprocessors: "none" first, then by rank, then by label."""
+    chosen = (spec for spec in specs if control_type in (ALL, *spec.control_types) or spec.id == NO_PREPROCESSOR)
+    return sorted(chosen, key=lambda spec: (spec.id != NO_PREPROCESSOR, -spec.rank, spec.label.lower()))
+
+
+def default_preprocessor(control_type: str, specs: Iterable[_Spec]) -> _Spec | None:
+    """The type's first preprocessor after "none"; "none" itself for All and where there is no other."""
+    ordered = preprocessors_of(control_type, specs)
+    return next(iter(ordered if control_type == ALL else ordered[1:] + ordered[:1]), None)
+
+
+def models_of(control_type: str, names: Iterable[str]) -> list[str]:
+    """ "None" and the display names that fit the type."""
+    if control_type == ALL:
+        return [NO_MODEL, *names]
+    rule = MODEL_WORDS.get(control_type, ModelWords((control_type.lower(),)))
+    words = (*rule.words, "union") if rule.union else rule.words
+    return [NO_MODEL, *(name for name in names if any(word in name.lower() for word in words))]
+
+
+def default_model(control_type: str, names: Iterable[str]) -> str:
+    """The type's first model of ControlNet 1.1 (`…_v11p_…`), else its first, else "None"."""
+    fitting = [] if control_type == ALL else models_of(control_type, names)[1:]
+    newer = [name for name in fitting if "11" in name.rpartition(" [")[0]]
+    return next(iter(newer or fitting), NO_MODEL)
