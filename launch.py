@@ -23,8 +23,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Iterator, NamedTuple, Sequence
+from typing import IO, NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 SUPPORTED = ((3, 10), (3, 13))
@@ -337,6 +338,20 @@ def _supported_python() -> list[str]:
         f"Python {first[0]}.{first[1]} to {end[0]}.{end[1] - 1} is needed, this is {sys.version.split()[0]}, "
         "and no other was found on the path; install one and start with it."
     )
+
+
+def __getattr__(name: str) -> object:
+    """Stand aside for the host's module of this name.
+
+    Forge keeps each extension's folder first on `sys.path`, so another extension's `import launch` finds this
+    file; what it wants (`is_installed`, `run_pip`, `args`...) is in the host's `modules.launch_utils`.
+    """
+    if not name.startswith("__"):
+        with contextlib.suppress(ImportError):
+            from modules import launch_utils
+
+            return getattr(launch_utils, name)
+    raise AttributeError(f"module 'launch' has no attribute {name!r}")
 
 
 if __name__ == "__main__":

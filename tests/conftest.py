@@ -23,11 +23,11 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-# First on the path, as `launch.py` does for the product: `lib_controlnet`, `annotator` and `standalone` are folders here.
+# First on the path, as `launch.py` does: `lib_controlnet`, `annotator` and `standalone` are folders there.
 sys.path[:0] = [path for path in (str(ROOT),) if path not in sys.path]
 
 
-class NetworkUsed(AssertionError):
+class NetworkUseError(AssertionError):
     """A test reached for an address outside this machine."""
 
 
@@ -44,15 +44,15 @@ def _is_local(address: Any) -> bool:
         return False
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make every connection and look-up that leaves the machine raise `NetworkUsed`."""
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """Make every connection and look-up that leaves the machine raise `NetworkUseError`."""
     connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
     def guarded(method: Any) -> Any:
         def call(self: socket.socket, address: Any) -> Any:
             if not _is_local(address):
-                raise NetworkUsed(f"connection to {address}")
+                raise NetworkUseError(f"connection to {address}")
             return method(self, address)
 
         return call
@@ -60,13 +60,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
         if name is not None and name != "0.0.0.0" and not _is_local((name,)):
-            raise NetworkUsed(f"look-up of {name}")
+            raise NetworkUseError(f"look-up of {name}")
         return getaddrinfo(host, *args, **kwargs)
 
-    monkeypatch.setattr(socket.socket, "connect", guarded(connect))
-    monkeypatch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded(connect))
+        patch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
+        patch.setattr(socket, "getaddrinfo", look_up)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
