@@ -16,6 +16,8 @@ from ..core.errors import ControlNetError, PreprocessorError, UnitError
 
 Pixels = NDArray[np.uint8]
 DEFAULT = -1
+FIXED_SIZE = 512
+"""What preprocessors without a resolution are told; the infotext shows it as the peers' does."""
 
 
 class SliderSpec(Protocol):
@@ -87,10 +89,7 @@ class PreprocessRunner:
         try:
             return self.annotators.get(name)
         except KeyError as error:
-            reason = str(error.args[0]) if error.args else name
-            raise PreprocessorError(
-                reason, field="module", found=name, remedy="choose a preprocessor from the list"
-            ) from error
+            raise _said(error) from error
 
     def run(
         self,
@@ -110,7 +109,7 @@ class PreprocessRunner:
         """
         entry = self.entry(name)
         spec = entry.spec
-        size = int(_setting(spec.resolution, resolution, "processor_res"))
+        size = FIXED_SIZE if spec.resolution is None else int(_setting(spec.resolution, resolution, "processor_res"))
         asked = zip(spec.sliders, (threshold_a, threshold_b), ("threshold_a", "threshold_b"), strict=False)
         params = tuple(_setting(slider, value, field) for slider, value, field in asked)
         if spec.requires_mask and mask is None:
@@ -143,11 +142,7 @@ class PreprocessRunner:
         except ControlNetError:
             raise
         except Exception as error:
-            raise PreprocessorError(
-                f'the preprocessor "{entry.spec.label}" failed',
-                field="module",
-                found=f"{type(error).__name__}: {error}",
-            ) from error
+            raise _said(error, f'the preprocessor "{entry.spec.label}" failed') from error
         found.flags.writeable = False  # results are shared by the cache
         return found
 
@@ -157,9 +152,16 @@ class PreprocessRunner:
             self._results.popitem(last=False)
 
 
-def _setting(slider: SliderSpec | None, value: float, field: str) -> float:
-    if slider is None:
-        return float(value)
+def _said(error: Exception, problem: str = "") -> PreprocessorError:
+    """An annotator's own error (problem, found, remedy) or anybody's, as ours."""
+    own = getattr(error, "problem", None)
+    if own is None:
+        return PreprocessorError(problem or str(error), field="module", found=f"{type(error).__name__}: {error}")
+    remedy = getattr(error, "remedy", "") or "choose another preprocessor"
+    return PreprocessorError(own, field="module", found=getattr(error, "found", None), remedy=remedy)
+
+
+def _setting(slider: SliderSpec, value: float, field: str) -> float:
     if value == DEFAULT and not slider.minimum <= DEFAULT <= slider.maximum:
         return slider.default
     if not slider.minimum <= value <= slider.maximum:

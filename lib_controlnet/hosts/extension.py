@@ -74,7 +74,7 @@ def boot(root: Path, annotator_name: str) -> Extension:
     existing = getattr(annotator, "extension", None)
     if isinstance(existing, Extension):
         return existing
-    registry = importlib.import_module(f"{annotator_name}.registry").discover(root / "annotator")
+    registry = importlib.import_module(f"{annotator_name}.registry").discover(annotator)
     extension = Extension(root, annotator, registry)
     annotator.extension = extension  # type: ignore[attr-defined]
     return extension
@@ -104,11 +104,30 @@ def model_folders(root: Path) -> Iterator[Path]:
             yield Path(extra)
 
 
+def annotator_folders(root: Path) -> Iterator[Path]:
+    """Where preprocessors look for weights, first wins: the setting's, the flag's, the host's, the peer's."""
+    from modules import paths, shared
+
+    for given in (
+        setting("control_net_modules_path", ""),
+        getattr(shared.cmd_opts, "controlnet_annotator_models_path", None),
+        getattr(shared.cmd_opts, "controlnet_preprocessor_models_dir", None),
+    ):
+        if given:
+            yield Path(given)
+    yield Path(paths.models_path) / "ControlNetPreprocessor"
+    yield root.parent / "sd-webui-controlnet" / "annotator" / "downloads"
+
+
 def _annotator_runtime(annotator: ModuleType, root: Path) -> Any:
     from modules import devices
 
     spec = importlib.import_module(f"{annotator.__name__}.spec")
-    return spec.Runtime(device=devices.get_device_for("controlnet"), dtype=devices.dtype_unet)
+    return spec.Runtime(
+        device=str(devices.get_device_for("controlnet")),
+        dtype=str(devices.dtype_unet).removeprefix("torch."),
+        weight_folders=tuple(annotator_folders(root)),
+    )
 
 
 def _logins(api_auth: str | None) -> list[tuple[str, str]] | None:

@@ -12,6 +12,7 @@ from diffusers import ControlNetModel
 from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from safetensors.torch import save_file
 
+from annotator.registry import UnknownPreprocessor
 from lib_controlnet.core.errors import BaseModelError, ModelFileError, PreprocessorError, UnitError
 from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode
 from lib_controlnet.core.schedule import soft_ramp
@@ -69,7 +70,7 @@ class FakeAnnotators:
 
     def get(self, name):
         if name != self.spec.id:
-            raise KeyError(f'there is no preprocessor "{name}"')
+            raise UnknownPreprocessor(f'there is no preprocessor "{name}"')
         return SimpleNamespace(spec=self.spec, load=lambda _: lambda image, **_: image.copy())
 
 
