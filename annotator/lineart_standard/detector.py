@@ -1,0 +1,33 @@
+"""Lines as what is darker than its surroundings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..images import Array, Pixels, darkest, grey_to_rgb, resize_and_pad
+
+SIGMA = 6.0
+LEAST_LINE = 8.0
+
+
+def lineart_standard(
+    image: Array, *, resolution: int, params: tuple[float, ...] = (), mask: Pixels | None = None, rng_seed: int = 0
+) -> Pixels:
+    """How much darker than its blur each pixel is in every channel, scaled so that the median line becomes 127."""
+    padded, cut = resize_and_pad(image, resolution)
+    return grey_to_rgb(cut(line_intensity(padded, SIGMA, LEAST_LINE)))
+
+
+def line_intensity(image: Pixels, sigma: float, least: float) -> Pixels:
+    """(H, W, 3) to (H, W). The median is taken over what exceeds `least`, and is 16 at least."""
+    colours = image.astype(np.float32)
+    intensity: NDArray[Any] = darkest(cv2.subtract(cv2.GaussianBlur(colours, (0, 0), sigma), colours))
+    np.clip(intensity, 0, 255, out=intensity)
+    lines = intensity[intensity > least]
+    intensity /= max(np.float32(16.0), np.median(lines)) if lines.size else np.float32(16.0)
+    intensity *= np.float32(127.0)
+    return intensity.clip(0, 255).astype(np.uint8)

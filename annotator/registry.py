@@ -1,0 +1,136 @@
+"""The preprocessors there are, found by looking into the folders beside this file.
+
+A folder `annotator/<name>/` offers `SPEC` and `load(runtime) -> Detector`, or `SPECS` and `load(runtime, id)`. A folder
+that cannot be imported becomes a disabled entry with its reason: one broken dependency never stops a WebUI.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType, ModuleType
+
+from .spec import AnnotatorError, Detector, PreprocessorSpec, Runtime
+from .unavailable import UNAVAILABLE, Unavailable
+
+
+class UnknownPreprocessor(AnnotatorError, KeyError):
+    """No preprocessor has this name."""
+
+
+class UnavailablePreprocessor(AnnotatorError, KeyError):
+    """The preprocessor is known, but this installation cannot run it."""
+
+
+class DuplicatePreprocessor(AnnotatorError, ValueError):
+    """Two preprocessors claim one name."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A preprocessor that can be run. `load` may take long and memory; its detector is kept by whoever asked for it."""
+
+    spec: PreprocessorSpec
+    load: Callable[[Runtime], Detector]
+
+
+class Registry:
+    """Preprocessors by any of their names, and the reasons of those that cannot be offered."""
+
+    def __init__(self, known: Iterable[Unavailable] = (), effects: Iterable[str] = ()) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._names: dict[str, str] = {}
+        self._disabled: dict[str, str] = {}
+        self._known_names: dict[str, str] = {}
+        self._effects = frozenset(effects)
+        for item in known:
+            self.disable(item.id, item.reason, (item.label,) if item.label else ())
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """In the order of the page: `none`, then by rank and by label, both downwards (the peers' order)."""
+        rest = sorted(self._entries.values(), key=lambda entry: (entry.spec.rank, entry.spec.label), reverse=True)
+        return tuple(sorted(rest, key=lambda entry: entry.spec.id != "none"))
+
+    @property
+    def disabled(self) -> Mapping[str, str]:
+        """The reason, by id, of each known preprocessor that cannot be offered."""
+        return MappingProxyType(self._disabled)
+
+    def get(self, name: str) -> Entry:
+        """The entry with this id, label or alias, whatever the case; the id wins where two could be meant.
+
+        Raises `UnavailablePreprocessor` for one that is known but disabled, `UnknownPreprocessor` for any other name.
+        """
+        key = name.strip().lower()
+        if key in self._names:
+            return self._entries[self._names[key]]
+        if key in self._known_names:
+            disabled = self._known_names[key]
+            raise UnavailablePreprocessor(
+                f'the preprocessor "{name}" is known, but not available here: {self._disabled[disabled]}',
+                remedy='choose another one, or make the map elsewhere and use "none"',
+            )
+        close = difflib.get_close_matches(key, self._names, n=3)
+        raise UnknownPreprocessor(
+            f'there is no preprocessor "{name}"',
+            remedy="similar names: " + ", ".join(close) if close else 'use "none" for a map that is already made',
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.strip().lower() in self._names
+
+    def register(self, entry: Entry) -> None:
+        """Add an entry, also a third party's. It takes the place of a disabled one of the same id.
+
+        Raises `DuplicatePreprocessor` if one of its names is taken; nothing is changed then.
+        """
+        spec = entry.spec
+        if spec.effect and spec.effect not in self._effects:
+            self.disable(
+                spec.id, f'it needs the effect "{spec.effect}" on sampling, which is not in this version', spec.names
+            )
+            return
+        taken = [name for name in spec.names if name in self._names]
+        if taken:
+            other = self._names[taken[0]]
+            raise DuplicatePreprocessor(f'the preprocessor "{spec.id}" has the name "{taken[0]}" of "{other}"')
+        self._disabled.pop(spec.id, None)
+        self._known_names = {name: id_ for name, id_ in self._known_names.items() if id_ in self._disabled}
+        self._entries[spec.id] = entry
+        self._names.update(dict.fromkeys(spec.names, spec.id))
+
+    def disable(self, id_: str, reason: str, names: Iterable[str] = ()) -> None:
+        """Remember that `id_` exists and why it cannot be offered."""
+        self._disabled[id_] = reason
+        for name in (id_, *names):
+            self._known_names.setdefault(name.lower(), id_)
+
+
+def discover(package: str | ModuleType, effects: Iterable[str] = ()) -> Registry:
+    """Every preprocessor in the folders of `package`, the annotator package under whatever name it is mounted.
+
+    `effects` are the effects on sampling that the caller has; entries that need another one are disabled.
+    """
+    root = importlib.import_module(package) if isinstance(package, str) else package
+    registry = Registry(UNAVAILABLE, effects)
+    for found in pkgutil.iter_modules(root.__path__):
+        if not found.ispkg:
+            continue
+        try:
+            module = importlib.import_module(f"{root.__name__}.{found.name}")
+            for entry in _entries_of(module):
+                registry.register(entry)
+        except Exception as error:  # noqa: BLE001 - whatever a folder does, the others must be offered
+            registry.disable(found.name, f"{type(error).__name__}: {error}")
+    return registry
+
+
+def _entries_of(module: ModuleType) -> list[Entry]:
+    if hasattr(module, "SPEC"):
+        return [Entry(module.SPEC, module.load)]
+    return [Entry(spec, partial(module.load, id_=spec.id)) for spec in module.SPECS]

@@ -1,0 +1,185 @@
+"""What a preprocessor says of itself: the widgets, the API and the checks are made from it.
+
+Standard library only: reading every specification must not cost the start of a WebUI anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+
+DEFAULT_RESOLUTION = 512
+
+
+class AnnotatorError(Exception):
+    """A preprocessor cannot do what it was asked. `found` and `remedy` complete the sentence for the user."""
+
+    def __init__(self, problem: str, *, found: object = None, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.found = found
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        parts = [self.problem]
+        if self.found is not None:
+            parts.append(f"found: {self.found}")
+        if self.remedy:
+            parts.append(self.remedy)
+        return "; ".join(parts)
+
+
+class Cancelled(AnnotatorError):
+    """The user stopped the preprocessor between two of its stages."""
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number the user chooses. `default` stands in for what lies outside the range, as in the peers' API."""
+
+    label: str
+    minimum: float
+    maximum: float
+    step: float
+    default: float
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.minimum <= self.default <= self.maximum or self.step <= 0 or not self.label:
+            raise ValueError(f"slider {self.label!r} is not a range with a default inside: {self}")
+
+    def resolve(self, value: float) -> float:
+        """`value` if it lies in the range, else the default; -1 is how clients ask for the default."""
+        return value if self.minimum <= value <= self.maximum else self.default
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that a network needs, and where it is looked for: `folder` below each of the runtime's weight folders."""
+
+    name: str
+    folder: str
+    size: int
+    sha256: str
+    licence: str
+    source: str
+
+
+def resolution_slider(default: int = DEFAULT_RESOLUTION) -> Slider:
+    """The slider "Resolution": the short side, in pixels, at which a preprocessor looks at the picture."""
+    return Slider("Resolution", 64, 2048, 8, default, "px")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessorSpec:
+    """One entry of the list of preprocessors.
+
+    id: the name in infotext and API calls. label: the name in the page. aliases: what other tools call it.
+    control_types: the groups of the page that list it. rank: higher stands further up; the first is the default.
+    resolution: None where the picture's own size or a fixed one is used. sliders: threshold_a, threshold_b, ...
+    effect: what must happen while or after the picture is sampled for the map to mean what its name promises
+    ("tile_colorfix", "reference", ...); an engine that has no such effect must not offer the entry.
+    """
+
+    id: str
+    label: str = ""
+    aliases: tuple[str, ...] = ()
+    control_types: tuple[str, ...] = ()
+    rank: int = 0
+    resolution: Slider | None = field(default_factory=resolution_slider)
+    sliders: tuple[Slider, ...] = ()
+    weights: tuple[WeightFile, ...] = ()
+    accepts_mask: bool = False
+    requires_mask: bool = False
+    model_free: bool = False
+    """No control model is loaded: the preprocessor itself acts on the sampling."""
+    returns_image: bool = True
+    """False: the result is an embedding, not a map."""
+    hides_control_mode: bool = False
+    soft_weights_in_hires: bool = False
+    """The hires pass uses the soft ramp of layer weights even in Balanced."""
+    cacheable: bool = True
+    """False: the result depends on the seed."""
+    keeps_alpha: bool = False
+    """The map has a fourth channel, 255 where to paint."""
+    effect: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", self.id)
+        if not self.id or self.id != self.id.strip():
+            raise ValueError(f"a preprocessor's id must be a name, not {self.id!r}")
+        if self.requires_mask and not self.accepts_mask:
+            raise ValueError(f"{self.id}: a mask that is required must be accepted")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name the entry answers to, each once, in lower case."""
+        return tuple(dict.fromkeys(name.lower() for name in (self.id, self.label, *self.aliases)))
+
+    def resolve_resolution(self, value: float) -> int:
+        """The resolution that is used when `value` is asked for."""
+        return DEFAULT_RESOLUTION if self.resolution is None else round(self.resolution.resolve(value))
+
+    def resolve_params(self, *values: float) -> tuple[float, ...]:
+        """The sliders' values that are used when `values` are asked for; what is missing is at its default."""
+        padded = (*values, *(slider.default for slider in self.sliders[len(values) :]))
+        return tuple(slider.resolve(value) for slider, value in zip(self.sliders, padded, strict=False))
+
+
+def _never() -> bool:
+    return False
+
+
+def _silent(_part: float) -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """What a host lends to preprocessors. Strings, so that torch is imported only by those that run a network.
+
+    device, dtype: as `torch.device` and `torch` name them. weight_folders: searched in order. cancelled: asked between
+    stages. progress: told the part done, 0..1.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    weight_folders: tuple[Path, ...] = ()
+    cancelled: Callable[[], bool] = _never
+    progress: Callable[[float], None] = _silent
+
+    def stage(self, part: float) -> None:
+        """Say that `part` (0..1) is done; raises `Cancelled` if the user wants no more."""
+        if self.cancelled():
+            raise Cancelled("the preprocessor was stopped")
+        self.progress(part)
+
+
+class Detector(Protocol):
+    """Turns a picture into a control map."""
+
+    def __call__(
+        self,
+        image: Pixels,
+        *,
+        resolution: int,
+        params: tuple[float, ...] = (),
+        mask: Pixels | None = None,
+        rng_seed: int = 0,
+    ) -> Pixels:
+        """`image` (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) uint8; `mask` (H, W) uint8, 255 where to paint.
+
+        `resolution` and `params` are taken as they are: `PreprocessorSpec.resolve_*` has checked them. Missing params
+        are at their defaults. Returns (h, w, 3) uint8, or (h, w, 4) where the specification keeps alpha, contiguous and
+        not sharing memory with `image`. Raises `AnnotatorError`.
+        """
+        ...
