@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,8 +49,8 @@ class Generation(Protocol):
     base_id: str
     runtime: Runtime
 
-    def picture(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Picture | None:
-        """The unit's own picture or the host's, cropped as the host crops; None where there is none."""
+    def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
+        """The unit's own picture or the host's (one for each image of the batch), cropped as the host crops."""
         ...
 
 
@@ -61,20 +61,21 @@ class UnitRun:
     unit: ControlNetUnit
     model_name: str
     model: ControlModel
-    result: PreprocessResult
+    results: Sequence[PreprocessResult]
+    """One, or one for each image of the batch."""
     resize_mode: ResizeMode
     guidance: GuidanceRange
     region: RegionMask | None
-    hints: dict[Pass, Hint] = field(default_factory=dict[Pass, Hint])
+    hints: dict[Pass, Sequence[Hint]] = field(default_factory=dict[Pass, Sequence[Hint]])
     bound: BoundControl | None = None
     weights: tuple[float, ...] = ()
     mismatch: BaseModelError | None = None
     """Why the U-Net in use cannot take this unit's model, if so; raised when the unit would act."""
 
     @property
-    def name(self) -> str:
-        """The preprocessor's id, the sub-folder of saved maps."""
-        return self.result.spec.id
+    def spec(self) -> PreprocessorSpec:
+        """The preprocessor's data sheet."""
+        return self.results[0].spec
 
 
 class ControlSession:
@@ -98,13 +99,13 @@ class ControlSession:
     def begin(self, pass_: Pass, width: int, height: int) -> None:
         """Binds every unit to its hint for a pass of `width` x `height` pixels."""
         for run in self.runs:
-            hint = run.hints.get(pass_)
-            if hint is None or hint.size != (width, height):
-                hint = hint_from_map(run.result.map, width, height, run.resize_mode)
-                run.hints[pass_] = hint
+            hints = run.hints.get(pass_)
+            if hints is None or hints[0].size != (width, height):
+                hints = [hint_from_map(result.map, width, height, run.resize_mode) for result in run.results]
+                run.hints[pass_] = hints
             try:
                 run.weights = self._weights(run, pass_)
-                run.bound = run.model.bind(hint, self._options(run))
+                run.bound = run.model.bind(hints, self._options(run))
             except ControlNetError as error:
                 raise error.for_unit(run.unit.index) from error
 
@@ -140,36 +141,23 @@ class ControlSession:
 
     def close(self) -> None:
         """Lets go of hints and models; twice is fine."""
-        for run in self.runs:
-            if run.unit.low_vram:
-                run.model.move(torch.device("cpu"))
         self.runs = []
 
     def _prepare(self, unit: ControlNetUnit) -> UnitRun:
-        runner = self._services.preprocess
-        spec = runner.entry(unit.preprocessor).spec
+        spec = self._services.preprocess.entry(unit.preprocessor).spec
         model_name, model = self._model(unit, spec)
-        picture = self._generation.picture(unit, spec)
-        if picture is None:
+        pictures = self._generation.pictures(unit, spec)
+        if not pictures:
             raise UnitError(
                 "the unit is enabled and has no picture",
                 field="image",
                 found="no image",
                 remedy="give the unit an image, use img2img, or disable the unit",
             )
-        image, mask = self._input(picture, spec)
-        result = runner.run(
-            unit.preprocessor,
-            image,
-            mask,
-            resolution=self._resolution(unit, picture),
-            threshold_a=unit.threshold_a,
-            threshold_b=unit.threshold_b,
-            seed=self._generation.seed,
-        )
+        results = [self._map(unit, spec, picture) for picture in pictures]
         region = None if unit.region_mask is None else RegionMask(_plane(unit.region_mask))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
-        run = UnitRun(unit, model_name, model, result, picture.resize_mode, guidance, region)
+        run = UnitRun(unit, model_name, model, results, pictures[0].resize_mode, guidance, region)
         self._weights(run, Pass.base)  # a wrong list of weights is found now, not while sampling
         return run
 
@@ -185,6 +173,18 @@ class ControlSession:
         model = self._services.models.get(entry.path, self._generation.runtime, self._generation.base_id)
         model.check(self._generation.base)
         return entry.name, model
+
+    def _map(self, unit: ControlNetUnit, spec: PreprocessorSpec, picture: Picture) -> PreprocessResult:
+        image, mask = self._input(picture, spec)
+        return self._services.preprocess.run(
+            unit.preprocessor,
+            image,
+            mask,
+            resolution=self._resolution(unit, picture),
+            threshold_a=unit.threshold_a,
+            threshold_b=unit.threshold_b,
+            seed=self._generation.seed,
+        )
 
     def _input(self, picture: Picture, spec: PreprocessorSpec) -> tuple[Pixels, Pixels | None]:
         """A mask drawn for a preprocessor that takes none is itself the picture (the peers' canvas scribble)."""
@@ -212,12 +212,12 @@ class ControlSession:
             unit.weight,
             unit.control_mode,
             custom=unit.layer_weights,
-            force_soft=pass_ is Pass.hires and run.result.spec.soft_weights_in_hires,
+            force_soft=pass_ is Pass.hires and run.spec.soft_weights_in_hires,
             legacy_ramp=bool(self._services.setting("controlnet_legacy_sdxl_ramp", False)),
         )
 
     def _options(self, run: UnitRun) -> BindOptions:
-        pooled = True if run.result.spec.id == "shuffle" else None
+        pooled = True if run.spec.id == "shuffle" else None
         return BindOptions(unit=run.unit.index, pooled=pooled, union_type=run.unit.union_type)
 
     @staticmethod

@@ -77,8 +77,8 @@ class ControlModel(Protocol):
         """Raises BaseModelError where it cannot control `base`."""
         ...
 
-    def bind(self, hint: Hint, options: BindOptions) -> BoundControl:
-        """The model with a hint; costs nothing until the first `control`."""
+    def bind(self, hints: Sequence[Hint], options: BindOptions) -> BoundControl:
+        """The model with one hint, or one for each image of the batch; costs nothing until the first `control`."""
         ...
 
     def memory(self) -> int:

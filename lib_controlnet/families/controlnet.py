@@ -90,14 +90,15 @@ class LoadedControlNet:
             remedy=f"choose a control model for {base.kind}, or a checkpoint of {describe_config(own)}",
         )
 
-    def bind(self, hint: Hint, options: BindOptions) -> BoundControlNet:
-        """The network with a hint `(1, hint_channels, H, W)`."""
-        if hint.image.shape[1] != self.config.hint_channels:
+    def bind(self, hints: Sequence[Hint], options: BindOptions) -> BoundControlNet:
+        """The network with hints `(1, hint_channels, H, W)` of one size: one, or one for each image of the batch."""
+        hint = torch.cat([hint.image for hint in hints])
+        if hint.shape[1] != self.config.hint_channels:
             raise ModelFileError(
                 f'"{self.path.name}" takes a control image of {self.config.hint_channels} channels',
                 unit=options.unit,
                 field="model",
-                found=f"{hint.image.shape[1]} channels",
+                found=f"{hint.shape[1]} channels",
                 remedy="use a preprocessor made for this model",
             )
         return BoundControlNet(self, hint, pooled=self.pooled if options.pooled is None else options.pooled)
@@ -114,9 +115,9 @@ class LoadedControlNet:
 class BoundControlNet:
     """A ControlNet with one unit's hint; the hint encoder runs once a size, not once a step."""
 
-    def __init__(self, model: LoadedControlNet, hint: Hint, *, pooled: bool) -> None:
+    def __init__(self, model: LoadedControlNet, hint: Tensor, *, pooled: bool) -> None:
         self._model = model
-        self._hint = hint.image
+        self._hint = hint
         self._features: dict[tuple[int, int], Tensor] = {}
         self.pooled = pooled
 
@@ -127,12 +128,17 @@ class BoundControlNet:
         x = step.x[:, : self._model.config.unet.in_channels].to(weight)
         outputs = net(
             x,
-            self._features_at(x),
+            self._features_of(step, x),
             step.timesteps.to(weight.device),
             step.context.to(weight),
             None if step.y is None else step.y.to(weight),
         )
         return Control(skip=outputs[:-1], middle=outputs[-1])
+
+    def _features_of(self, step: Step, x: Tensor) -> Tensor:
+        features = self._features_at(x)
+        count = features.shape[0]
+        return features if count == 1 else features[[image % count for image in step.images]]
 
     def _features_at(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]

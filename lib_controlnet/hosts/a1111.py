@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ from ..engine.preprocess import PreprocessorSpec
 from ..engine.session import Picture
 from ..families.base import BaseModel, Runtime
 from ..nets.config import UNetConfig
-from .a1111_pictures import unit_picture
+from .a1111_pictures import unit_pictures
 
 
 class A1111Host:
@@ -86,9 +87,9 @@ class A1111Generation:
         self.base_id = host.base_id()
         self.runtime: Runtime = host.runtime(unet)
 
-    def picture(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Picture | None:
-        """The unit's own picture or the img2img source, cropped as the host crops."""
-        return unit_picture(self._p, unit, spec)
+    def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
+        """The unit's own picture or the img2img sources, cropped as the host crops."""
+        return unit_pictures(self._p, unit, spec)
 
 
 def latent_pixels(x: torch.Tensor) -> tuple[int, int]:

@@ -20,12 +20,16 @@ _HOST_MODES = (ResizeMode.just_resize, ResizeMode.crop_and_resize, ResizeMode.re
 """By the host's `resize_mode` number; 3 is its latent upscale."""
 
 
-def unit_picture(p: Any, unit: ControlNetUnit, spec: PreprocessorSpec) -> Picture | None:
-    """The unit's picture, else the first img2img source with the host's mask and resize mode; None without either."""
-    picture = _own(unit) if unit.image is not None else _source(p, spec)
-    if picture is None or not _crops(p, unit):
-        return picture
-    return _cropped(p, picture)
+def unit_pictures(p: Any, unit: ControlNetUnit, spec: PreprocessorSpec) -> list[Picture]:
+    """The unit's picture, else the img2img sources with the host's mask and resize mode; empty without either.
+
+    A job with one source for each image of its batch has one picture for each; otherwise the first serves all.
+    """
+    if unit.image is not None:
+        pictures = [Picture(unit.image, unit.mask, unit.resize_mode)]
+    else:
+        pictures = [_source(p, image, spec) for image in _sources(p)]
+    return [_cropped(p, picture) for picture in pictures] if _crops(p, unit) else pictures
 
 
 def host_mask(p: Any) -> Image.Image:
@@ -44,15 +48,13 @@ def host_mask(p: Any) -> Image.Image:
     return mask
 
 
-def _own(unit: ControlNetUnit) -> Picture | None:
-    return None if unit.image is None else Picture(unit.image, unit.mask, unit.resize_mode)
+def _sources(p: Any) -> list[Image.Image]:
+    images = [image for image in getattr(p, "init_images", None) or () if image is not None]
+    return images if len(images) == p.batch_size else images[:1]
 
 
-def _source(p: Any, spec: PreprocessorSpec) -> Picture | None:
-    images = getattr(p, "init_images", None)
-    if not images or images[0] is None:
-        return None
-    image = _over_white(images[0])
+def _source(p: Any, source: Image.Image, spec: PreprocessorSpec) -> Picture:
+    image = _over_white(source)
     mask: Pixels | None = None
     if spec.accepts_mask and getattr(p, "image_mask", None) is not None:
         mask = np.asarray(host_mask(p), np.uint8)
@@ -79,7 +81,7 @@ def is_upscale_script(p: Any) -> bool:
 
 
 def _cropped(p: Any, picture: Picture) -> Picture:
-    """Each channel resized to the mask, cut to the host's crop region and resized to the job, all by the host's code."""
+    """Each channel resized to the mask, cut to the crop region and resized to the job, all by the host's code."""
     from modules import masking
 
     mask = host_mask(p)

@@ -23,10 +23,10 @@ def write_infotext(p: Any, session: ControlSession) -> None:
     for run in session.runs:
         p.extra_generation_params[unit_key(run.unit.index)] = format_unit(
             run.unit,
-            preprocessor=run.result.spec.id,
+            preprocessor=run.spec.id,
             model=run.model_name,
-            resolution=run.result.resolution,
-            params=run.result.params,
+            resolution=run.results[0].resolution,
+            params=run.results[0].params,
         )
 
 
@@ -46,8 +46,8 @@ def _maps(session: ControlSession) -> Iterator[tuple[UnitRun, Pass, NDArray[np.u
     for run in session.runs:
         if run.unit.save_map:
             for pass_ in (Pass.hires, Pass.base):
-                if pass_ in run.hints:
-                    yield run, pass_, run.hints[pass_].display
+                for hint in run.hints.get(pass_, ()):
+                    yield run, pass_, hint.display
 
 
 def _save(p: Any, run: UnitRun, pass_: Pass, image: Image.Image, folder: str) -> None:
@@ -57,4 +57,4 @@ def _save(p: Any, run: UnitRun, pass_: Pass, image: Image.Image, folder: str) ->
     if not path.is_absolute():
         path = Path(p.outpath_samples) / path
     suffix = "" if pass_ is Pass.base else "-hires"
-    images.save_image(image, str(path / run.name), f"{run.name}{suffix}", seed=None, prompt=None, extension="png")
+    images.save_image(image, str(path / run.spec.id), f"{run.spec.id}{suffix}", seed=None, prompt=None, extension="png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,12 +81,15 @@ class FakeGeneration:
     hires: bool = False
     seed: int = 1
     unit_per_image: bool = False
-    base: BaseModel = BaseModel(CONFIG, "tiny.safetensors")
+    base: BaseModel = field(default_factory=lambda: BaseModel(CONFIG, "tiny.safetensors"))
     base_id: str = "tiny"
-    runtime: Runtime = Runtime(torch.device("cpu"), torch.float32)
+    runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), torch.float32))
+    sources: tuple = ()
 
-    def picture(self, unit, spec):
-        return None if unit.image is None else Picture(unit.image, unit.mask, unit.resize_mode)
+    def pictures(self, unit, spec):
+        return [
+            Picture(image, unit.mask, unit.resize_mode) for image in self.sources or [unit.image] if image is not None
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +226,16 @@ def test_each_unit_for_each_picture(folder):
     for got, a, b in zip(control.outputs(), firsts, seconds, strict=True):
         assert torch.allclose(got[[0, 2]], a[[0, 2]], atol=1e-4)
         assert torch.allclose(got[[1, 3]], b[[1, 3]], atol=1e-4)
+
+
+def test_a_batch_of_sources_has_a_hint_for_each_picture(folder):
+    sources = (picture(5), picture(6))
+    four = step(4, is_cond=(True, True, False, False), images=(0, 1, 0, 1))
+    control = began(folder, unit(), generation=FakeGeneration(sources=sources)).control(four)
+    for image in (0, 1):
+        tensors = expected(four, (1,), (unit(image=sources[image]),), (1.0,))
+        for got, raw in zip(control.outputs(), tensors, strict=True):
+            assert torch.allclose(got[[image, image + 2]], raw[[image, image + 2]], atol=1e-4)
 
 
 @pytest.mark.parametrize(
