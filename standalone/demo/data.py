@@ -76,14 +76,14 @@ def hint_tensor(maps: list[np.ndarray]) -> Tensor:
 
 @torch.no_grad()
 def encode_pictures(vae: Path, out: Path, count: int) -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     model = new_autoencoder().eval()
     model.load_state_dict(load_file(str(vae)))
     known = pictures(count, SEED)
     parts = [model.encode(to_tensor([picture.image for picture in known[start:start + 50]])).latent_dist.mean
              for start in range(0, count, 50)]
     latents = torch.cat(parts)
-    save_file({"latents": latents.half(), "scale": (1 / latents.std()).reshape(1)}, str(out))
+    save_file({"latents": latents.half().contiguous(), "scale": (1 / latents.std()).reshape(1)}, str(out))
 
 
 def main() -> None:

@@ -1,0 +1,146 @@
+"""Figures and a contact sheet of the demo model on held-out pairs:
+
+python -m standalone.demo.evaluate --type canny --out DIR    (one of canny, scribble, seg)
+
+Edge F1: the output's canny lines against the canny lines of the true picture, within 2 pixels. Colours: inside and outside
+of the true mask. "ceiling" is the true picture through the auto-encoder alone.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lib_controlnet.nets.config import ControlNetConfig
+from lib_controlnet.nets.controlnet import ControlNet
+
+from . import checkpoint
+from .controls import TYPES, control_map
+from .data import HELD_OUT_SEED, hint_tensor
+from .metrics import edge_f1, edges, picture_colours
+from .prompts import tokenize
+from .sampler import Guide, decode, sample
+from .shapes import Image, Picture, pictures
+from .train_vae import to_tensor
+
+# name: (weight, start, end, CFG)
+CASES = {
+    "weight 0": (0.0, 0.0, 1.0, 4.0), "weight 0.5": (0.5, 0.0, 1.0, 4.0), "weight 1": (1.0, 0.0, 1.0, 4.0),
+    "range 0-0.3": (1.0, 0.0, 0.3, 4.0), "weight 0, CFG 9": (0.0, 0.0, 1.0, 9.0), "weight 1, CFG 9": (1.0, 0.0, 1.0, 9.0),
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Means over the pairs; `both_right`: object and background both nearest to the prompted of the 12 colours."""
+
+    edge_f1: float
+    object_right: float
+    background_right: float
+    both_right: float
+    object_distance: float
+    background_distance: float
+
+
+def figures(images: list[Image], truth: list[Picture]) -> Figures:
+    scores = [picture_colours(image, picture) for image, picture in zip(images, truth)]
+    lines = [np.where(edges(picture.image), np.uint8(255), np.uint8(0)) for picture in truth]
+
+    def mean(values: list[float]) -> float:
+        return round(float(np.mean(values)), 4)
+
+    return Figures(
+        mean([edge_f1(image, line) for image, line in zip(images, lines)]),
+        mean([score.object_right for score in scores]), mean([score.background_right for score in scores]),
+        mean([score.right for score in scores]), mean([score.object_distance for score in scores]),
+        mean([score.background_distance for score in scores]))
+
+
+def load_control(path: Path) -> ControlNet:
+    weights = {key: value.float() for key, value in load_file(str(path)).items()}
+    control = ControlNet(ControlNetConfig.from_weights(weights))
+    control.load_state_dict(weights)
+    return control.eval().requires_grad_(False)
+
+
+class Bench:
+    """The model, the held-out pairs and their maps."""
+
+    def __init__(self, base: Path, control: Path, kind: str, count: int) -> None:
+        self.model, self.control = checkpoint.load(base), load_control(control)
+        self.truth = pictures(count, HELD_OUT_SEED)
+        rng = random.Random(HELD_OUT_SEED)
+        self.maps = [control_map(kind, picture, rng) for picture in self.truth]
+
+    @torch.no_grad()
+    def context(self, prompts: list[str]) -> Tensor:
+        return self.model.text(tokenize(prompts)).last_hidden_state
+
+    def ceiling(self) -> list[Image]:
+        with torch.no_grad():
+            encoded = self.model.vae.encode(to_tensor([picture.image for picture in self.truth])).latent_dist.mean
+        return decode(self.model.vae, encoded, 1.0)
+
+    def images(self, weight: float, start: float, end: float, cfg: float) -> list[Image]:
+        """Seeds 0, 1 ... in the order of the pairs, eight at a time to keep memory small."""
+        made: list[Image] = []
+        for first in range(0, len(self.truth), 8):
+            part = slice(first, first + 8)
+            context = self.context([picture.prompt for picture in self.truth[part]])
+            guide = Guide(self.control, hint_tensor(self.maps[part]), weight, start, end)
+            latents = sample(self.model.unet, context, self.context([""]), seed=first, cfg=cfg, guide=guide)
+            made += decode(self.model.vae, latents, self.model.scale)
+        return made
+
+
+def sheet(rows: list[list[Image]], path: Path) -> None:
+    """Rows of pictures, RGB, as one PNG."""
+    joined = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+    cv2.imwrite(str(path), joined[..., ::-1])
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    control = options.control or checkpoint.FOLDER / "controlnet" / f"demo_{options.type}.safetensors"
+    bench = Bench(options.base, control, options.type, options.count)
+    options.out.mkdir(parents=True, exist_ok=True)
+    shown = 12
+    rows = [[picture.image for picture in bench.truth[:shown]], bench.maps[:shown]]
+    results: dict[str, object] = {"pairs": options.count, "ceiling": vars(figures(bench.ceiling(), bench.truth))}
+    print("ceiling", results["ceiling"], flush=True)
+    for name, (weight, start, end, cfg) in CASES.items():
+        if options.cases and name not in options.cases:
+            continue
+        began = time.process_time()
+        made = bench.images(weight, start, end, cfg)
+        found = vars(figures(made, bench.truth))
+        results[name] = {**found, "seconds_per_picture": round((time.process_time() - began) / options.count, 3)}
+        print(name, results[name], flush=True)
+        rows.append(made[:shown])
+        sheet(rows, options.out / f"{options.type}.png")
+    (options.out / f"{options.type}.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--type", choices=TYPES, required=True)
+    parser.add_argument("--base", type=Path, default=checkpoint.CHECKPOINT)
+    parser.add_argument("--control", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=64)
+    parser.add_argument("--cases", nargs="*", choices=tuple(CASES))
+    parser.add_argument("--threads", type=int, default=1)
+    evaluate(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
