@@ -21,11 +21,7 @@ class TypedSpec(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def label(self) -> str: ...
-    @property
     def control_types(self) -> tuple[str, ...]: ...
-    @property
-    def rank(self) -> int: ...
 
 
 _Spec = TypeVar("_Spec", bound=TypedSpec)
@@ -80,9 +76,9 @@ def usable_types(specs: Sequence[TypedSpec], models: Sequence[str]) -> list[str]
 
 
 def preprocessors_of(control_type: str, specs: Iterable[_Spec]) -> list[_Spec]:
-    """The type's preprocessors: "none" first, then by rank, then by label."""
+    """The type's preprocessors: "none", then the others in the order in which they are given."""
     chosen = (spec for spec in specs if control_type in (ALL, *spec.control_types) or spec.id == NO_PREPROCESSOR)
-    return sorted(chosen, key=lambda spec: (spec.id != NO_PREPROCESSOR, -spec.rank, spec.label.lower()))
+    return sorted(chosen, key=lambda spec: spec.id != NO_PREPROCESSOR)
 
 
 def default_preprocessor(control_type: str, specs: Iterable[_Spec]) -> _Spec | None:

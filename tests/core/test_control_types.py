@@ -20,18 +20,13 @@ from lib_controlnet.core.control_types import (
 class Spec:
     id: str
     control_types: tuple[str, ...] = ()
-    rank: int = 0
-
-    @property
-    def label(self) -> str:
-        return self.id
 
 
 SPECS = [
-    Spec("invert", ("Canny", "Scribble"), 20),
-    Spec("canny", ("Canny",), 100),
-    Spec("none", (), 10),
-    Spec("a_third_party", ("Canny", "Own Type"), 0),
+    Spec("canny", ("Canny",)),
+    Spec("invert", ("Canny", "Scribble")),
+    Spec("none"),
+    Spec("a_third_party", ("Canny", "Own Type")),
     Spec("threshold"),
 ]
 MODELS = [
@@ -53,7 +48,7 @@ def test_order_of_the_types_is_the_peers() -> None:
     assert "Own Type" in type_names(SPECS)
 
 
-def test_none_first_then_rank() -> None:
+def test_none_first_then_the_given_order() -> None:
     assert ids(preprocessors_of("Canny", SPECS)) == ["none", "canny", "invert", "a_third_party"]
     assert ids(preprocessors_of("All", SPECS)) == ["none", "canny", "invert", "a_third_party", "threshold"]
 

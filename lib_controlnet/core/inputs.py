@@ -1,0 +1,22 @@
+"""What a preprocessor is shown of a picture and its mask; the same for a preview, a route and a generation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .images import Pixels
+
+
+def preprocessor_input(
+    image: Pixels, mask: Pixels | None, *, accepts_mask: bool, ignore_mask: bool = False
+) -> tuple[Pixels, Pixels | None]:
+    """image (H, W, 3), mask (H, W) uint8 -> the two that the preprocessor gets.
+
+    A mask drawn for a preprocessor that takes none is itself the picture, white on black (the peers' scribbling on the
+    canvas), unless it is blank or full, or `ignore_mask` (option `controlnet_ignore_noninpaint_mask`) is on.
+    """
+    if mask is None or accepts_mask:
+        return image, mask
+    if ignore_mask or bool((mask <= 5).all() or (mask >= 250).all()):
+        return image, None
+    return np.repeat(mask[:, :, None], 3, axis=2), None

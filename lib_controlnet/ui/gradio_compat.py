@@ -1,0 +1,49 @@
+"""What differs between the gradio versions of the hosts: 3.41.2 (A1111, reForge, Classic) and 4.40 (Forge)."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import gradio as gr
+from gradio.context import Context
+
+Update = dict[str, Any]
+
+
+def picture_input(label: str, **options: Any) -> gr.Image:
+    """An upload of a picture, given to handlers as PIL in the file's own mode.
+
+    Gradio's conversion to RGB would clip 16-bit files and paint transparent parts in whatever colour they hide.
+    """
+    source = {"source": "upload"} if "source" in _parameters(gr.Image) else {"sources": ["upload", "clipboard"]}
+    return not_saved(gr.Image(label=label, type="pil", image_mode=None, **source, **options))
+
+
+def picture_output(label: str, **options: Any) -> gr.Image:
+    """A picture that the user looks at and downloads."""
+    return not_saved(gr.Image(label=label, type="numpy", interactive=False, **options))
+
+
+def tool_button(text: str, tooltip: str, **options: Any) -> gr.Button:
+    """A small square button as the host's own; the tooltip is shown where the host has made gradio know it."""
+    known = _parameters(gr.Button)
+    extra = {"tooltip": tooltip} if "tooltip" in known or getattr(gr.Button.__init__, "__wrapped__", None) else {}
+    return gr.Button(text, elem_classes=["tool"], **extra, **options)
+
+
+def not_saved(component: Any) -> Any:
+    """The same component, left out of the host's ui-config.json: its value or its choices change at run time."""
+    component.do_not_save_to_config = True
+    return component
+
+
+def find_component(elem_id: str) -> Any | None:
+    """A component of the page under construction, by id; None in the throw-away blocks in which hosts call `ui()`."""
+    root = Context.root_block
+    blocks = root.blocks.values() if root is not None else ()
+    return next((block for block in blocks if getattr(block, "elem_id", None) == elem_id), None)
+
+
+def _parameters(component: type) -> set[str]:
+    return set(inspect.signature(component.__init__).parameters)

@@ -1,0 +1,112 @@
+"""Generation parameters pasted back into the panel, each unit to its own index."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+
+from ..core.control_types import ALL, NO_MODEL, models_of
+from ..core.errors import ControlNetError
+from ..core.infotext import FIELDS, read_units, unit_key
+from ..core.units import ControlNetUnit
+from ..engine.services import Services
+from .sliders import slider_updates
+from .unit_panel import UnitWidgets, preprocessor_labels
+
+log = logging.getLogger("ControlNet")
+
+Params = Mapping[str, Any]
+Target = Callable[[Params], Any]
+
+_SLIDERS = ("resolution", "threshold_a", "threshold_b")
+_PLAIN = ("weight", "guidance_start", "guidance_end", "pixel_perfect", "crop_to_mask")
+_CHOICES = ("control_mode", "resize_mode", "hr_option")
+
+
+def names(count: int) -> list[str]:
+    """What the host lists as this script's parameters: `ControlNet 0` and the peers' `ControlNet 0 Module`, …"""
+    keys = [unit_key(index) for index in range(count)]
+    return [*keys, *(f"{key} {field}" for key in keys for field in FIELDS)]
+
+
+def fields(services: Services, index: int, unit: UnitWidgets) -> Iterator[tuple[Any, Target]]:
+    """(component, parameters -> value, update or None for "leave it") of every pasted widget of a unit.
+
+    A text without any ControlNet unit leaves the panel as it is; one with some disables the units it does not name.
+    """
+    values = unit.values
+    yield values["enabled"], lambda params: _enabled(params, index)
+    yield unit.control_type, _when(index, lambda _unit: ALL)
+    yield values["preprocessor"], _when(index, lambda read: _preprocessor(services, read))
+    yield values["model"], _when(index, lambda read: _model(services, read))
+    for position, name in enumerate(_SLIDERS):
+        yield values[name], _when(index, _slider(services, position))
+    for name in _PLAIN:
+        yield values[name], _when(index, _attribute(name))
+    for name in _CHOICES:
+        yield values[name], _when(index, _choice(name))
+
+
+def _enabled(params: Params, index: int) -> bool | None:
+    units, problems = read_units(params)
+    for problem in problems:
+        if problem.unit == index:
+            log.warning("pasted parameters: %s", problem)
+    return index in units if units else None
+
+
+def _when(index: int, value: Callable[[ControlNetUnit], Any]) -> Target:
+    def target(params: Params) -> Any:
+        unit = read_units(params)[0].get(index)
+        return None if unit is None else value(unit)
+
+    return target
+
+
+def _attribute(name: str) -> Callable[[ControlNetUnit], Any]:
+    return lambda unit: getattr(unit, name)
+
+
+def _choice(name: str) -> Callable[[ControlNetUnit], str]:
+    return lambda unit: str(getattr(unit, name).value)
+
+
+def _preprocessor(services: Services, unit: ControlNetUnit) -> Any:
+    spec = _spec(services, unit)
+    if spec is None:
+        log.warning('pasted parameters: the preprocessor "%s" is not available here', unit.preprocessor)
+        return None
+    return gr.update(choices=preprocessor_labels(services, ALL), value=spec.label)
+
+
+def _model(services: Services, unit: ControlNetUnit) -> Any:
+    """The model of that name here; a name that is not found is shown as it is, and refused when it is used."""
+    chosen = unit.model
+    if chosen != NO_MODEL:
+        try:
+            chosen = services.library.find(chosen).name
+        except ControlNetError as error:
+            log.warning("pasted parameters: %s", error)
+    choices = models_of(ALL, services.library.names())
+    return gr.update(choices=choices if chosen in choices else [*choices, chosen], value=chosen, visible=True)
+
+
+def _slider(services: Services, position: int) -> Callable[[ControlNetUnit], Any]:
+    def update(unit: ControlNetUnit) -> Any:
+        spec = _spec(services, unit)
+        if spec is None:
+            return None
+        values = (unit.resolution, unit.threshold_a, unit.threshold_b)
+        return slider_updates(spec, unit.pixel_perfect, values)[position]
+
+    return update
+
+
+def _spec(services: Services, unit: ControlNetUnit) -> Any | None:
+    try:
+        return services.preprocess.entry(unit.preprocessor).spec
+    except ControlNetError:
+        return None

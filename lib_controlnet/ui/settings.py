@@ -1,0 +1,49 @@
+"""The settings page "ControlNet". Only options that something here reads are registered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+SECTION = ("control_net", "ControlNet")
+
+
+def register(shared: Any, script_callbacks: Any) -> None:
+    """Adds our options to the host's; called while the host builds its settings page."""
+    del script_callbacks  # the caller already is the host's `ui_settings` callback
+    info = shared.OptionInfo
+
+    def add(key: str, option: Any) -> None:
+        shared.opts.add_option(key, option)
+
+    def slider(default: float, label: str, low: float, high: float, step: float) -> Any:
+        sizes = {"minimum": low, "maximum": high, "step": step}
+        return info(default, label, gr.Slider, sizes, section=SECTION)
+
+    add("control_net_unit_count", slider(3, "Multi-ControlNet: ControlNet unit number", 1, 10, 1).needs_reload_ui())
+    add("control_net_models_path", info("", "Extra path to scan for ControlNet models", section=SECTION))
+    add("controlnet_model_cache_gib", slider(6, "Keep loaded control models up to (GiB)", 1, 64, 1))
+    add("control_net_no_detectmap", info(False, "Do not append detectmap to output", section=SECTION))
+    add("control_net_detectmap_autosaving", info(False, "Allow detectmap auto saving", section=SECTION))
+    add(
+        "control_net_detectedmap_dir",
+        info("detected_maps", "Directory for detected maps auto saving", section=SECTION),
+    )
+    add("control_net_sync_field_args", info(True, "Paste ControlNet parameters in infotext", section=SECTION))
+    add(
+        "controlnet_ignore_noninpaint_mask",
+        info(False, "Ignore mask on ControlNet input image if control type is not inpaint", section=SECTION),
+    )
+    add(
+        "controlnet_control_type_dropdown",
+        info(False, "Display control type as dropdown", section=SECTION).needs_reload_ui(),
+    )
+    add(
+        "controlnet_legacy_sdxl_ramp",
+        info(
+            False,
+            "SDXL: soft layer weights end at 0.56 as in sd-webui-controlnet, to repeat its seeds (ours end at 1.0)",
+            section=SECTION,
+        ),
+    )

@@ -1,0 +1,206 @@
+"""The widgets of one unit, and what they say as a unit's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ..core.control_types import ALL, NO_MODEL, NO_PREPROCESSOR, models_of, preprocessors_of, usable_types
+from ..core.modes import ControlMode, HiResOption, ResizeMode
+from ..engine.services import Services
+from .gradio_compat import not_saved, picture_input, picture_output, tool_button
+from .sliders import HIDDEN, slider_options
+
+FIELDS = (
+    "enabled",
+    "image",
+    "mask",
+    "own_image",
+    "low_vram",
+    "pixel_perfect",
+    "crop_to_mask",
+    "save_map",
+    "preprocessor",
+    "model",
+    "weight",
+    "guidance_start",
+    "guidance_end",
+    "resolution",
+    "threshold_a",
+    "threshold_b",
+    "control_mode",
+    "resize_mode",
+    "hr_option",
+    "region_mask",
+)
+"""A unit's part of the script's arguments, in order. `own_image` is the panel's: img2img's picture is used without."""
+
+
+@dataclass
+class UnitWidgets:
+    """Every component of one unit: those of FIELDS, which are the script's arguments, and those around them."""
+
+    values: dict[str, Any]
+    control_type: Any
+    run: Any
+    refresh: Any
+    preview: Any
+    show_preview: Any
+    send_size: Any
+
+    def arguments(self) -> list[Any]:
+        """The components of FIELDS in order."""
+        return [self.values[name] for name in FIELDS]
+
+
+def as_mapping(values: Sequence[object]) -> dict[str, object]:
+    """The values of FIELDS -> what `parse_unit` reads."""
+    fields = dict(zip(FIELDS, values, strict=True))
+    if not fields.pop("own_image"):
+        fields.update(image=None, mask=None)
+    return fields
+
+
+def build_unit(services: Services, tab: str, is_img2img: bool, index: int) -> UnitWidgets:
+    """Makes the widgets of unit `index` at this place of the page. Ids and labels are the peers'."""
+    prefix = f"{tab}_controlnet_ControlNet-{index}"
+    values: dict[str, Any] = {}
+    preview, send_size = _pictures(values, prefix)
+    show_preview = _switches(values, prefix, is_img2img)
+    control_type = _control_type(services, prefix)
+    run, refresh = _choices(values, services, prefix)
+    _numbers(values, prefix)
+    _modes(values, prefix, is_img2img)
+    return UnitWidgets(values, control_type, run, refresh, preview, show_preview, send_size)
+
+
+def _pictures(values: dict[str, Any], prefix: str) -> tuple[Any, Any]:
+    with gr.Row(elem_classes=["cnet-image-row"], equal_height=True):
+        with gr.Column(elem_classes=["cnet-input-image-group"]), gr.Tabs():
+            with gr.Tab("Image"):
+                values["image"] = picture_input(
+                    "Image", elem_id=f"{prefix}_input_image", elem_classes=["cnet-image"], height=300
+                )
+            with gr.Tab("Mask"):
+                values["mask"] = picture_input(
+                    "Mask: white or drawn = masked", elem_id=f"{prefix}_mask_image", height=300
+                )
+            with gr.Tab("Effective Region Mask"):
+                values["region_mask"] = picture_input(
+                    "White = the unit acts, black = it does not",
+                    elem_id=f"{prefix}_effective_region_mask",
+                    height=300,
+                )
+        preview = picture_output(
+            "Preprocessor Preview",
+            elem_id=f"{prefix}_generated_image",
+            elem_classes=["cnet-generated-image-group"],
+            height=300,
+            visible=False,
+        )
+    with gr.Row(elem_classes=["controlnet_image_controls"]):
+        send_size = tool_button(
+            "⤴", "Send the picture's size to Width and Height", elem_id=f"{prefix}_controlnet_send_dimensions"
+        )
+    return preview, send_size
+
+
+def _switches(values: dict[str, Any], prefix: str, is_img2img: bool) -> Any:
+    def checkbox(label: str, name: str, value: bool = False, visible: bool = True, **options: Any) -> gr.Checkbox:
+        elem_id = f"{prefix}_controlnet_{name}_checkbox"
+        return gr.Checkbox(label=label, value=value, visible=visible, elem_id=elem_id, **options)
+
+    with gr.Row(elem_classes=["controlnet_main_options"]):
+        values["enabled"] = checkbox("Enable", "enable", elem_classes=["cnet-unit-enabled"])
+        values["low_vram"] = checkbox("Low VRAM", "low_vram")
+        values["pixel_perfect"] = checkbox("Pixel Perfect", "pixel_perfect")
+        show_preview = not_saved(checkbox("Allow Preview", "preprocessor_preview", elem_classes=["cnet-allow-preview"]))
+        values["save_map"] = checkbox("Add map to results", "save_detected_map", value=True)
+        values["own_image"] = checkbox(
+            "Upload independent control image", "same_img2img", value=not is_img2img, visible=is_img2img
+        )
+        values["crop_to_mask"] = checkbox(
+            "Crop input image based on A1111 mask", "crop_input_image", value=True, visible=is_img2img
+        )
+    return show_preview
+
+
+def _control_type(services: Services, prefix: str) -> Any:
+    specs = [entry.spec for entry in services.annotators.entries]
+    as_list = bool(services.setting("controlnet_control_type_dropdown", False))
+    kind = gr.Dropdown if as_list else gr.Radio
+    with gr.Row(elem_classes=["controlnet_control_type", "controlnet_row"]):
+        return not_saved(
+            kind(
+                usable_types(specs, services.library.names()),
+                label="Control Type",
+                value=ALL,
+                elem_id=f"{prefix}_controlnet_type_filter_{'dropdown' if as_list else 'radio'}",
+                elem_classes=["controlnet_control_type_filter_group"],
+            )
+        )
+
+
+def _choices(values: dict[str, Any], services: Services, prefix: str) -> tuple[Any, Any]:
+    with gr.Row(elem_classes=["controlnet_preprocessor_model", "controlnet_row"]):
+        values["preprocessor"] = not_saved(
+            gr.Dropdown(
+                preprocessor_labels(services, ALL),
+                label="Preprocessor",
+                value=NO_PREPROCESSOR,
+                elem_id=f"{prefix}_controlnet_preprocessor_dropdown",
+            )
+        )
+        run = tool_button(
+            "💥",
+            "Run the preprocessor and show its map",
+            elem_id=f"{prefix}_controlnet_trigger_preprocessor",
+        )
+        values["model"] = not_saved(
+            gr.Dropdown(
+                models_of(ALL, services.library.names()),
+                label="Model",
+                value=NO_MODEL,
+                elem_id=f"{prefix}_controlnet_model_dropdown",
+            )
+        )
+        refresh = tool_button("🔄", "Look for new model files", elem_id=f"{prefix}_controlnet_refresh_models")
+    return run, refresh
+
+
+def preprocessor_labels(services: Services, control_type: str) -> list[str]:
+    """The labels of a type's preprocessors, "none" first."""
+    specs: list[Any] = [entry.spec for entry in services.annotators.entries]
+    return [spec.label for spec in preprocessors_of(control_type, specs)]
+
+
+def _numbers(values: dict[str, Any], prefix: str) -> None:
+    def slider(label: str, name: str, value: float, high: float, step: float) -> gr.Slider:
+        elem_id = f"{prefix}_controlnet_{name}_slider"
+        return gr.Slider(label=label, minimum=0.0, maximum=high, step=step, value=value, elem_id=elem_id)
+
+    with gr.Row(elem_classes=["controlnet_weight_steps", "controlnet_row"]):
+        values["weight"] = slider("Control Weight", "control_weight", 1.0, 2.0, 0.05)
+        values["guidance_start"] = slider("Starting Control Step", "start_control_step", 0.0, 1.0, 0.01)
+        values["guidance_end"] = slider("Ending Control Step", "ending_control_step", 1.0, 1.0, 0.01)
+    names = ("preprocessor_resolution", "threshold_A", "threshold_B")
+    for field, name in zip(("resolution", "threshold_a", "threshold_b"), names, strict=True):
+        elem_id = f"{prefix}_controlnet_{name}_slider"
+        values[field] = not_saved(gr.Slider(**slider_options(None), elem_id=elem_id))
+        values[field].value = HIDDEN
+
+
+def _modes(values: dict[str, Any], prefix: str, is_img2img: bool) -> None:
+    def radio(label: str, name: str, kind: Any, value: Any, visible: bool = True) -> gr.Radio:
+        elem_id = f"{prefix}_controlnet_{name}_radio"
+        choices = [member.value for member in kind]
+        return gr.Radio(choices, label=label, value=value.value, visible=visible, elem_id=elem_id)
+
+    values["control_mode"] = radio("Control Mode", "control_mode", ControlMode, ControlMode.balanced)
+    values["resize_mode"] = radio(
+        "Resize Mode", "resize_mode", ResizeMode, ResizeMode.crop_and_resize, visible=not is_img2img
+    )
+    values["hr_option"] = radio("Hires-Fix Option", "hr_option", HiResOption, HiResOption.both, visible=not is_img2img)

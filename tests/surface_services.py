@@ -1,0 +1,119 @@
+"""The services that panel and routes use, real but small: two preprocessors of our own making, empty model files."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from annotator.registry import Entry, Registry
+from annotator.spec import PreprocessorSpec, Runtime, Slider
+from lib_controlnet.engine.library import ModelLibrary
+from lib_controlnet.engine.model_cache import ModelCache
+from lib_controlnet.engine.preprocess import PreprocessRunner
+from lib_controlnet.engine.services import Services
+from lib_controlnet.families.registry import discover
+
+MODEL_NAMES = ("control_v11p_sd15_canny", "control_sd15_depth", "own_model")
+
+
+def identity(_runtime: Runtime) -> Any:
+    return lambda image, **_options: image[..., :3].copy()
+
+
+def threshold(_runtime: Runtime) -> Any:
+    """White where a pixel is brighter than params[0]; params[1] is subtracted from white; resolution in the corner."""
+
+    def detect(image: np.ndarray, *, resolution: int, params: tuple[float, ...], **_options: Any) -> np.ndarray:
+        bright = image[..., :3].max(axis=2) > params[0]
+        result = np.repeat((bright * (255 - params[1])).astype(np.uint8)[..., None], 3, axis=2)
+        result[0, 0] = resolution // 8
+        return result
+
+    return detect
+
+
+def with_alpha(_runtime: Runtime) -> Any:
+    def detect(image: np.ndarray, *, mask: np.ndarray | None, **_options: Any) -> np.ndarray:
+        assert mask is not None
+        return np.dstack([image[..., :3], mask])
+
+    return detect
+
+
+def failing(_runtime: Runtime) -> Any:
+    def detect(*_args: Any, **_options: Any) -> np.ndarray:
+        raise ValueError("the net is broken")
+
+    return detect
+
+
+def make_registry() -> Registry:
+    registry = Registry()
+    for spec, load in (
+        (PreprocessorSpec(id="none", rank=10), identity),
+        (
+            PreprocessorSpec(
+                id="canny",
+                control_types=("Canny",),
+                rank=100,
+                sliders=(Slider("Low Threshold", 1, 255, 1, 100), Slider("High Threshold", 1, 255, 1, 200)),
+            ),
+            threshold,
+        ),
+        (
+            PreprocessorSpec(
+                id="invert",
+                label="invert (from white bg & black line)",
+                control_types=("Canny", "Scribble"),
+                rank=20,
+                resolution=None,
+            ),
+            identity,
+        ),
+        (
+            PreprocessorSpec(
+                id="inpaint",
+                label="inpaint_global_harmonious",
+                control_types=("Inpaint",),
+                resolution=None,
+                accepts_mask=True,
+                requires_mask=True,
+                keeps_alpha=True,
+            ),
+            with_alpha,
+        ),
+        (PreprocessorSpec(id="broken"), failing),
+        (
+            PreprocessorSpec(
+                id="reference_only",
+                control_types=("Reference",),
+                resolution=None,
+                sliders=(Slider("Style Fidelity", 0, 1, 0.01, 0.5),),
+                model_free=True,
+                hides_control_mode=True,
+            ),
+            identity,
+        ),
+    ):
+        registry.register(Entry(spec, load))
+    return registry
+
+
+def make_services(folder: Path, settings: dict[str, Any] | None = None) -> Services:
+    """Services over a folder with the files of MODEL_NAMES (valid, empty safetensors, so that only names count)."""
+    header = json.dumps({}).encode()
+    for name in MODEL_NAMES:
+        (folder / f"{name}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    registry = make_registry()
+    known = settings if settings is not None else {}
+    return Services(
+        library=ModelLibrary(lambda: [folder]),
+        annotators=registry,  # type: ignore[arg-type]
+        preprocess=PreprocessRunner(registry, Runtime),  # type: ignore[arg-type]
+        models=ModelCache(discover(), lambda: 1 << 30),
+        setting=lambda key, default: known.get(key, default),
+    )
