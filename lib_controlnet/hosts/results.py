@@ -43,11 +43,10 @@ def add_maps(p: Any, processed: Any, session: ControlSession, setting: Setting) 
 
 
 def _maps(session: ControlSession) -> Iterator[tuple[UnitRun, Pass, NDArray[np.uint8]]]:
-    for run in session.runs:
-        if run.unit.save_map:
-            for pass_ in (Pass.hires, Pass.base):
-                for hint in run.hints.get(pass_, ()):
-                    yield run, pass_, hint.display
+    shown = ((run, pass_) for run in session.runs if run.unit.save_map for pass_ in (Pass.hires, Pass.base))
+    for run, pass_ in shown:
+        for hint in run.hints.get(pass_, ()):
+            yield run, pass_, hint.display
 
 
 def _save(p: Any, run: UnitRun, pass_: Pass, image: Image.Image, folder: str) -> None:
