@@ -94,7 +94,8 @@ def _cropped(p: Any, picture: Picture) -> Picture:
         from modules import images
 
         image = images.resize_image(picture.resize_mode.host_index, Image.fromarray(channel), mask.width, mask.height)
-        return np.asarray(images.resize_image(2, image.crop(region), p.width, p.height), np.uint8)
+        filled = images.resize_image(2, image.crop(region), p.width, p.height)
+        return np.asarray(filled.convert("L"), np.uint8)  # the host fills on an RGB canvas
 
     image = np.stack([cut(np.ascontiguousarray(picture.image[:, :, c])) for c in range(3)], axis=2)
     return Picture(image, None if picture.mask is None else cut(picture.mask), picture.resize_mode)
