@@ -18,7 +18,7 @@ from .errors import ControlNetError, UnitError
 from .images import MAX_PIXELS, Picture, Pixels, is_empty, read_mask, read_picture, same_size
 from .modes import ControlMode, HiResOption, InputMode, ResizeMode, UnionType
 
-__all__ = ["ControlNetUnit", "is_unit", "parse_unit"]
+__all__ = ["ControlNetUnit", "configured_units", "is_unit", "parse_unit"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +61,11 @@ class _Entry:
 
     key: str
     value: object
+
+
+def configured_units(setting: Callable[[str, Any], Any]) -> int:
+    """Units a tab or a request may have: the option, within 1 and 10; hosts hand whole numbers back as floats."""
+    return max(1, min(int(setting("control_net_unit_count", 3)), 10))
 
 
 def is_unit(value: object) -> bool:

@@ -13,6 +13,7 @@ import gradio as gr
 from ..core.control_types import NO_MODEL, NO_PREPROCESSOR, default_model, default_preprocessor, models_of
 from ..core.errors import ControlNetError, UnitError
 from ..core.images import read_picture
+from ..core.hints import inpaint_display
 from ..core.inputs import preprocessor_input
 from ..core.resize import pixel_perfect_resolution
 from ..core.units import parse_unit
@@ -130,16 +131,7 @@ def preview(services: Services, fields: dict[str, Any], index: int, target: tupl
         threshold_a=unit.threshold_a,
         threshold_b=unit.threshold_b,
     )
-    return show_mask(result.map)
-
-
-def show_mask(pixels: Any) -> Any:
-    """(h, w, 3) as it is; (h, w, 4) with its mask as transparency, half where masked, as the peers show it."""
-    if pixels.shape[2] != 4:
-        return pixels
-    shown = pixels.copy()
-    shown[..., 3] = 255 - shown[..., 3] // 2
-    return shown
+    return result.map if result.map.shape[2] == 3 else inpaint_display(result.map)
 
 
 def picture_size(image: Any) -> tuple[int, int]:

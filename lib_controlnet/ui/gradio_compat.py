@@ -26,10 +26,10 @@ def picture_output(label: str, **options: Any) -> gr.Image:
 
 
 def tool_button(text: str, tooltip: str, **options: Any) -> gr.Button:
-    """A small square button as the host's own; the tooltip is shown where the host has made gradio know it."""
-    known = _parameters(gr.Button)
-    extra = {"tooltip": tooltip} if "tooltip" in known or getattr(gr.Button.__init__, "__wrapped__", None) else {}
-    return gr.Button(text, elem_classes=["tool"], **extra, **options)
+    """A small square button as the host's own."""
+    button = gr.Button(text, elem_classes=["tool"], **options)
+    button.webui_tooltip = tooltip  # A1111 and Forge put this attribute into the page's configuration
+    return button
 
 
 def not_saved(component: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ..core.errors import HostError, UnitError
-from ..core.units import ControlNetUnit, is_unit, parse_unit
+from ..core.units import ControlNetUnit, configured_units, is_unit, parse_unit
 from ..engine.services import Services
 from . import paste
 from .events import connect
@@ -22,8 +22,6 @@ The host drops arguments beyond the last component, so there are more slots than
 many is then seen and refused.
 """
 
-MAX_UNITS = 10
-
 
 def build(services: Services, tabname: str, is_img2img: bool, script: Any) -> list[Any]:
     """Makes the panel at this place of the page and returns the script's arguments: SLOTS states, then the widgets.
@@ -32,7 +30,7 @@ def build(services: Services, tabname: str, is_img2img: bool, script: Any) -> li
     which the host reads from the script right after.
     """
     slots = [not_saved(gr.State(None)) for _ in range(SLOTS)]
-    count = unit_count(services)
+    count = configured_units(services.setting)
     with gr.Group(elem_id=f"{tabname}_controlnet"), gr.Accordion("ControlNet", open=False, elem_id="controlnet"):
         units = _tabs(services, tabname, is_img2img, count)
     script.infotext_fields = []
@@ -54,11 +52,6 @@ def _tabs(services: Services, tabname: str, is_img2img: bool, count: int) -> lis
                 connect(services, tabname, is_img2img, index, unit)
                 units.append(unit)
     return units
-
-
-def unit_count(services: Services) -> int:
-    """Units a tab has: the setting, within 1 and MAX_UNITS."""
-    return max(1, min(int(services.setting("control_net_unit_count", 3)), MAX_UNITS))
 
 
 def units_from_args(args: Sequence[object], unit_count: int) -> tuple[ControlNetUnit, ...]:

@@ -1,0 +1,111 @@
+"""Bodies and answers of the routes, as pydantic 1 (A1111) and 2 (Forge) models; OpenAPI is made from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pydantic
+from pydantic import BaseModel, Field
+
+_PYDANTIC_1 = pydantic.VERSION.startswith("1.")
+
+
+class _Strict(BaseModel):
+    """Unknown keys are an error: a misspelt one would be dropped without a word."""
+
+    if _PYDANTIC_1:
+
+        class Config:
+            extra = "forbid"
+    else:
+        model_config = {"extra": "forbid"}
+
+
+class _Answer(BaseModel):
+    """The keys are the peers', also those beginning with `model_`, which pydantic 2 wants for itself."""
+
+    if not _PYDANTIC_1:
+        model_config = {"protected_namespaces": ()}
+
+
+class Detect(_Strict):
+    """What to preprocess, and how."""
+
+    controlnet_module: str = Field("none", description="Id, label or alias of the preprocessor")
+    controlnet_input_images: list[str] = Field([], description="Pictures as base64, with or without data URI")
+    controlnet_images: list[str] = Field([], description="The same under the name that webuiapi sends")
+    controlnet_masks: list[str | None] = Field([], description="One mask for each picture, white = masked")
+    controlnet_processor_res: int = Field(-1, description="Resolution, -1 for the preprocessor's default")
+    controlnet_threshold_a: float = Field(-1, description="First setting, -1 for the preprocessor's default")
+    controlnet_threshold_b: float = Field(-1, description="Second setting, -1 for the preprocessor's default")
+    low_vram: bool = Field(False, description="Accepted for older clients; memory is managed by itself")
+
+
+class Detected(_Answer):
+    """The maps, as base64 PNG in the order of the pictures."""
+
+    images: list[str]
+    info: str = "Success"
+
+
+class Version(_Answer):
+    """The number of this interface, as in sd-webui-controlnet."""
+
+    version: int
+
+
+class ModelList(_Answer):
+    """Display names of the control models: `name [hash]`."""
+
+    model_list: list[str]
+
+
+class SliderDetail(_Answer):
+    """A setting of a preprocessor."""
+
+    name: str
+    value: float
+    min: float
+    max: float
+    step: float
+
+
+class ModuleDetail(_Answer):
+    """What a preprocessor offers; its sliders are resolution, threshold a, threshold b, as far as there are."""
+
+    model_free: bool
+    sliders: list[SliderDetail]
+
+
+class ModuleList(_Answer):
+    """The preprocessors in the page's order."""
+
+    module_list: list[str]
+    module_detail: dict[str, ModuleDetail]
+
+
+class ControlTypeDetail(_Answer):
+    """The preprocessors and models of a control type."""
+
+    module_list: list[str]
+    model_list: list[str]
+    default_option: str
+    default_model: str
+
+
+class ControlTypes(_Answer):
+    """Control types by name."""
+
+    control_types: dict[str, ControlTypeDetail]
+
+
+class Settings(_Answer):
+    """What a client must know of this server."""
+
+    control_net_unit_count: int
+
+
+class Refusal(_Answer):
+    """Why a request was refused, to be shown to the user."""
+
+    detail: Any

@@ -1,0 +1,165 @@
+"""The HTTP routes of sd-webui-controlnet, version 3.
+
+Hosts protect only routes that they add themselves, so the login of their API is checked here as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from PIL import Image
+
+from ..core.errors import ControlNetError, PreprocessorError
+from ..core.hints import inpaint_display
+from ..core.inputs import preprocessor_input
+from ..core.units import configured_units, parse_unit
+from ..engine.services import Services
+from . import catalogue
+from .models import ControlTypes, Detect, Detected, ModelList, ModuleList, Refusal, Settings, Version
+
+API_VERSION = 3
+_UNPROCESSABLE = 422
+
+
+def mount(
+    app: FastAPI,
+    services: Services,
+    auth: Sequence[tuple[str, str]] | None,
+    lock: AbstractContextManager[Any],
+) -> None:
+    """Adds `/controlnet/*` to the host's server.
+
+    `auth` are the logins of `--api-auth`, None where there is none. `lock` is the host's queue: a preprocessor and a
+    generation do not run at the same time. Handlers are plain functions, so the server runs them in its thread pool.
+    """
+    api = _Routes(services, lock)
+    dependencies = [Depends(login_check(auth))] if auth else []
+    refusal: dict[int | str, dict[str, Any]] = {_UNPROCESSABLE: {"model": Refusal}}
+    for path, handler, answer, methods in (
+        ("version", api.version, Version, ["GET"]),
+        ("model_list", api.model_list, ModelList, ["GET"]),
+        ("module_list", api.module_list, ModuleList, ["GET"]),
+        ("control_types", api.control_types, ControlTypes, ["GET"]),
+        ("settings", api.settings, Settings, ["GET"]),
+        ("detect", api.detect, Detected, ["POST"]),
+    ):
+        app.add_api_route(
+            f"/controlnet/{path}",
+            handler,
+            response_model=answer,
+            methods=methods,
+            dependencies=dependencies,
+            responses=refusal if methods == ["POST"] else None,
+            tags=["ControlNet"],
+        )
+
+
+def login_check(logins: Sequence[tuple[str, str]]) -> Callable[..., None]:
+    """A dependency that lets in only these (user, password) pairs; comparisons take the same time for every pair."""
+    pairs = [(user.encode(), password.encode()) for user, password in logins]
+
+    scheme = HTTPBasic()
+
+    def check(given: HTTPBasicCredentials = Depends(scheme)) -> None:
+        user, password = given.username.encode(), given.password.encode()
+        matches = [secrets.compare_digest(user, pair[0]) & secrets.compare_digest(password, pair[1]) for pair in pairs]
+        if not any(matches):
+            raise HTTPException(401, "Incorrect username or password", headers={"WWW-Authenticate": "Basic"})
+
+    return check
+
+
+class _Routes:
+    def __init__(self, services: Services, lock: AbstractContextManager[Any]) -> None:
+        self._services = services
+        self._lock = lock
+
+    def version(self) -> Any:
+        """The number of this interface."""
+        return {"version": API_VERSION}
+
+    def model_list(self, update: bool = True) -> Any:
+        """The control models; the folders are read again unless `update` is false."""
+        if update:
+            self._services.library.refresh()
+        return {"model_list": self._services.library.names()}
+
+    def module_list(self, alias_names: bool = False) -> Any:
+        """The preprocessors, by id or with `alias_names` by the labels of the page."""
+        return {
+            "module_list": catalogue.module_names(self._services, alias_names),
+            "module_detail": catalogue.module_details(self._services, alias_names),
+        }
+
+    def control_types(self) -> Any:
+        """The control types with their preprocessors, models and defaults."""
+        return {"control_types": catalogue.control_types(self._services)}
+
+    def settings(self) -> Any:
+        """What a client must know of this server."""
+        return {"control_net_unit_count": configured_units(self._services.setting)}
+
+    def detect(self, body: Detect) -> Any:
+        """Runs a preprocessor over pictures and returns their maps."""
+        images = body.controlnet_input_images or body.controlnet_images
+        try:
+            spec: Any = self._services.preprocess.entry(body.controlnet_module).spec
+        except ControlNetError as error:
+            raise HTTPException(_UNPROCESSABLE, f"Module not available. {error}") from error
+        if not spec.returns_image:
+            raise HTTPException(_UNPROCESSABLE, f"Module not supported: {spec.id} makes no picture")
+        if not images:
+            raise HTTPException(_UNPROCESSABLE, "No image selected")
+        if len(body.controlnet_masks) not in ((len(images),) if spec.requires_mask else (0, len(images))):
+            sizes = f"{len(images)} images and {len(body.controlnet_masks)} masks"
+            raise HTTPException(_UNPROCESSABLE, f"There must be one mask for each image. Found: {sizes}")
+        masks = body.controlnet_masks or [None] * len(images)
+        maps = [self._run(spec, body, image, mask) for image, mask in zip(images, masks, strict=True)]
+        return {"images": maps, "info": "Success"}
+
+    def _run(self, spec: Any, body: Detect, image: str, mask: str | None) -> str:
+        fields = {
+            "enabled": True,
+            "module": body.controlnet_module,
+            "image": image,
+            "mask": mask,
+            "processor_res": body.controlnet_processor_res,
+            "threshold_a": body.controlnet_threshold_a,
+            "threshold_b": body.controlnet_threshold_b,
+        }
+        try:
+            unit = parse_unit(fields, 0)
+            if unit.image is None:
+                raise HTTPException(_UNPROCESSABLE, "No image selected")
+            seen = preprocessor_input(unit.image, unit.mask, accepts_mask=spec.accepts_mask, ignore_mask=True)
+            with self._lock:
+                result = self._services.preprocess.run(
+                    spec.id,
+                    *seen,
+                    resolution=unit.resolution,
+                    threshold_a=unit.threshold_a,
+                    threshold_b=unit.threshold_b,
+                )
+        except PreprocessorError as error:
+            failed = isinstance(error.__cause__, Exception)
+            raise HTTPException(500 if failed else _UNPROCESSABLE, str(error)) from error
+        except ControlNetError as error:
+            raise HTTPException(_UNPROCESSABLE, str(_without_unit(error))) from error
+        return _png(result.map if result.map.shape[2] == 3 else inpaint_display(result.map))
+
+
+def _without_unit(error: ControlNetError) -> ControlNetError:
+    return type(error)(error.problem, field=error.field, found=error.found, remedy=error.remedy)
+
+
+def _png(pixels: Any) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,249 @@
+"""The routes on a real FastAPI application, with whichever pydantic is installed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from lib_controlnet.webapi.routes import mount
+from tests.surface_services import MODEL_NAMES, make_services
+
+RGB = np.random.default_rng(4).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+
+
+class Lock:
+    """The host's queue: not re-entrant, and it remembers whether it was used."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.taken = 0
+
+    def __enter__(self) -> None:
+        assert self._lock.acquire(timeout=1), "the queue was entered twice"
+        self.taken += 1
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.release()
+
+
+def png(array: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def decoded(text: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+@pytest.fixture
+def lock() -> Lock:
+    return Lock()
+
+
+@pytest.fixture
+def client(tmp_path: Path, lock: Lock) -> TestClient:
+    app = FastAPI()
+    mount(app, make_services(tmp_path, {"control_net_unit_count": 5.0}), None, lock)  # type: ignore[arg-type]
+    return TestClient(app)
+
+
+def test_version(client: TestClient) -> None:
+    assert client.get("/controlnet/version").json() == {"version": 3}
+
+
+def test_settings(client: TestClient) -> None:
+    assert client.get("/controlnet/settings").json() == {"control_net_unit_count": 5}
+
+
+def test_model_list_rescans_unless_told_not_to(client: TestClient, tmp_path: Path) -> None:
+    names = client.get("/controlnet/model_list").json()["model_list"]
+    assert [name.split(" [")[0] for name in names] == sorted(MODEL_NAMES)
+    (tmp_path / "new.safetensors").write_bytes((tmp_path / f"{MODEL_NAMES[0]}.safetensors").read_bytes())
+    assert client.get("/controlnet/model_list?update=false").json()["model_list"] == names
+    assert len(client.get("/controlnet/model_list").json()["model_list"]) == len(names) + 1
+
+
+def test_module_list_by_id_and_by_label(client: TestClient) -> None:
+    answer = client.get("/controlnet/module_list").json()
+    assert answer["module_list"][:2] == ["none", "canny"]
+    assert "inpaint" in answer["module_list"]
+    labels = client.get("/controlnet/module_list?alias_names=true").json()
+    assert "inpaint_global_harmonious" in labels["module_list"]
+    assert set(labels["module_detail"]) == set(labels["module_list"])
+
+
+def test_module_detail_is_the_peers(client: TestClient) -> None:
+    details = client.get("/controlnet/module_list").json()["module_detail"]
+    assert details["canny"] == {
+        "model_free": False,
+        "sliders": [
+            {"name": "Resolution", "value": 512, "min": 64, "max": 2048, "step": 8},
+            {"name": "Low Threshold", "value": 100, "min": 1, "max": 255, "step": 1},
+            {"name": "High Threshold", "value": 200, "min": 1, "max": 255, "step": 1},
+        ],
+    }
+    assert details["reference_only"]["model_free"] is True
+    assert details["invert"]["sliders"] == []
+
+
+def test_control_types(client: TestClient) -> None:
+    types = client.get("/controlnet/control_types").json()["control_types"]
+    assert types["All"]["default_option"] == "none"
+    assert types["All"]["default_model"] == "None"
+    assert len(types["All"]["model_list"]) == 1 + len(MODEL_NAMES)
+    canny = types["Canny"]
+    assert canny["module_list"] == ["none", "canny", "invert (from white bg & black line)"]
+    assert canny["default_option"] == "canny"
+    assert canny["default_model"] == canny["model_list"][1]
+    assert {"Depth", "OpenPose", "Tile", "Inpaint"} <= set(types)
+
+
+def detect(client: TestClient, **body: Any) -> Any:
+    return client.post("/controlnet/detect", json=body)
+
+
+@pytest.mark.parametrize("key", ["controlnet_input_images", "controlnet_images"])
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_detect(client: TestClient, lock: Lock, key: str, prefix: str) -> None:
+    dark = RGB // 4
+    answer = detect(
+        client,
+        controlnet_module="canny",
+        controlnet_processor_res=256,
+        controlnet_threshold_a=50,
+        controlnet_threshold_b=10,
+        **{key: [prefix + png(RGB), prefix + png(dark)]},
+    )
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["info"] == "Success"
+    for source, text in zip((RGB, dark), body["images"], strict=True):
+        expected = (source.max(axis=2) > 50) * np.uint8(245)
+        expected[0, 0] = 32
+        assert np.array_equal(decoded(text)[..., 0], expected)
+    assert lock.taken == 2
+
+
+def test_detect_with_the_values_of_webuiapi(client: TestClient) -> None:
+    """Its defaults of -1, and -100 as the peers' tests send it, are the preprocessor's defaults."""
+    for value in (-1, -100):
+        answer = detect(
+            client,
+            controlnet_module="canny",
+            controlnet_images=[png(RGB)],
+            controlnet_processor_res=value,
+            controlnet_threshold_a=value,
+            controlnet_threshold_b=value,
+        )
+        result = decoded(answer.json()["images"][0])
+        assert result[0, 0, 0] == 512 // 8
+        assert np.array_equal(result[1:, :, 0], (RGB.max(axis=2)[1:] > 100) * (255 - 200))
+
+
+def test_detect_by_label_and_with_mask(client: TestClient) -> None:
+    mask = np.zeros((24, 40), np.uint8)
+    mask[:5] = 255
+    answer = detect(
+        client,
+        controlnet_module="Inpaint_Global_Harmonious",
+        controlnet_input_images=[png(RGB)],
+        controlnet_masks=[png(mask)],
+    )
+    result = decoded(answer.json()["images"][0])
+    assert result.shape == (24, 40, 4)
+    assert np.array_equal(result[..., 3] < 255, mask > 0)
+
+
+def test_default_module_returns_the_picture(client: TestClient) -> None:
+    assert np.array_equal(decoded(detect(client, controlnet_images=[png(RGB)]).json()["images"][0]), RGB)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "No image selected"),
+        ({"controlnet_input_images": [""]}, "No image selected"),
+        ({"controlnet_module": "cany", "controlnet_images": ["x"]}, "Module not available"),
+        ({"controlnet_module": "inpaint", "controlnet_images": [png(RGB)]}, "one mask for each image"),
+        ({"controlnet_images": [png(RGB)] * 2, "controlnet_masks": [png(RGB)]}, "2 images and 1 masks"),
+        ({"controlnet_images": ["!!!"]}, "not base64"),
+        ({"controlnet_images": ["/etc/passwd"]}, "by path"),
+        ({"controlnet_images": ["http://localhost/a.png"]}, "web address"),
+        ({"controlnet_images": [png(RGB)], "controlnet_masks": [png(RGB[:4])]}, "size"),
+        (
+            {"controlnet_module": "canny", "controlnet_images": [png(RGB)], "controlnet_threshold_a": 9000},
+            "Low Threshold",
+        ),
+        ({"controlnet_modul": "canny", "controlnet_images": [png(RGB)]}, "controlnet_modul"),
+        ({"controlnet_images": [png(RGB)], "controlnet_processor_res": "big"}, "controlnet_processor_res"),
+    ],
+)
+def test_detect_refuses_with_the_reason(client: TestClient, body: dict[str, Any], words: str) -> None:
+    answer = detect(client, **body)
+    assert answer.status_code == 422
+    assert words in str(answer.json()["detail"])
+
+
+def test_failing_preprocessor_is_the_servers_fault(client: TestClient) -> None:
+    answer = detect(client, controlnet_module="broken", controlnet_images=[png(RGB)])
+    assert answer.status_code == 500
+    assert "the net is broken" in answer.json()["detail"]
+
+
+def test_queue_is_free_after_an_error(client: TestClient, lock: Lock) -> None:
+    detect(client, controlnet_module="broken", controlnet_images=[png(RGB)])
+    assert detect(client, controlnet_images=[png(RGB)]).status_code == 200
+
+
+ROUTES = ["version", "model_list", "module_list", "control_types", "settings"]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_login_is_asked_on_every_route(tmp_path: Path, lock: Lock, route: str) -> None:
+    app = FastAPI()
+    mount(app, make_services(tmp_path), [("anna", "secret"), ("bob", "word")], lock)  # type: ignore[arg-type]
+    client = TestClient(app)
+    assert client.get(f"/controlnet/{route}").status_code == 401
+    assert client.post("/controlnet/detect", json={}).status_code == 401
+    for login, status in (
+        (("bob", "word"), 200),
+        (("anna", "secret"), 200),
+        (("bob", "secret"), 401),
+        (("anna", "word"), 401),
+        (("", ""), 401),
+    ):
+        assert client.get(f"/controlnet/{route}", auth=login).status_code == status
+    if route == "version":
+        assert client.post("/controlnet/detect", json={}, auth=("bob", "word")).status_code == 422
+
+
+def test_schema_describes_every_route(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    assert set(schema["paths"]) == {f"/controlnet/{name}" for name in [*ROUTES, "detect"]}
+    for path, methods in schema["paths"].items():
+        for operation in methods.values():
+            assert operation["tags"] == ["ControlNet"], path
+            assert operation["description"], path
+            answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+            assert "$ref" in answer, path
+    body = schema["components"]["schemas"]["Detect"]["properties"]
+    assert {name for name in body if name.startswith("controlnet_")} == {
+        "controlnet_module",
+        "controlnet_input_images",
+        "controlnet_images",
+        "controlnet_masks",
+        "controlnet_processor_res",
+        "controlnet_threshold_a",
+        "controlnet_threshold_b",
+    }
+    assert all("description" in field for field in body.values())
