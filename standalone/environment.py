@@ -1,0 +1,61 @@
+"""Making `modules` importable, and taking it away again without a trace."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+STANDALONE = Path(__file__).resolve().parent
+REPOSITORY = STANDALONE.parent
+OWN = {"lib_controlnet", "annotator", "standalone", "tests", "modules"}
+"""Packages that stay when a host goes (except `modules`, which has its own rule)."""
+
+
+def _names(package: str) -> list[str]:
+    return [x for x in sys.modules if x == package or x.startswith(package + ".")]
+
+
+class Environment:
+    """`sys.path` and `sys.modules` while a host lives. One host at a time in a process."""
+
+    current: Environment | None = None
+
+    def __init__(self) -> None:
+        self._shadowed: dict[str, ModuleType] = {}
+        self._paths: list[str] = []
+        self._before: set[str] = set()
+
+    def enter(self) -> None:
+        """Put `modules` (and the repository's packages) on the path; another `modules` is kept for later."""
+        if Environment.current is not None:
+            raise RuntimeError("a host runs in this process already; close it first")
+        Environment.current = self
+        self._shadowed = {x: sys.modules.pop(x) for x in _names("modules")}
+        self._paths = [str(STANDALONE), str(REPOSITORY)]
+        for path in reversed(self._paths):
+            sys.path.insert(0, path)
+        self._before = set(sys.modules)
+
+    def leave(self, extension_dirs: Sequence[Path]) -> None:
+        """Remove `modules` and what the extensions imported; put back what was there before."""
+        for top in self._extension_packages(extension_dirs) | {"modules"}:
+            for name in _names(top):
+                del sys.modules[name]
+        sys.modules.update(self._shadowed)
+        for path in self._paths:
+            if path in sys.path:
+                sys.path.remove(path)
+        Environment.current = None
+
+    def _extension_packages(self, extension_dirs: Sequence[Path]) -> set[str]:
+        roots = [x.resolve() for x in extension_dirs]
+        found: set[str] = set()
+        for name in set(sys.modules) - self._before:
+            module = sys.modules[name]
+            places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+            inside = any(root in Path(x).resolve().parents for x in places if isinstance(x, str) for root in roots)
+            if inside:
+                found.add(name.split(".")[0])
+        return found - OWN

@@ -1,0 +1,207 @@
+"""The settings store: `OptionInfo` describes one setting, `Options` holds all values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from modules import errors
+from modules.shared_cmd_options import cmd_opts
+
+
+class OptionInfo:
+    """One setting: its default, its label, and how the settings page shows it."""
+
+    def __init__(
+        self,
+        default: Any = None,
+        label: str = "",
+        component: Any = None,
+        component_args: Any = None,
+        onchange: Callable[[], Any] | None = None,
+        section: tuple[str | None, str] | None = None,
+        refresh: Callable[[], Any] | None = None,
+        comment_before: str = "",
+        comment_after: str = "",
+        infotext: str | None = None,
+        restrict_api: bool = False,
+        category_id: str | None = None,
+    ) -> None:
+        self.default = default
+        self.label = label
+        self.component = component
+        self.component_args = component_args
+        self.onchange = onchange
+        self.section = section
+        self.category_id = category_id
+        self.refresh = refresh
+        self.do_not_save = False
+        self.comment_before = comment_before
+        self.comment_after = comment_after
+        self.infotext = infotext
+        self.restrict_api = restrict_api
+
+    def link(self, label: str, url: str) -> OptionInfo:
+        self.comment_before += f"[<a href='{url}' target='_blank'>{label}</a>]"
+        return self
+
+    def js(self, label: str, js_func: str) -> OptionInfo:
+        self.comment_before += f"[<a onclick='{js_func}(); return false'>{label}</a>]"
+        return self
+
+    def info(self, info: str) -> OptionInfo:
+        return self.html(f"<span class='info'>({info})</span>")
+
+    def html(self, html: str) -> OptionInfo:
+        self.comment_after += html
+        return self
+
+    def needs_restart(self) -> OptionInfo:
+        return self.html(" <span class='info'>(requires restart)</span>")
+
+    def needs_reload_ui(self) -> OptionInfo:
+        return self.html(" <span class='info'>(requires Reload UI)</span>")
+
+
+class OptionHTML(OptionInfo):
+    """A piece of text on the settings page; never saved."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(str(text).strip(), label="", component="HTML")
+        self.do_not_save = True
+
+
+def options_section(identifier: tuple[Any, ...], options: dict[str, OptionInfo]) -> dict[str, OptionInfo]:
+    """Put all `options` into one section `(id, title[, category])`."""
+    for option in options.values():
+        option.section = (identifier[0], identifier[1])
+        if len(identifier) == 3:
+            option.category_id = identifier[2]
+    return options
+
+
+FIELDS = {"data_labels", "data", "restricted_opts", "typemap"}
+
+
+class Options:
+    """Values of all settings. Unknown attributes raise AttributeError, as in the real host."""
+
+    typemap = {int: float}
+
+    def __init__(self, data_labels: dict[str, OptionInfo], restricted_opts: set[str]) -> None:
+        self.data_labels = data_labels
+        self.data: dict[str, Any] = {k: v.default for k, v in data_labels.items() if not v.do_not_save}
+        self.restricted_opts = restricted_opts
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key in FIELDS or not (key in self.data or key in self.data_labels):
+            object.__setattr__(self, key, value)
+            return
+        info = self.data_labels.get(key)
+        if info is not None and info.do_not_save:
+            return
+        self._check_frozen(key, info)
+        self.data[key] = value
+
+    def _check_frozen(self, key: str, info: OptionInfo | None) -> None:
+        assert not cmd_opts.freeze_settings, "changing settings is disabled"
+        arguments = info.component_args if info else None
+        if isinstance(arguments, dict) and arguments.get("visible", True) is False:
+            raise RuntimeError(f"not possible to set {key!r} because it is restricted")
+        sections = [x.strip() for x in (cmd_opts.freeze_settings_in_sections or "").split(",") if x.strip()]
+        keys = [x.strip() for x in (cmd_opts.freeze_specific_settings or "").split(",") if x.strip()]
+        frozen = key in keys or (info is not None and info.section is not None and info.section[0] in sections)
+        assert not frozen, f"not possible to set {key!r} because it is frozen"
+        if cmd_opts.hide_ui_dir_config and key in self.restricted_opts:
+            raise RuntimeError(f"not possible to set {key!r} because it is restricted with --hide-ui-dir-config")
+
+    def __getattr__(self, item: str) -> Any:
+        if item in FIELDS:
+            raise AttributeError(item)
+        if item in self.data:
+            return self.data[item]
+        if item in self.data_labels:
+            return self.data_labels[item].default
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {item!r}")
+
+    def set(self, key: str, value: Any, is_api: bool = False, run_callbacks: bool = True) -> bool:
+        """Set an option and run its `onchange`; True when the value changed."""
+        old = self.data.get(key, None)
+        if old == value:
+            return False
+        option = self.data_labels[key]
+        if option.do_not_save or (is_api and option.restrict_api):
+            return False
+        try:
+            setattr(self, key, value)
+        except RuntimeError:
+            return False
+        if run_callbacks and option.onchange is not None:
+            try:
+                option.onchange()
+            except Exception as e:  # noqa: BLE001 - the setting goes back to what it was
+                errors.display(e, f"changing setting {key} to {value}")
+                setattr(self, key, old)
+                return False
+        return True
+
+    def get_default(self, key: str) -> Any:
+        info = self.data_labels.get(key)
+        return None if info is None else info.default
+
+    def save(self, filename: str) -> None:
+        assert not cmd_opts.freeze_settings, "saving settings is disabled"
+        Path(filename).write_text(json.dumps(self.data, indent=4, ensure_ascii=False), encoding="utf-8")
+
+    def load(self, filename: str) -> None:
+        """Read saved values; unregistered keys are kept, an extension may register them later."""
+        file = Path(filename)
+        self.data = {}
+        if file.is_file():
+            try:
+                self.data = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                errors.report(f'The settings file "{file}" cannot be read; starting with defaults', exc_info=True)
+        for key, info in self.data_labels.items():
+            if not info.do_not_save:
+                self.data.setdefault(key, info.default)
+
+    def same_type(self, x: Any, y: Any) -> bool:
+        if x is None or y is None:
+            return True
+        return self.typemap.get(type(x), type(x)) == self.typemap.get(type(y), type(y))
+
+    def onchange(self, key: str, func: Callable[[], Any], call: bool = True) -> None:
+        self.data_labels[key].onchange = func
+        if call:
+            func()
+
+    def add_option(self, key: str, info: OptionInfo) -> None:
+        self.data_labels[key] = info
+        if key not in self.data and not info.do_not_save:
+            self.data[key] = info.default
+
+    def reorder(self) -> None:
+        """Keep options of one section together, sections in the order of their first option."""
+        order: dict[Any, int] = {}
+        for info in self.data_labels.values():
+            order.setdefault(info.section, len(order))
+        self.data_labels = dict(sorted(self.data_labels.items(), key=lambda x: order[x[1].section]))
+
+    def dumpjson(self) -> str:
+        return json.dumps({k: self.data.get(k, v.default) for k, v in self.data_labels.items()}, default=str)
+
+    def cast_value(self, key: str, value: Any) -> Any:
+        """`value` (often a string of an infotext) in the type of the setting's default."""
+        if value is None:
+            return None
+        default = self.get_default(key)
+        if default is None:
+            default = getattr(self, key, None)
+        if default is None:
+            return None
+        if isinstance(default, bool) and value in ("False", False, 0):
+            return False
+        return type(default)(value)

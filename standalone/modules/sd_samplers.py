@@ -1,0 +1,88 @@
+"""The list of samplers, and finding one by name."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+from modules import sd_samplers_common, sd_samplers_kdiffusion, sd_samplers_timesteps, sd_schedulers, shared
+
+samples_to_image_grid = sd_samplers_common.samples_to_image_grid
+sample_to_image = sd_samplers_common.sample_to_image
+
+all_samplers = [
+    *sd_samplers_kdiffusion.samplers_data_k_diffusion,
+    *sd_samplers_timesteps.samplers_data_timesteps,
+]
+all_samplers_map = {x.name: x for x in all_samplers}
+samplers = all_samplers
+samplers_for_img2img = all_samplers
+samplers_map: dict[str, str] = {}
+
+
+def find_sampler_config(name: str | None) -> Any:
+    return all_samplers[0] if name is None else all_samplers_map.get(name)
+
+
+def create_sampler(name: str | None, model: Any) -> Any:
+    """A new sampler object for one pass."""
+    config = find_sampler_config(name)
+    if config is None:
+        raise ValueError(f"bad sampler name: {name}")
+    sampler = config.constructor(model)
+    sampler.config = config
+    return sampler
+
+
+def set_samplers() -> None:
+    samplers_map.clear()
+    for sampler in all_samplers:
+        for name in (sampler.name, *sampler.aliases):
+            samplers_map[name.lower()] = sampler.name
+
+
+def visible_samplers() -> list[Any]:
+    return [x for x in samplers if x.name not in shared.opts.hide_samplers]
+
+
+def visible_sampler_names() -> list[str]:
+    return [x.name for x in visible_samplers()]
+
+
+@functools.cache
+def get_sampler_and_scheduler(
+    sampler_name: str | None, scheduler_name: str | None, *, convert_automatic: bool = True
+) -> tuple[str, str]:
+    """Names as the host knows them; "DPM++ 2M Karras" is split into sampler and schedule."""
+    default = samplers[0]
+    found = sd_schedulers.schedulers_map.get(scheduler_name or "", sd_schedulers.schedulers[0])
+    name = sampler_name or default.name
+    for scheduler in sd_schedulers.schedulers:
+        for option in (scheduler.label, scheduler.name, *(scheduler.aliases or [])):
+            if name.endswith(" " + option):
+                found = scheduler
+                name = name.removesuffix(" " + option)
+                break
+    sampler = all_samplers_map.get(name, default)
+    if convert_automatic and sampler.options.get("scheduler", None) == found.name:
+        found = sd_schedulers.schedulers[0]
+    return sampler.name, found.label
+
+
+def get_sampler_from_infotext(d: dict[str, Any]) -> str:
+    return get_sampler_and_scheduler(d.get("Sampler"), d.get("Schedule type"))[0]
+
+
+def get_scheduler_from_infotext(d: dict[str, Any]) -> str:
+    return get_sampler_and_scheduler(d.get("Sampler"), d.get("Schedule type"))[1]
+
+
+def fix_p_invalid_sampler_and_scheduler(p: Any) -> None:
+    before = p.sampler_name, p.scheduler
+    p.sampler_name, p.scheduler = get_sampler_and_scheduler(p.sampler_name, p.scheduler, convert_automatic=False)
+    if (p.sampler_name, p.scheduler) != before and None not in before:
+        logging.getLogger(__name__).warning("Sampler and scheduler %s corrected to %s", before, (p.sampler_name, p.scheduler))
+
+
+set_samplers()
