@@ -14,10 +14,14 @@ from typing import Any
 
 HONOURED: dict[str, dict[str, Any]] = {
     "--controlnet-dir": {"type": str, "metavar": "DIR", "help": "ControlNet: folder with more control models"},
+    "--controlnet-annotator-models-path": {
+        "type": str,
+        "metavar": "DIR",
+        "help": "ControlNet: folder with weights of preprocessors",
+    },
 }
 NO_EFFECT = "ControlNet: accepted for old start scripts, has no effect"
 ACCEPTED: dict[str, dict[str, Any]] = {
-    "--controlnet-annotator-models-path": {"type": str, "help": NO_EFFECT},
     "--no-half-controlnet": {"action": "store_true", "help": NO_EFFECT},
     "--controlnet-preprocessor-cache-size": {"type": int, "help": NO_EFFECT},
     "--controlnet-loglevel": {"type": str, "help": NO_EFFECT},

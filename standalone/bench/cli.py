@@ -1,0 +1,83 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from . import files, memory, steps
+from .measure import Progress, Result
+
+CASES = (
+    "control_forward_vs_diffusers",
+    "engine_overhead",
+    "step_one",
+    "step_two",
+    "step_more_important",
+    "step_weight_zero",
+    "step_outside_range",
+    "step_installed_only",
+    "memory_added",
+    "load_vs_read",
+    "import_cpu_seconds",
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Measure and print; 0 when every goal is met, else 1."""
+    options = _parser().parse_args(argv)
+    torch.set_num_threads(options.threads)
+    names = options.case or list(CASES)
+    pixels = 256 if options.quick else 512
+    rounds = options.rounds or (3 if options.quick else 5)
+    if not options.json:
+        print(f"SD1.5's size, random fp32 weights, {pixels}x{pixels}, cond and uncond row, {options.threads} thread(s)")
+    results = _measure(names, pixels, rounds, _say)
+    print(json.dumps({"results": [result.as_json() for result in results]}) if options.json else _table(results))
+    return 0 if all(result.ok for result in results) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launch.py bench",
+        description="Costs of control at SD1.5's real size, in CPU seconds; least of several rounds in which the "
+        "variants take turns. Needs about 6 GB of memory. Exit code 1 if a goal is missed.",
+    )
+    parser.add_argument("--case", action="append", choices=CASES, metavar="NAME", help=f"one of: {', '.join(CASES)}")
+    parser.add_argument("--quick", action="store_true", help="256x256 and fewer rounds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds in which the variants take turns")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1: least noise)")
+    return parser
+
+
+def _measure(names: Sequence[str], pixels: int, rounds: int, progress: Progress) -> list[Result]:
+    """Results in the order of CASES."""
+    results: list[Result] = []
+    if "control_forward_vs_diffusers" in names:
+        results.append(steps.control_forward_vs_diffusers(pixels, rounds, progress))
+    if set(names) & set(steps.GOALS):
+        results += steps.whole_steps(names, pixels, rounds, progress)
+    if "memory_added" in names:
+        results.append(memory.memory_added(pixels, progress))
+    if "load_vs_read" in names:
+        results.append(files.load_vs_read(rounds, progress))
+    if "import_cpu_seconds" in names:
+        results.append(files.import_cpu_seconds(rounds, progress))
+    return sorted(results, key=lambda result: CASES.index(result.name))
+
+
+def _say(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def _table(results: Sequence[Result]) -> str:
+    lines = [f"{'case':30} {'value':>8}  {'goal':14} {'':6} detail"]
+    for result in results:
+        verdict = "ok" if result.ok else "MISSED"
+        lines.append(f"{result.name:30} {result.value:8.3f}  {result.goal!s:14} {verdict:6} {result.detail}")
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""Cases about time: a whole denoiser step with control against the bare U-Net's, and the networks alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_controlnet.core.modes import ControlMode
+
+from . import networks
+from .measure import Goal, Progress, Result, take_turns
+from .stage import Stage
+
+GOALS = {
+    "engine_overhead": Goal(1.05),
+    "step_one": Goal(1.36),
+    "step_two": Goal(1.70),
+    "step_more_important": Goal(1.19),
+    "step_weight_zero": Goal(1.02, 0.98),
+    "step_outside_range": Goal(1.02, 0.98),
+    "step_installed_only": Goal(1.02, 0.98),
+}
+UNITS: dict[str, list[dict[str, Any]]] = {
+    "step_one": [{}],
+    "step_two": [{"index": 0}, {"index": 1}],
+    "step_more_important": [{"control_mode": ControlMode.control}],
+    "step_weight_zero": [{"weight": 0.0}],
+    "step_outside_range": [{"guidance_start": 0.0, "guidance_end": 0.3}],
+}
+BARE, FORWARD = "bare U-Net step", "ControlNet forward alone"
+
+
+def whole_steps(names: Collection[str], pixels: int, rounds: int, progress: Progress) -> list[Result]:
+    """The cases of GOALS among `names`, measured in one run against one bare step."""
+    with Stage(pixels) as stage:
+        actions = _actions(names, stage)
+        seconds = take_turns(actions, rounds, progress)
+    return [_result(name, seconds) for name in GOALS if name in names]
+
+
+def _actions(names: Collection[str], stage: Stage) -> dict[str, Callable[[], object]]:
+    actions: dict[str, Callable[[], object]] = {BARE: stage.bare_step}
+    for name, units in UNITS.items():
+        if name in names or (name == "step_one" and "engine_overhead" in names):
+            actions[name] = stage.controlled(*(stage.unit(**settings) for settings in units))
+    if "engine_overhead" in names:
+        actions[FORWARD] = _forward(stage.controlled(stage.unit()).network, stage.pixels)
+    if "step_installed_only" in names:
+        actions["step_installed_only"] = _installed_only(stage)
+    return actions
+
+
+def _result(name: str, seconds: dict[str, float]) -> Result:
+    bare = seconds[BARE]
+    if name == "engine_overhead":
+        added, alone = seconds["step_one"] - bare, seconds[FORWARD]
+        detail = f"a step grows by {added:.3f} s, the forward takes {alone:.3f} s"
+        return Result(name, added / alone, GOALS[name], detail)
+    return Result(name, seconds[name] / bare, GOALS[name], f"{seconds[name]:.3f} s against {bare:.3f} s")
+
+
+def _forward(network: Any, pixels: int) -> Callable[[], object]:
+    """Our ControlNet's forward with the hint's features at hand, as in every step but the first."""
+    x, timesteps, context = networks.inputs(pixels)
+    with torch.no_grad():
+        features = network.encode_hint(networks.hint(pixels))
+
+    def forward() -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return network(x, features, timesteps, context)
+
+    return forward
+
+
+def _installed_only(stage: Stage) -> Callable[[], object]:
+    """A job without units: what the host calls of us at its start and at every step, and the U-Net."""
+    from lib_controlnet.hosts.runner import Runner
+
+    host: Any = SimpleNamespace(unet=lambda: stage.unet)
+    runner = Runner(stage.services, host)
+    job = SimpleNamespace(sampler=None, extra_generation_params={}, is_hr_pass=False)
+    runner.process(job, lambda: [])
+    runner.begin_sampling(job, stage.x[:1])
+    half = networks.ROWS // 2
+    params = SimpleNamespace(x=stage.x, text_cond=stage.context[:half], text_uncond=stage.context[half:])
+    params.denoiser = SimpleNamespace(step=10, total_steps=20, sampler=None)
+
+    def step() -> Tensor:
+        runner.denoiser_step(params)
+        return stage.bare_step()
+
+    return step
+
+
+def control_forward_vs_diffusers(pixels: int, rounds: int, progress: Progress) -> Result:
+    """Our ControlNet's forward, hint cached, against that of diffusers' class, whose forward encodes the hint."""
+    x, timesteps, context = networks.inputs(pixels)
+    ours = _forward(networks.controlnet(), pixels)
+    reference = networks.diffusers_controlnet()
+    # diffusers wants a hint for each row
+    hint = networks.hint(pixels).expand(networks.ROWS, -1, -1, -1)
+
+    def theirs() -> object:
+        with torch.no_grad():
+            return reference(x, timesteps, context, controlnet_cond=hint, return_dict=False)
+
+    seconds = take_turns({"ours": ours, "diffusers": theirs}, rounds, progress)
+    detail = f"{seconds['ours']:.3f} s against {seconds['diffusers']:.3f} s"
+    return Result("control_forward_vs_diffusers", seconds["ours"] / seconds["diffusers"], Goal(0.97), detail)
