@@ -41,12 +41,13 @@ def fill(
 
 
 def _own(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:
-    return tensor.to(device, dtype or tensor.dtype, copy=True)
+    """A copy; for the processor convolutions are laid out channels-last, which it computes fastest with."""
+    is_kernel = tensor.ndim == 4 and tensor.shape[-1] > 1
+    layout = torch.channels_last if is_kernel and torch.device(device).type == "cpu" else torch.preserve_format
+    return tensor.to(device, dtype or tensor.dtype, copy=True, memory_format=layout)
 
 
-def _check(
-    problem: str, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], ignored: Collection[str]
-) -> None:
+def _check(problem: str, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], ignored: Collection[str]) -> None:
     missing = [key for key in wanted if key not in weights]
     surplus = [key for key in weights if key not in wanted and not any(fnmatchcase(key, p) for p in ignored)]
     misshapen = [

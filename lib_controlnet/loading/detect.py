@@ -46,6 +46,18 @@ def _has(keys: Collection[str], wanted: str) -> bool:
     return any(fnmatchcase(key, wanted) for key in keys)
 
 
+_LORA = (
+    "*.lora_up.*",
+    "*.lora_down.*",
+    "*.lora_A.*",
+    "*.lora.up.*",
+    "*lora_linear_layer.up.*",
+    "*.hada_w1_a",
+    "*.lokr_w1*",
+    "*.oft_blocks",
+)
+
+
 def _kind(name: str, *all_of: str, any_of: tuple[str, ...] = (), none_of: tuple[str, ...] = ()) -> Kind:
     return Kind(name, KeyCondition(all_of, any_of, none_of))
 
@@ -76,7 +88,8 @@ KINDS: tuple[Kind, ...] = (
     _kind("a Flux ControlNet", "controlnet_blocks.0.weight", "controlnet_x_embedder.weight"),
     _kind("a Qwen-Image control patch", "controlnet_blocks.0.y_rms.weight"),
     _kind(
-        "a Stable Cascade ControlNet", any_of=("backbone.0.0.weight", "backbone.10.blocks.0.weight"), none_of=("body.*",)
+        "a Stable Cascade ControlNet",
+        any_of=("backbone.0.0.weight", "backbone.10.blocks.0.weight"),
     ),
     _kind("a T2I-Adapter style model", "style_embedding"),
     _kind(
@@ -86,7 +99,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("an IP-Adapter", any_of=("image_proj.*", "image_proj_model.*", "ip_adapter.*", "pulid_encoder.*")),
     _kind(
         "a LoRA (it belongs into models/Lora and into the prompt)",
-        any_of=("*.lora_up.*", "*.lora_down.*", "*.lora_A.*", "*.lora.up.*", "*lora_linear_layer.up.*", "*.hada_w1_a", "*.lokr_w1*", "*.oft_blocks"),
+        any_of=_LORA,
     ),
     _kind(
         "a textual inversion (it belongs into embeddings and into the prompt)",

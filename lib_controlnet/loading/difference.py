@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -21,11 +22,14 @@ def add_base(weights: Mapping[str, Tensor], base_unet_weights: Mapping[str, Tens
     `BaseModelError` where the shapes do not agree.
     """
     for key in weights:
-        if key in base_unet_weights and weights[key].numel() != base_unet_weights[key].numel():
+        if key not in base_unet_weights:
+            continue
+        own, other = tuple(weights[key].shape), tuple(base_unet_weights[key].shape)
+        if math.prod(own) != math.prod(other):
             raise BaseModelError(
                 "the control model holds differences to another kind of U-Net than the checkpoint's",
                 field="model",
-                found=f"{key}: {tuple(weights[key].shape)} in the file, {tuple(base_unet_weights[key].shape)} in the base",
+                found=f"{key}: {own} in the file, {other} in the base",
                 remedy="load a checkpoint of the kind the control model was made for",
             )
     return _Sum(weights, base_unet_weights)

@@ -5,6 +5,8 @@ Zhang et al., "Adding Conditional Control to Text-to-Image Diffusion Models", 20
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from .blocks import TimestepEmbedSequential
@@ -84,6 +86,6 @@ def _hint_layers(config: ControlNetConfig, ops: Operations) -> list[nn.Module]:
     """3x3 convolutions with SiLU between: one keeps, the next halves the size; the last starts at 0."""
     widths = config.hint_widths
     layers: list[nn.Module] = [ops.conv(config.hint_channels, widths[0], 3), nn.SiLU()]
-    for width, wider in zip(widths, widths[1:], strict=False):
+    for width, wider in pairwise(widths):
         layers += [ops.conv(width, width, 3), nn.SiLU(), ops.conv(width, wider, 3, stride=2), nn.SiLU()]
     return [*layers, ops.zeroed(ops.conv(widths[-1], config.unet.model_channels, 3))]

@@ -26,11 +26,11 @@ def randomise(module: nn.Module, seed: int) -> None:
 
 def diffusers_sizes(config: UNetConfig) -> dict[str, Any]:
     """Arguments of diffusers' constructors for the network of `config`."""
-    levels = len(config.channel_mult)
-    heads = config.num_heads if config.num_heads is not None else [m * config.model_channels // 64 for m in config.channel_mult]
+    widths = tuple(mult * config.model_channels for mult in config.channel_mult)
+    heads = config.num_heads if config.num_heads is not None else [width // 64 for width in widths]
     sizes: dict[str, Any] = {
         "in_channels": config.in_channels,
-        "block_out_channels": tuple(m * config.model_channels for m in config.channel_mult),
+        "block_out_channels": widths,
         "layers_per_block": config.num_res_blocks,
         "down_block_types": tuple("CrossAttnDownBlock2D" if d else "DownBlock2D" for d in config.transformer_depth),
         "transformer_layers_per_block": [max(d, 1) for d in config.transformer_depth],
@@ -46,7 +46,7 @@ def diffusers_sizes(config: UNetConfig) -> dict[str, Any]:
             "addition_time_embed_dim": 8,
             "projection_class_embeddings_input_dim": config.adm_channels,
         }
-    assert config.middle_depth == max(config.transformer_depth[-1], 1) and levels
+    assert config.middle_depth == max(config.transformer_depth[-1], 1)
     return sizes
 
 
