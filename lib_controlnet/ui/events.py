@@ -12,15 +12,16 @@ import gradio as gr
 
 from ..core.control_types import NO_MODEL, NO_PREPROCESSOR, default_model, default_preprocessor, models_of
 from ..core.errors import ControlNetError, UnitError
-from ..core.images import read_picture
 from ..core.hints import inpaint_display
+from ..core.images import read_picture
 from ..core.inputs import preprocessor_input
 from ..core.resize import pixel_perfect_resolution
 from ..core.units import parse_unit
 from ..engine.services import Services
+from .arguments import FIELDS, as_mapping
 from .gradio_compat import find_component
 from .sliders import slider_updates
-from .unit_panel import FIELDS, UnitWidgets, as_mapping, preprocessor_labels
+from .unit_panel import UnitWidgets, preprocessor_labels
 
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 """Events that only rearrange the page."""

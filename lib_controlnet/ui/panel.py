@@ -1,26 +1,18 @@
-"""The ControlNet panel of a tab: the script's widgets, and its arguments read back as units."""
+"""The ControlNet panel of a tab: the script's widgets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from ..core.errors import HostError, UnitError
-from ..core.units import ControlNetUnit, configured_units, is_unit, parse_unit
+from ..core.units import configured_units
 from ..engine.services import Services
 from . import paste
+from .arguments import SLOTS
 from .events import connect
 from .gradio_compat import not_saved
-from .unit_panel import FIELDS, UnitWidgets, as_mapping, build_unit
-
-SLOTS = 32
-"""Arguments before the widgets' own, in which API clients and other extensions put units.
-
-The host drops arguments beyond the last component, so there are more slots than units can be configured: a unit too
-many is then seen and refused.
-"""
+from .unit_panel import UnitWidgets, build_unit
 
 
 def build(services: Services, tabname: str, is_img2img: bool, script: Any) -> list[Any]:
@@ -52,38 +44,3 @@ def _tabs(services: Services, tabname: str, is_img2img: bool, count: int) -> lis
                 connect(services, tabname, is_img2img, index, unit)
                 units.append(unit)
     return units
-
-
-def units_from_args(args: Sequence[object], unit_count: int) -> tuple[ControlNetUnit, ...]:
-    """The units among a script's arguments.
-
-    Units given as objects or dicts (API, other extensions) come first: a unit's index is its position among all
-    arguments, or among the units where a caller replaced the whole list. Without any, the widgets are read.
-    Raises UnitError for a wrong unit and for an enabled one beyond `unit_count`.
-    """
-    given = [(index, value) for index, value in enumerate(args) if value is not None and is_unit(value)]
-    if given:
-        return _from_objects(given, unit_count)
-    values = args[SLOTS:]
-    if len(values) % len(FIELDS):
-        raise HostError(
-            "the page's ControlNet panel is not the one this server made", remedy="reload the page in the browser"
-        )
-    chunks = [values[start : start + len(FIELDS)] for start in range(0, len(values), len(FIELDS))]
-    return tuple(parse_unit(as_mapping(chunk), index) for index, chunk in enumerate(chunks))
-
-
-def _from_objects(given: Sequence[tuple[int, object]], unit_count: int) -> tuple[ControlNetUnit, ...]:
-    units: list[ControlNetUnit] = []
-    for index, value in given:
-        unit = parse_unit(value, index)
-        if index < unit_count:
-            units.append(unit)
-        elif unit.enabled:
-            raise UnitError(
-                "there are more units than configured",
-                unit=index,
-                found=f"{index + 1} units, configured are {unit_count}",
-                remedy='raise "Multi-ControlNet: ControlNet unit number" in the settings and reload the UI',
-            )
-    return tuple(units)

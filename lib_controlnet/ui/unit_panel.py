@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,32 +10,9 @@ import gradio as gr
 from ..core.control_types import ALL, NO_MODEL, NO_PREPROCESSOR, models_of, preprocessors_of, usable_types
 from ..core.modes import ControlMode, HiResOption, ResizeMode
 from ..engine.services import Services
+from .arguments import FIELDS
 from .gradio_compat import not_saved, picture_input, picture_output, tool_button
 from .sliders import HIDDEN, slider_options
-
-FIELDS = (
-    "enabled",
-    "image",
-    "mask",
-    "own_image",
-    "low_vram",
-    "pixel_perfect",
-    "crop_to_mask",
-    "save_map",
-    "preprocessor",
-    "model",
-    "weight",
-    "guidance_start",
-    "guidance_end",
-    "resolution",
-    "threshold_a",
-    "threshold_b",
-    "control_mode",
-    "resize_mode",
-    "hr_option",
-    "region_mask",
-)
-"""A unit's part of the script's arguments, in order. `own_image` is the panel's: img2img's picture is used without."""
 
 
 @dataclass
@@ -54,14 +30,6 @@ class UnitWidgets:
     def arguments(self) -> list[Any]:
         """The components of FIELDS in order."""
         return [self.values[name] for name in FIELDS]
-
-
-def as_mapping(values: Sequence[object]) -> dict[str, object]:
-    """The values of FIELDS -> what `parse_unit` reads."""
-    fields = dict(zip(FIELDS, values, strict=True))
-    if not fields.pop("own_image"):
-        fields.update(image=None, mask=None)
-    return fields
 
 
 def build_unit(services: Services, tab: str, is_img2img: bool, index: int) -> UnitWidgets:

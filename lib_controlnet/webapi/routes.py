@@ -26,6 +26,7 @@ from .models import ControlTypes, Detect, Detected, ModelList, ModuleList, Refus
 
 API_VERSION = 3
 _UNPROCESSABLE = 422
+_GIVEN_LOGIN: Any = Depends(HTTPBasic())
 
 
 def mount(
@@ -65,9 +66,7 @@ def login_check(logins: Sequence[tuple[str, str]]) -> Callable[..., None]:
     """A dependency that lets in only these (user, password) pairs; comparisons take the same time for every pair."""
     pairs = [(user.encode(), password.encode()) for user, password in logins]
 
-    scheme = HTTPBasic()
-
-    def check(given: HTTPBasicCredentials = Depends(scheme)) -> None:
+    def check(given: HTTPBasicCredentials = _GIVEN_LOGIN) -> None:
         user, password = given.username.encode(), given.password.encode()
         matches = [secrets.compare_digest(user, pair[0]) & secrets.compare_digest(password, pair[1]) for pair in pairs]
         if not any(matches):

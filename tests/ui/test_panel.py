@@ -17,8 +17,8 @@ from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode
 from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.engine.services import Services
 from lib_controlnet.ui import events
-from lib_controlnet.ui.panel import SLOTS, build, units_from_args
-from lib_controlnet.ui.unit_panel import FIELDS
+from lib_controlnet.ui.arguments import FIELDS, SLOTS, units_from_args
+from lib_controlnet.ui.panel import build
 
 RGB = np.random.default_rng(3).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 CANNY = "control_v11p_sd15_canny"
