@@ -40,7 +40,7 @@ class Extension:
 
     def units(self, args: Sequence[object]) -> Sequence[ControlNetUnit]:
         """The units among a script's arguments."""
-        from ..ui.panel import units_from_args
+        from ..ui.arguments import units_from_args
 
         return units_from_args(args, unit_count())
 
