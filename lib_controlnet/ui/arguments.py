@@ -58,15 +58,19 @@ def units_from_args(args: Sequence[object], unit_count: int) -> tuple[ControlNet
             )
     if given:
         return _from_objects(given, unit_count)
+    return tuple(parse_unit(fields, index) for index, fields in enumerate(widget_mappings(args)))
+
+
+def widget_mappings(args: Sequence[object]) -> list[dict[str, object]]:
+    """All arguments -> what each unit's widgets say, for `parse_unit`. Raises HostError where they are not ours."""
     values = args[SLOTS:]
     if all(value is None for value in values):
-        return ()
+        return []
     if len(values) % len(FIELDS):
         raise HostError(
             "the page's ControlNet panel is not the one this server made", remedy="reload the page in the browser"
         )
-    chunks = [values[start : start + len(FIELDS)] for start in range(0, len(values), len(FIELDS))]
-    return tuple(parse_unit(as_mapping(chunk), index) for index, chunk in enumerate(chunks))
+    return [as_mapping(values[start : start + len(FIELDS)]) for start in range(0, len(values), len(FIELDS))]
 
 
 def as_mapping(values: Sequence[object]) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""What other extensions import of a ControlNet extension, under the peers' names."""
