@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lib_controlnet.nets.unet import UNetModel
 from lib_controlnet.training.average import MovingAverage
@@ -20,6 +22,8 @@ BATCH = 24
 RATE = 1.5e-3
 EMPTY_PROMPTS = 0.1
 MIN_SNR_GAMMA = 5.0
+CELL_WEIGHT = 0.25
+NOISE_OFFSET = 0.5
 
 
 def start(seed: int) -> UNetModel:
@@ -28,6 +32,31 @@ def start(seed: int) -> UNetModel:
     keep_levels(unet.input_blocks[0][0], 2.0)
     keep_levels(unet.output_blocks[-1][0].out_layers[3], 2.0)
     return unet
+
+
+def offset_noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """White noise with a random level per channel.
+
+    A flat picture's colour is the mean of its latent. White noise hardly touches means, so the colour shows through at
+    nearly every timestep and the prompt is not needed to guess it; yet sampling starts with no colour. With the offset
+    the U-Net has to read the prompt.
+    """
+    white = torch.randn(shape, generator=generator)
+    return white + NOISE_OFFSET * torch.randn(*shape[:2], 1, 1, generator=generator)
+
+
+def scaled_error(difference: Tensor) -> Tensor:
+    """(B,) squared error of (B, C, h, w) plus that of its 4x4 means, scaled so that white noise would count as much."""
+    cells = F.avg_pool2d(difference, 4).square().mean((1, 2, 3)) * 16
+    return difference.square().mean((1, 2, 3)) + CELL_WEIGHT * cells
+
+
+def high_noise_weights(noise: NoiseSchedule, timesteps: Tensor) -> Tensor:
+    """(B,) sqrt(1 + 1 / SNR), half-way from the error of the noise to that of the picture.
+
+    Where hardly anything but the prompt tells the picture, the picture is hardly a part of the noise's error.
+    """
+    return noise.alphas_cumprod[timesteps].rsqrt()
 
 
 def train(options: argparse.Namespace) -> None:
@@ -46,12 +75,12 @@ def train(options: argparse.Namespace) -> None:
             group["lr"] = options.rate * min(1.0, (step + 1) / 100) * (1.0 if share < 0.6 else max(0.03, 2.5 * (1 - share)))
         batch = data.batch(torch.randint(0, len(data), (BATCH,), generator=generator), generator)
         timesteps = torch.randint(0, noise.steps, (BATCH,), generator=generator)
-        epsilon = torch.randn(batch.latents.shape, generator=generator)
+        epsilon = offset_noise(batch.latents.shape, generator)
         empty = torch.rand(BATCH, generator=generator) < EMPTY_PROMPTS
         context = torch.where(empty[:, None, None], batch.empty_context, batch.context)
         answer = unet(noise.add_noise(batch.latents, epsilon, timesteps), timesteps, context)
-        error = (answer - epsilon).square().mean((1, 2, 3))
-        loss = (error * noise.min_snr_weights(timesteps, MIN_SNR_GAMMA)).mean()
+        weights = noise.min_snr_weights(timesteps, MIN_SNR_GAMMA) * high_noise_weights(noise, timesteps)
+        loss = (scaled_error(answer - epsilon) * weights).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
