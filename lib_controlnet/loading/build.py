@@ -35,16 +35,12 @@ def fill(
         network = factory()
     wanted = network.state_dict()
     _check(f"{name} does not hold a whole {type(network).__name__}", wanted, weights, ignored)
-    filled = {key: _own(weights[key], dtype, device) for key in wanted}
+    filled: dict[str, Tensor] = {}
+    for key in wanted:
+        tensor = weights[key]
+        filled[key] = tensor.to(device, dtype or tensor.dtype, copy=True)
     network.load_state_dict(filled, strict=True, assign=True)
     return network.eval().requires_grad_(False)
-
-
-def _own(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:
-    """A copy; for the processor convolutions are laid out channels-last, which it computes fastest with."""
-    is_kernel = tensor.ndim == 4 and tensor.shape[-1] > 1
-    layout = torch.channels_last if is_kernel and torch.device(device).type == "cpu" else torch.preserve_format
-    return tensor.to(device, dtype or tensor.dtype, copy=True, memory_format=layout)
 
 
 def _check(problem: str, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], ignored: Collection[str]) -> None:

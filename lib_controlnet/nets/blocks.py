@@ -1,17 +1,14 @@
-"""Residual blocks, resampling and the time embedding of the LDM U-Net.
-
-Feature maps are (B, C, h, w) and preferably in channels-last memory, which is what convolutions and the token view
-of the transformers are fastest with.
-"""
+"""Residual blocks, resampling and the time embedding of the LDM U-Net."""
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from .attention import SpatialTransformer
 from .operations import Operations
@@ -85,9 +82,7 @@ class TimestepEmbedSequential(nn.Sequential):
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self.checkpointing and torch.is_grad_enabled():
-            result = checkpoint(self._run, x, emb, context, use_reentrant=False)
-            assert isinstance(result, Tensor)
-            return result
+            return cast("Tensor", checkpoint(self._run, x, emb, context, use_reentrant=False))
         return self._run(x, emb, context)
 
     def _run(self, x: Tensor, emb: Tensor, context: Tensor | None) -> Tensor:

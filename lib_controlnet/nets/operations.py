@@ -53,6 +53,10 @@ class Operations:
         """`stored` in the dtype of the arithmetic: itself where the dtype is the same already."""
         return stored if self.compute_dtype is None else stored.to(self.compute_dtype)
 
+    def optional(self, stored: Tensor | None) -> Tensor | None:
+        """`parameter` of a bias that may be absent."""
+        return None if stored is None else self.parameter(stored)
+
     def skips_initialising(self, weight: Tensor) -> bool:
         return weight.is_meta or not self.initialise
 
@@ -62,17 +66,14 @@ class Linear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int, bias: bool, operations: Operations) -> None:
         self.operations = operations  # before the base class, whose __init__ calls reset_parameters
-        super().__init__(inputs, outputs, bias)
+        super().__init__(inputs, outputs, bias)  # pyright: ignore[reportUnknownMemberType]
 
     def reset_parameters(self) -> None:
         if not self.operations.skips_initialising(self.weight):
             super().reset_parameters()
 
     def forward(self, input: Tensor) -> Tensor:
-        cast = self.operations.parameter
-        # nn.Linear annotates `bias` as always there.
-        bias: Tensor | None = self.bias
-        return F.linear(input, cast(self.weight), None if bias is None else cast(bias))
+        return F.linear(input, self.operations.parameter(self.weight), self.operations.optional(self.bias))
 
 
 class Projection(Linear):
@@ -93,7 +94,7 @@ class Conv2d(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, operations: Operations) -> None:
         self.operations = operations
-        super().__init__(inputs, outputs, kernel, stride, kernel // 2)
+        super().__init__(inputs, outputs, kernel, stride, kernel // 2)  # pyright: ignore[reportUnknownMemberType]
 
     def reset_parameters(self) -> None:
         if not self.operations.skips_initialising(self.weight):
@@ -101,8 +102,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         cast = self.operations.parameter
-        bias: Tensor | None = self.bias
-        return self._conv_forward(input, cast(self.weight), None if bias is None else cast(bias))
+        return self._conv_forward(input, cast(self.weight), self.operations.optional(self.bias))
 
 
 class GroupNorm(nn.GroupNorm):
@@ -110,7 +110,7 @@ class GroupNorm(nn.GroupNorm):
 
     def __init__(self, groups: int, channels: int, eps: float, operations: Operations) -> None:
         self.operations = operations
-        super().__init__(groups, channels, eps)
+        super().__init__(groups, channels, eps)  # pyright: ignore[reportUnknownMemberType]
 
     def forward(self, input: Tensor) -> Tensor:
         cast = self.operations.parameter
@@ -122,7 +122,7 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, channels: int, operations: Operations) -> None:
         self.operations = operations
-        super().__init__(channels)
+        super().__init__(channels)  # pyright: ignore[reportUnknownMemberType]
 
     def forward(self, input: Tensor) -> Tensor:
         cast = self.operations.parameter
