@@ -143,32 +143,36 @@ class Environment:
         if not self._missing(locks):
             return self.python
         with _only_one(self.root / ".venv.lock"):
-            missing = self._missing(locks)  # another start may have installed it while this one waited
-            if missing:
-                self._install(missing)
+            if self._missing(locks):  # another start may have installed it while this one waited
+                self._install(locks)
         return self.python
 
     def _missing(self, locks: Sequence[Lock]) -> list[Lock]:
         """Locks that are not, or not in this wording, installed."""
         if not self.python.exists():
             return list(locks)
+        done = self._stamped()
+        return [lock for lock in locks if done.get(lock.file) != self._hash(lock)]
+
+    def _stamped(self) -> dict[str, str]:
+        """Lock file -> hash of what was installed; empty where nothing was, or the stamp cannot be read."""
         try:
             done = json.loads(self.stamp.read_text("utf-8"))
         except (OSError, ValueError):
-            return list(locks)
-        return [lock for lock in locks if done.get(lock.file) != self._hash(lock)]
+            return {}
+        return done if isinstance(done, dict) else {}
 
     def _hash(self, lock: Lock) -> str:
         text = (self.root / lock.file).read_text("utf-8")
         return hashlib.sha256("\n".join([*lock.options, *text.splitlines()]).encode()).hexdigest()
 
-    def _install(self, locks: list[Lock]) -> None:
+    def _install(self, locks: Sequence[Lock]) -> None:
         started = time.monotonic()
         print(f"Setting up {self.folder} (once; a few minutes and about 2 GB).", flush=True)
         self.log.write_text("", "utf-8")
         if not self._works():
             self._create()
-        for lock in locks:
+        for lock in self._missing(locks):
             self._pip_install(lock)
             self._record(lock)
         print(f"Set-up is complete after {time.monotonic() - started:.0f} s.", flush=True)
@@ -233,11 +237,7 @@ class Environment:
 
     def _record(self, lock: Lock) -> None:
         """Add one lock to the stamp; written aside and renamed, so that it is whole or not there."""
-        try:
-            done = json.loads(self.stamp.read_text("utf-8"))
-        except (OSError, ValueError):
-            done = {}
-        done[lock.file] = self._hash(lock)
+        done = {**self._stamped(), lock.file: self._hash(lock)}
         draft = self.stamp.with_suffix(".new")
         draft.write_text(json.dumps(done, indent=1), "utf-8")
         draft.replace(self.stamp)
