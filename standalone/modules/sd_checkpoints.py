@@ -151,6 +151,16 @@ def select_checkpoint() -> CheckpointInfo:
     return first
 
 
+def picture_size() -> int:
+    """Side of the pictures the chosen checkpoint was made for, from its "modelspec.resolution"; 512 by default."""
+    try:
+        stated = str(select_checkpoint().metadata.get("modelspec.resolution", ""))
+    except FileNotFoundError:
+        return 512
+    side = stated.lower().split("x")[0]
+    return int(side) if side.isdigit() else 512
+
+
 def read_state_dict(checkpoint_file: str, print_global_state: bool = False, map_location: Any = None) -> dict[str, Tensor]:
     """Weights of a checkpoint; a "state_dict" around them is removed. Pickles are read weights-only."""
     if checkpoint_file.lower().endswith(".safetensors"):
@@ -158,6 +168,3 @@ def read_state_dict(checkpoint_file: str, print_global_state: bool = False, map_
     loaded = safe.unsafe_torch_load(checkpoint_file, map_location=map_location or "cpu", weights_only=True)
     return loaded.get("state_dict", loaded)
 
-
-def half_precision(state_dict: dict[str, Tensor]) -> bool:
-    return any(x.dtype == torch.float16 for x in state_dict.values())

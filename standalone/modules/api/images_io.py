@@ -1,0 +1,73 @@
+"""Pictures in requests and answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import ipaddress
+import socket
+from typing import Any
+from urllib.parse import urlparse
+
+from fastapi.exceptions import HTTPException
+from PIL import Image, PngImagePlugin
+
+from modules import images, shared
+
+
+def verify_url(url: str) -> bool:
+    """Whether all addresses of the URL's host are public ones; anything unclear counts as no."""
+    try:
+        addresses = socket.gethostbyname_ex(urlparse(url).netloc)[2]
+        return all(ipaddress.ip_address(x).is_global for x in addresses)
+    except (OSError, ValueError):
+        return False
+
+
+def _download(url: str) -> bytes:
+    if not shared.opts.api_enable_requests:
+        raise HTTPException(status_code=500, detail="Requests not allowed")
+    if shared.opts.api_forbid_local_requests and not verify_url(url):
+        raise HTTPException(status_code=500, detail="Request to local resource not allowed")
+    import requests
+
+    agent = shared.opts.api_useragent
+    return requests.get(url, timeout=30, headers={"user-agent": agent} if agent else {}).content
+
+
+def decode_base64_to_image(encoding: str) -> Image.Image:
+    """A picture from base64, a data URI, or (as far as the settings allow) a URL. File paths are not accepted."""
+    if encoding.startswith(("http://", "https://")):
+        data = _download(encoding)
+        try:
+            return images.read(io.BytesIO(data))
+        except Exception as e:
+            raise HTTPException(status_code=500, detail="Invalid image url") from e
+    try:
+        if encoding.startswith("data:image/"):
+            encoding = encoding.split(";")[1].split(",")[1]
+        return images.read(io.BytesIO(base64.b64decode(encoding)))
+    except Exception as e:
+        raise HTTPException(status_code=500, detail="Invalid encoded image") from e
+
+
+def encode_pil_to_base64(image: Any) -> bytes:
+    """Base64 of the picture in the format of the settings, with its infotext."""
+    if isinstance(image, str):
+        return image.encode()
+    kind = shared.opts.samples_format.lower()
+    with io.BytesIO() as buffer:
+        if kind == "png":
+            metadata = PngImagePlugin.PngInfo()
+            for key, value in image.info.items():
+                if isinstance(key, str) and isinstance(value, str):
+                    metadata.add_text(key, value)
+            image.save(buffer, format="PNG", pnginfo=metadata)
+        elif kind in ("jpg", "jpeg", "webp"):
+            picture = image.convert("RGB") if image.mode in ("RGBA", "P") else image
+            exif = images.encode_user_comment(image.info.get("parameters") or "")
+            form = "WEBP" if kind == "webp" else "JPEG"
+            picture.save(buffer, format=form, exif=exif, quality=int(shared.opts.jpeg_quality))
+        else:
+            raise HTTPException(status_code=500, detail="Invalid image format")
+        return base64.b64encode(buffer.getvalue())

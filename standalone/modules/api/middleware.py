@@ -1,0 +1,63 @@
+"""Errors as JSON, and the time a request took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import HTTPException
+from fastapi.responses import JSONResponse
+
+from modules import errors
+from modules.shared_cmd_options import cmd_opts
+
+Next = Callable[[Request], Awaitable[Response]]
+
+
+def _cause(e: Exception) -> Exception:
+    """The one exception in a task group's wrapping; newer anyio wraps what a route raises."""
+    while len(getattr(e, "exceptions", ())) == 1:
+        e = e.exceptions[0]  # type: ignore[attr-defined]
+    return e
+
+
+def error_response(request: Request, e: Exception) -> JSONResponse:
+    """{"error", "detail", "body", "errors"} with the exception's status or 500."""
+    e = _cause(e)
+    known = vars(e)
+    content = {
+        "error": type(e).__name__,
+        "detail": known.get("detail", ""),
+        "body": known.get("body", ""),
+        "errors": str(e),
+    }
+    if not isinstance(e, HTTPException):
+        errors.report(f"API error: {request.method}: {request.url} {content}", exc_info=True)
+    return JSONResponse(
+        status_code=known.get("status_code", 500), content=jsonable_encoder(content), headers=known.get("headers")
+    )
+
+
+def install(app: FastAPI) -> None:
+    @app.middleware("http")
+    async def log_and_time(request: Request, call_next: Next) -> Response:
+        start = time.time()
+        response = await call_next(request)
+        duration = f"{time.time() - start:.4f}"
+        response.headers["X-Process-Time"] = duration
+        if cmd_opts.api_log and request.url.path.startswith("/sdapi"):
+            print(f"API {response.status_code} {request.method} {request.url.path} {duration}")
+        return response
+
+    @app.middleware("http")
+    async def exception_handling(request: Request, call_next: Next) -> Response:
+        try:
+            return await call_next(request)
+        except Exception as e:  # noqa: BLE001 - every error is answered
+            return error_response(request, e)
+
+    @app.exception_handler(HTTPException)
+    async def http_exception_handler(request: Request, e: HTTPException) -> Response:
+        return error_response(request, e)

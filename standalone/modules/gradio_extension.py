@@ -1,0 +1,118 @@
+"""gradio as this family of hosts has it: callbacks around every widget, tooltips, own head of the page.
+
+Nothing on the page is fetched from another machine: gradio's links to fonts and a CDN are cut out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it reads this once
+
+import gradio as gr  # noqa: E402
+
+from modules import patches, paths, script_callbacks, scripts  # noqa: E402
+
+EXTERNAL = re.compile(
+    rb'<link\s+rel="preconnect"[^>]*>|<script\s+src="https://[^"]*"[^>]*>\s*</script>|<meta\s+property="og:url"[^>]*>'
+)
+ASSETS = Path(paths.script_path) / "assets"
+
+
+def _classes(component: Any) -> None:
+    """The class names extensions' style sheets rely on."""
+    component.elem_classes = [f"gradio-{component.get_block_name()}", *(component.elem_classes or [])]
+    if getattr(component, "multiselect", False):
+        component.elem_classes.append("multiselect")
+
+
+def _around(original: Callable[..., None], takes_tooltip: bool) -> Callable[..., None]:
+    """`__init__` of widgets with the host's callbacks before and after."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        if takes_tooltip:
+            self.webui_tooltip = kwargs.pop("tooltip", None)
+        runner = scripts.scripts_current
+        if runner is not None:
+            runner.before_component(self, **kwargs)
+        script_callbacks.before_component_callback(self, **kwargs)
+        original(self, *args, **kwargs)
+        _classes(self)
+        script_callbacks.after_component_callback(self, **kwargs)
+        if runner is not None:
+            runner.after_component(self, **kwargs)
+
+    return __init__
+
+
+def _with_tooltip(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    def get_config(self: Any) -> dict[str, Any]:
+        config = original(self)
+        tooltip = getattr(self, "webui_tooltip", None)
+        return {**config, "webui_tooltip": tooltip} if tooltip else config
+
+    return get_config
+
+
+def webpath(file: str | Path) -> str:
+    return f"file={Path(file).as_posix()}?{Path(file).stat().st_mtime}"
+
+
+def javascript_html() -> str:
+    """Script tags: the host's own, then all extensions'."""
+    own = [x for x in (ASSETS / "script.js", ASSETS / "inputAccordion.js") if x.is_file()]
+    plain = [*own, *(x.path for x in scripts.list_scripts("javascript", ".js"))]
+    tags = [f'<script type="text/javascript" src="{webpath(x)}"></script>' for x in plain]
+    modules = [x.path for x in scripts.list_scripts("javascript", ".mjs")]
+    return "\n".join([*tags, *(f'<script type="module" src="{webpath(x)}"></script>' for x in modules)])
+
+
+def css_html() -> str:
+    """Style sheet links: the host's own, then all extensions'."""
+    files = [str(ASSETS / "style.css"), *scripts.list_files_with_name("style.css")]
+    return "\n".join(f'<link rel="stylesheet" property="stylesheet" href="{webpath(x)}">' for x in files)
+
+
+def reload_javascript() -> None:
+    """Serve the page with the present scripts and style sheets."""
+    js, css = javascript_html(), css_html()
+    original = patches.original(__name__, gr.routes.templates, "TemplateResponse")
+    if original is None:
+        original = gr.routes.templates.TemplateResponse
+    else:
+        patches.undo(__name__, gr.routes.templates, "TemplateResponse")
+
+    def template_response(*args: Any, **kwargs: Any) -> Any:
+        response = original(*args, **kwargs)
+        body = EXTERNAL.sub(b"", response.body)
+        head = f'{js}<meta name="referrer" content="no-referrer"/></head>'.encode()
+        body = body.replace(b"</head>", head).replace(b"</body>", f"{css}</body>".encode())
+        response.body = body
+        response.init_headers()
+        return response
+
+    patches.patch(__name__, gr.routes.templates, "TemplateResponse", template_response)
+
+
+def install() -> None:
+    """Apply the patches; nothing happens when they are applied."""
+    if patches.originals[__name__]:
+        return
+    for cls, tooltip in ((gr.components.IOComponent, True), (gr.blocks.BlockContext, False)):
+        patches.patch(__name__, cls, "__init__", _around(cls.__init__, tooltip))
+    patches.patch(__name__, gr.blocks.Block, "get_config", _with_tooltip(gr.blocks.Block.get_config))
+
+
+def uninstall() -> None:
+    """Leave gradio as it came."""
+    for obj, field in list(patches.originals[__name__]):
+        patches.undo(__name__, obj, field)
+
+
+def theme() -> Any:
+    """The theme, with the system's own fonts."""
+    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])

@@ -1,0 +1,117 @@
+"""Widgets under the names extensions use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modules import gradio_extension  # noqa: F401 # sets gradio's environment before gradio is imported
+
+import gradio as gr  # isort: skip
+
+
+class FormComponent:
+    """Fits into gradio's forms: neighbours are drawn without gaps."""
+
+    def get_expected_parent(self) -> type:
+        return gr.components.Form
+
+
+class ToolButton(FormComponent, gr.Button):
+    """A small button with one symbol."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        classes = kwargs.pop("elem_classes", [])
+        super().__init__(*args, elem_classes=["tool", *classes], **kwargs)
+
+    def get_block_name(self) -> str:
+        return "button"
+
+
+class ResizeHandleRow(gr.Row):
+    """A row of two columns."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.elem_classes.append("resize-handle-row")
+
+    def get_block_name(self) -> str:
+        return "row"
+
+
+class FormRow(FormComponent, gr.Row):
+    def get_block_name(self) -> str:
+        return "row"
+
+
+class FormColumn(FormComponent, gr.Column):
+    def get_block_name(self) -> str:
+        return "column"
+
+
+class FormGroup(FormComponent, gr.Group):
+    def get_block_name(self) -> str:
+        return "group"
+
+
+class FormHTML(FormComponent, gr.HTML):
+    def get_block_name(self) -> str:
+        return "html"
+
+
+class FormColorPicker(FormComponent, gr.ColorPicker):
+    def get_block_name(self) -> str:
+        return "colorpicker"
+
+
+class DropdownMulti(FormComponent, gr.Dropdown):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(multiselect=True, **kwargs)
+
+    def get_block_name(self) -> str:
+        return "dropdown"
+
+
+class DropdownEditable(FormComponent, gr.Dropdown):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_custom_value=True, **kwargs)
+
+    def get_block_name(self) -> str:
+        return "dropdown"
+
+
+class InputAccordion(gr.Checkbox):
+    """An accordion whose being open is an input: a hidden checkbox and an accordion that follow each other."""
+
+    global_index = 0
+
+    def __init__(self, value: bool, **kwargs: Any) -> None:
+        self.accordion_id = kwargs.get("elem_id")
+        if self.accordion_id is None:
+            self.accordion_id = f"input-accordion-{InputAccordion.global_index}"
+            InputAccordion.global_index += 1
+        super().__init__(value, **{**kwargs, "elem_id": f"{self.accordion_id}-checkbox", "visible": False})
+        follow = f'function(checked){{ inputAccordionChecked("{self.accordion_id}", checked); }}'
+        self.change(fn=None, _js=follow, inputs=[self])
+        self.accordion = gr.Accordion(
+            **{
+                **kwargs,
+                "elem_id": self.accordion_id,
+                "label": kwargs.get("label", "Accordion"),
+                "elem_classes": ["input-accordion"],
+                "open": value,
+            }
+        )
+
+    def extra(self) -> gr.Column:
+        """`with accordion.extra():` puts widgets into the accordion's label."""
+        return gr.Column(elem_id=f"{self.accordion_id}-extra", elem_classes="input-accordion-extra", min_width=0)
+
+    def __enter__(self) -> InputAccordion:
+        self.accordion.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.accordion.__exit__(*error)
+
+    def get_block_name(self) -> str:
+        return "checkbox"

@@ -1,0 +1,69 @@
+"""Routes of the page itself (progress, settings), and the server's middleware."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+
+class ProgressQuery(BaseModel):
+    id_task: str
+    id_live_preview: int = -1
+
+
+def _preview(image: Any) -> str:
+    with io.BytesIO() as buffer:
+        image.save(buffer, format="PNG")
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def add_middleware(app: FastAPI, options: Any) -> None:
+    """Compressed answers, and the origins the user named."""
+    from starlette.middleware.cors import CORSMiddleware
+    from starlette.middleware.gzip import GZipMiddleware
+
+    app.middleware_stack = None  # built again with what is added here
+    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    origins = [x for x in (options.cors_allow_origins or "").split(",") if x]
+    if origins or options.cors_allow_origins_regex:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_origin_regex=options.cors_allow_origins_regex,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            allow_credentials=True,
+        )
+
+
+def add_internal_routes(app: FastAPI, host: Any) -> None:
+    """What the page's script asks for."""
+    progress, shared = host.modules("progress"), host.modules("shared")
+
+    def report(query: ProgressQuery) -> dict[str, Any]:
+        active = query.id_task == progress.current_task
+        queued = query.id_task in progress.pending_tasks
+        answer = {"active": active, "queued": queued, "completed": query.id_task in progress.finished_tasks}
+        if not active:
+            return answer
+        state = shared.state
+        done, left = progress.estimate()
+        state.set_current_image()
+        fresh = state.current_image is not None and state.id_live_preview != query.id_live_preview
+        preview = _preview(state.current_image) if fresh else None
+        return {
+            **answer,
+            "progress": done,
+            "eta": left,
+            "textinfo": state.textinfo,
+            "live_preview": preview,
+            "id_live_preview": state.id_live_preview,
+        }
+
+    app.add_api_route("/internal/progress", report, methods=["POST"])
+    app.add_api_route("/internal/ping", lambda: {}, methods=["GET"])
+    app.add_api_route("/internal/options", lambda: shared.opts.data, methods=["GET"])

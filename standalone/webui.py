@@ -1,0 +1,160 @@
+"""`python launch.py webui`: the host as a server.
+
+The page listens on 127.0.0.1:7860. Options: --port, --listen, --ckpt FILE, --controlnet-dir DIR,
+--api-auth user:password, --nowebui (API only), and those of the real host that this one knows (--help).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+PORT = 7860
+SILENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_TELEMETRY": "YES",
+}
+"""Libraries that would call home otherwise; set before they are imported, unless the user decided."""
+
+
+def _split_data_dir(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The folders must be known before the command line can be parsed."""
+    if "--data-dir" not in argv:
+        return None, list(argv)
+    index = list(argv).index("--data-dir")
+    return argv[index + 1], list(argv)
+
+
+def _accounts(options: Any) -> list[tuple[str, str]] | None:
+    pairs = [x for x in (options.gradio_auth or "").split(",") if x.strip()]
+    if options.gradio_auth_path:
+        with open(options.gradio_auth_path, encoding="utf-8") as file:
+            pairs += [x for line in file for x in line.split(",") if x.strip()]
+    return [(user.strip(), password.strip()) for user, password in (x.split(":", 1) for x in pairs)] or None
+
+
+def _address(options: Any) -> str:
+    return options.server_name or ("0.0.0.0" if options.listen else "127.0.0.1")  # noqa: S104 - asked for
+
+
+def _serve_page(host: Any, options: Any) -> Any:
+    """Start gradio's server with the host's routes; returns at once."""
+    from standalone import server_routes
+    from standalone.environment import REPOSITORY
+
+    host.demo.queue(64)
+    app, local_url, _ = host.demo.launch(
+        server_name=_address(options),
+        server_port=options.port or PORT,
+        auth=_accounts(options),
+        inbrowser=options.autolaunch,
+        prevent_thread_lock=True,
+        share=False,
+        quiet=True,
+        show_api=False,
+        allowed_paths=[*options.gradio_allowed_path, str(REPOSITORY)],
+        app_kwargs={"docs_url": "/docs", "redoc_url": "/redoc"},
+        root_path=f"/{options.subpath}" if options.subpath else "",
+    )
+    # gradio answers every origin, so any web page could drive this server; the user may name origins instead
+    app.user_middleware = [x for x in app.user_middleware if x.cls.__name__ != "CORSMiddleware"]
+    server_routes.add_middleware(app, options)
+    server_routes.add_internal_routes(app, host)
+    if options.api:
+        host.attach_api(app)
+    app.middleware_stack = app.build_middleware_stack()
+    host.modules("script_callbacks").app_started_callback(host.demo, app)
+    print(f"Running on {local_url}", flush=True)
+    return app
+
+
+def _run_page(host: Any, options: Any) -> None:
+    """Serve until stopped; "Reload UI" builds everything but the model again."""
+    state = host.modules("shared").state
+    while True:
+        _serve_page(host, options)
+        command = None
+        try:
+            while command is None:
+                command = state.wait_for_server_command(timeout=5)
+        except KeyboardInterrupt:
+            command = "stop"
+        host.demo.close()
+        if command != "restart":
+            return
+        print("Reloading the page...", flush=True)
+        time.sleep(0.5)
+        host.reload()
+
+
+def _run_api(host: Any, options: Any) -> None:
+    import uvicorn
+
+    from standalone import server_routes
+
+    server_routes.add_middleware(host.app, options)
+    server_routes.add_internal_routes(host.app, host)
+    port = options.port or PORT
+    print(f"Running on http://{_address(options)}:{port} (API only)", flush=True)
+    uvicorn.run(
+        host.app,
+        host=_address(options),
+        port=port,
+        timeout_keep_alive=options.timeout_keep_alive,
+        root_path=f"/{options.subpath}" if options.subpath else "",
+        log_level="warning",
+    )
+
+
+def _load_model_in_background(host: Any) -> None:
+    """Load the model while the page is being built; jobs that come earlier wait for it."""
+    import threading
+
+    threading.Thread(target=lambda: host.modules("shared").sd_model, daemon=True).start()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start the server and stay until it is stopped."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for name, value in SILENT.items():
+        os.environ.setdefault(name, value)
+    if "-h" in arguments or "--help" in arguments:
+        return _help()
+    from standalone.app import boot
+
+    data_dir, rest = _split_data_dir(arguments)
+    api_only = "--nowebui" in rest
+    # with the page, the API is added to gradio's own application once that exists
+    host = boot(data_dir=data_dir, argv=[*rest, "--api"], ui=True, api=api_only)
+    options = host.modules("shared").cmd_opts
+    sys.modules.setdefault("launch", host.modules("launch_utils"))
+    _load_model_in_background(host)
+    if api_only:
+        _run_api(host, options)
+    else:
+        _run_page(host, options)
+    return 0
+
+
+def _help() -> int:
+    from standalone.environment import REPOSITORY, Environment
+
+    environment = Environment()
+    environment.enter()
+    try:
+        from modules import shared_cmd_options
+
+        shared_cmd_options.parse([], [REPOSITORY])
+        shared_cmd_options.parser.print_help()
+    finally:
+        environment.leave([REPOSITORY])
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
