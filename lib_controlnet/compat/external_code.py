@@ -109,7 +109,7 @@ def visualize_inpaint_mask(img: NDArray[Any]) -> NDArray[Any]:
     return inpaint_display(img) if img.ndim == 3 and img.shape[2] == 4 else img
 
 
-def pixel_perfect_resolution(image: NDArray[Any], target_H: int, target_W: int, resize_mode: Any) -> int:  # noqa: N803
+def pixel_perfect_resolution(image: NDArray[Any], target_H: int, target_W: int, resize_mode: Any) -> int:
     """The preprocessor resolution that fits a target size; the argument names are the peers'."""
     mode = CoreResizeMode(unit.resize_mode_from_value(resize_mode).value)
     return core_resolution(image, target_H, target_W, mode)

@@ -202,7 +202,7 @@ def _from_pil(image: Image.Image) -> Pixels:
     image = ImageOps.exif_transpose(image) or image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _from_array(np.asarray(image), image.width * image.height, deep=True)
-    transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in vars(image)["info"]
     if image.mode in ("1", "L") and not transparent:
         return np.array(image.convert("L"), dtype=np.uint8)[..., None]
     return np.array(image.convert("RGBA" if transparent else "RGB"), dtype=np.uint8)

@@ -14,7 +14,7 @@ The host drops arguments beyond the last component, so there are more slots than
 many is then seen and refused.
 """
 
-FIELDS = (
+FIELDS: tuple[str, ...] = (
     "enabled",
     "image",
     "mask",

@@ -16,8 +16,12 @@ def picture_input(label: str, **options: Any) -> gr.Image:
 
     Gradio's conversion to RGB would clip 16-bit files and paint transparent parts in whatever colour they hide.
     """
-    source = {"source": "upload"} if "source" in _parameters(gr.Image) else {"sources": ["upload", "clipboard"]}
-    return not_saved(gr.Image(label=label, type="pil", image_mode=None, **source, **options))
+    source: dict[str, Any] = {"image_mode": None}
+    if "source" in _parameters(gr.Image):
+        source["source"] = "upload"
+    else:
+        source["sources"] = ["upload", "clipboard"]
+    return not_saved(gr.Image(label=label, type="pil", **source, **options))
 
 
 def picture_output(label: str, **options: Any) -> gr.Image:
@@ -27,7 +31,7 @@ def picture_output(label: str, **options: Any) -> gr.Image:
 
 def tool_button(text: str, tooltip: str, **options: Any) -> gr.Button:
     """A small square button as the host's own."""
-    button = gr.Button(text, elem_classes=["tool"], **options)
+    button: Any = gr.Button(text, elem_classes=["tool"], **options)
     button.webui_tooltip = tooltip  # A1111 and Forge put this attribute into the page's configuration
     return button
 

@@ -97,13 +97,14 @@ def _switches(values: dict[str, Any], prefix: str, is_img2img: bool) -> Any:
 
 
 def _control_type(services: Services, prefix: str) -> Any:
-    specs = [entry.spec for entry in services.annotators.entries]
+    specs: list[Any] = [entry.spec for entry in services.annotators.entries]
+    types: list[Any] = list(usable_types(specs, services.library.names()))
     as_list = bool(services.setting("controlnet_control_type_dropdown", False))
     kind = gr.Dropdown if as_list else gr.Radio
     with gr.Row(elem_classes=["controlnet_control_type", "controlnet_row"]):
         return not_saved(
             kind(
-                usable_types(specs, services.library.names()),
+                types,
                 label="Control Type",
                 value=ALL,
                 elem_id=f"{prefix}_controlnet_type_filter_{'dropdown' if as_list else 'radio'}",
