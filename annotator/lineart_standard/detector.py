@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from ..images import Array, Pixels, darkest, grey_to_rgb, resize_and_pad
+from ..images import Array, Pixels, grey_to_rgb, least_change, resize_and_pad
 
 SIGMA = 6.0
 LEAST_LINE = 8.0
@@ -24,8 +21,7 @@ def lineart_standard(
 
 def line_intensity(image: Pixels, sigma: float, least: float) -> Pixels:
     """(H, W, 3) to (H, W). The median is taken over what exceeds `least`, and is 16 at least."""
-    colours = image.astype(np.float32)
-    intensity: NDArray[Any] = darkest(cv2.subtract(cv2.GaussianBlur(colours, (0, 0), sigma), colours))
+    intensity = least_change(image, lambda channel: cv2.subtract(cv2.GaussianBlur(channel, (0, 0), sigma), channel))
     np.clip(intensity, 0, 255, out=intensity)
     lines = intensity[intensity > least]
     intensity /= max(np.float32(16.0), np.median(lines)) if lines.size else np.float32(16.0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ..spec import Detector, PreprocessorSpec, Runtime
 
-SPEC = PreprocessorSpec(id="none", aliases=("identity", "passthrough"), control_types=("InstructP2P",), rank=10)
+SPEC = PreprocessorSpec(
+    id="none", aliases=("identity", "passthrough"), control_types=("InstructP2P",), rank=10, resolution=None
+)
 
 
 def load(runtime: Runtime) -> Detector:

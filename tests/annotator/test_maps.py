@@ -1,0 +1,284 @@
+"""Each algorithm against its definition, written out here with OpenCV's or NumPy's primitives.
+
+All were also run beside sd-webui-controlnet's own functions (2024-07-25) on eight pictures, three resolutions and five
+settings each, under OpenCV 4.8 with NumPy 1.26 and OpenCV 5.0 with NumPy 2.4: equal bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from annotator.images import resize_and_pad, to_rgb
+from annotator.registry import Registry, discover
+from annotator.spec import AnnotatorError, Runtime
+
+EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor_luminance", "recolor_intensity")
+REGISTRY: Registry = discover("annotator", EFFECTS)
+RESOLUTIONS = pytest.mark.parametrize("resolution", [64, 200, 512])
+
+
+def run(id_: str, image: np.ndarray, *params: float, resolution: int = 512, **options: Any) -> np.ndarray:
+    params = REGISTRY.get(id_).spec.resolve_params(*params)
+    return REGISTRY.get(id_).load(Runtime())(image, resolution=resolution, params=params, **options)
+
+
+def photograph(height: int = 150, width: int = 211, seed: int = 0) -> np.ndarray:
+    """Smooth patches with fine noise: edges, flat parts, all channels different."""
+    random = np.random.default_rng(seed)
+    coarse = random.normal(size=(height // 8 + 3, width // 8 + 3, 3)).astype(np.float32)
+    patches = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return (patches * 70 + random.normal(size=(height, width, 3)) * 6 + 128).clip(0, 255).astype(np.uint8)
+
+
+def padded(image: np.ndarray, resolution: int) -> tuple[np.ndarray, int, int]:
+    """The peers' resize: short side = resolution, cubic up and area down, edge-padded to 64; and the real size."""
+    factor = resolution / min(image.shape[:2])
+    height, width = (int(np.round(side * factor)) for side in image.shape[:2])
+    method = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
+    image = cv2.resize(image, (width, height), interpolation=method)
+    rows = np.minimum(np.arange(-(-height // 64) * 64), height - 1)
+    columns = np.minimum(np.arange(-(-width // 64) * 64), width - 1)
+    return image[rows][:, columns].copy(), height, width
+
+
+def rgb(grey: np.ndarray) -> np.ndarray:
+    return np.stack([grey] * 3, axis=2)
+
+
+# --- common -------------------------------------------------------------------------------------------------------
+
+
+def test_alpha_over_white_is_truncated() -> None:
+    image = np.array([[[0, 100, 255, 0], [0, 100, 255, 255], [0, 100, 255, 128], [10, 20, 30, 1]]], np.uint8)
+    # 128/255 = 0.50196: 0 -> 126.99, 100 -> 177.2; 1/255: 10 -> 254.04
+    assert to_rgb(image).tolist() == [[[255, 255, 255], [0, 100, 255], [126, 177, 255], [254, 254, 254]]]
+
+
+@RESOLUTIONS
+def test_resize_and_pad(resolution: int) -> None:
+    image = photograph()
+    expected, height, width = padded(image, resolution)
+    found, cut = resize_and_pad(image, resolution)
+    assert np.array_equal(found, expected)
+    assert found.shape[0] % 64 == found.shape[1] % 64 == 0
+    assert min(height, width) == resolution
+    assert np.array_equal(cut(found), expected[:height, :width])
+
+
+def test_sizes_round_half_to_even() -> None:
+    # 64 * 5/128 = 2.5 -> 2 is seen as 64 * 53/128 = 26.5 -> 26 and 64 * 55/128 = 27.5 -> 28
+    assert resize_and_pad(np.zeros((128, 341, 3), np.uint8), 64)[1](np.zeros((64, 192, 3), np.uint8)).shape == (
+        64,
+        170,
+        3,
+    )
+    assert resize_and_pad(np.zeros((128, 343, 3), np.uint8), 64)[1](np.zeros((64, 192, 3), np.uint8)).shape == (
+        64,
+        172,
+        3,
+    )
+
+
+# --- edges and lines ----------------------------------------------------------------------------------------------
+
+
+@RESOLUTIONS
+@pytest.mark.parametrize("thresholds", [(100.0, 200.0), (1.0, 1.0), (30.0, 60.0), (255.0, 255.0)])
+def test_canny(resolution: int, thresholds: tuple[float, float]) -> None:
+    image, height, width = padded(photograph(), resolution)
+    expected = cv2.Canny(image, *thresholds)[:height, :width]
+    found = run("canny", photograph(), *thresholds, resolution=resolution)
+    assert np.array_equal(found, rgb(expected))
+
+
+def test_canny_sees_edges_between_colours_of_one_grey() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, :32, 0] = image[:, 32:, 1] = 200
+    assert run("canny", image, resolution=64).any()
+
+
+@RESOLUTIONS
+@pytest.mark.parametrize("threshold", [1.0, 32.0, 63.99])
+def test_scribble_xdog(resolution: int, threshold: float) -> None:
+    picture = photograph()
+    cv2.circle(picture, (90, 70), 40, (0, 20, 10), 5)
+    image, height, width = padded(picture, resolution)
+    colours = image.astype(np.float32)
+    difference = cv2.GaussianBlur(colours, (41, 41), 5) - cv2.GaussianBlur(colours, (5, 5), 0.5)
+    inverse = (255 - difference.min(axis=2)).clip(0, 255).astype(np.uint8)
+    doubled = (2 * (255 - inverse.astype(int))) & 255
+    expected = np.where(doubled > threshold, 255, 0).astype(np.uint8)[:height, :width]
+    assert 0.001 < (expected > 0).mean() < 0.9
+    assert np.array_equal(run("scribble_xdog", picture, threshold, resolution=resolution), rgb(expected))
+
+
+def test_scribble_xdog_wraps_where_the_contrast_is_greatest() -> None:
+    image = np.full((64, 64, 3), 255, np.uint8)
+    image[31:33, 31:33] = 0  # 196 darker than the wide blur: doubled, 392 - 256 = 136, a line
+    assert run("scribble_xdog", image, 32, resolution=64)[31, 31, 0] == 255
+    image[31:33, 31:33] = 80  # 135: 270 - 256 = 14, none
+    assert run("scribble_xdog", image, 32, resolution=64)[31, 31, 0] == 0
+    image[31:33, 31:33] = 200  # 42: 84, a line
+    assert run("scribble_xdog", image, 32, resolution=64)[31, 31, 0] == 255
+
+
+@RESOLUTIONS
+def test_lineart_standard(resolution: int) -> None:
+    image, height, width = padded(photograph(), resolution)
+    colours = image.astype(np.float32)
+    intensity = (cv2.GaussianBlur(colours, (49, 49), 6) - colours).min(axis=2).clip(0, 255)
+    scale = max(16, np.median(intensity[intensity > 8]))
+    expected = (intensity / scale * np.float32(127)).clip(0, 255).astype(np.uint8)[:height, :width]
+    assert expected.max() > 150
+    assert np.array_equal(run("lineart_standard", photograph(), resolution=resolution), rgb(expected))
+
+
+def test_lineart_standard_of_a_drawing_is_its_lines_in_white() -> None:
+    image = np.full((256, 256, 3), 255, np.uint8)
+    cv2.circle(image, (128, 128), 80, (0, 0, 0), 2)
+    result = run("lineart_standard", image, resolution=256)
+    assert result[128, 208].min() >= 120
+    assert result[128, 128].max() == result[0, 0].max() == 0
+
+
+def test_lineart_standard_of_nothing_is_nothing() -> None:
+    with np.errstate(all="raise"):
+        assert not run("lineart_standard", np.full((30, 40, 3), 200, np.uint8)).any()
+
+
+# --- binarization -------------------------------------------------------------------------------------------------
+
+
+@RESOLUTIONS
+@pytest.mark.parametrize("limit", [0.0, 127.0, 127.5, 254.99, 255.0])
+def test_threshold(resolution: int, limit: float) -> None:
+    image, height, width = padded(photograph(), resolution)
+    expected = np.where(image.min(axis=2) > limit, 255, 0).astype(np.uint8)[:height, :width]
+    assert np.array_equal(run("threshold", photograph(), limit, resolution=resolution), rgb(expected))
+
+
+def test_invert_keeps_the_size() -> None:
+    image = photograph(33, 77)
+    assert np.array_equal(run("invert", image), ~image)
+
+
+# --- blurs and samples --------------------------------------------------------------------------------------------
+
+
+@RESOLUTIONS
+@pytest.mark.parametrize("sigma", [0.01, 2.5, 9.0])
+def test_blur_gaussian(resolution: int, sigma: float) -> None:
+    image, height, width = padded(photograph(), resolution)
+    side = int(round(6 * sigma) + 1) | 1
+    expected = cv2.GaussianBlur(image[:height, :width].copy(), (side, side), sigma)
+    found = run("blur_gaussian", photograph(), sigma, resolution=resolution)
+    assert np.array_equal(found, expected)
+
+
+def test_blur_is_the_gaussian_of_its_sigma() -> None:
+    image = np.zeros((129, 129, 3), np.uint8)
+    image[:, 64:] = 255
+    edge = run("blur_gaussian", image, 9.0, resolution=129)[64, :, 0] / 255
+    assert edge[64 - 9] == pytest.approx(0.16, abs=0.02)  # one sigma below the middle
+    assert edge[64 + 9] == pytest.approx(0.84, abs=0.02)
+
+
+@pytest.mark.parametrize(("rate", "size"), [(1.0, (150, 211)), (1.09, (150, 211)), (1.1, (136, 191)), (8.0, (18, 26))])
+def test_tile_resample(rate: float, size: tuple[int, int]) -> None:
+    found = run("tile_resample", photograph(), rate)
+    assert found.shape[:2] == size
+    assert np.array_equal(found, cv2.resize(photograph(), size[::-1], interpolation=cv2.INTER_AREA))
+
+
+def test_tile_resample_averages() -> None:
+    found = run("tile_resample", photograph(96, 64), 2.0)
+    assert np.abs(found - photograph(96, 64).reshape(48, 2, 32, 2, 3).mean(axis=(1, 3))).max() <= 0.5
+
+
+@RESOLUTIONS
+def test_colour_grid_is_a_mosaic(resolution: int) -> None:
+    found = run("color", photograph(), resolution=resolution)
+    image = cv2.resize(photograph(), found.shape[1::-1], interpolation=cv2.INTER_AREA)
+    rows, columns = (side // 64 for side in found.shape[:2])
+    mosaic = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    y = np.arange(found.shape[0]) * rows // found.shape[0]
+    x = np.arange(found.shape[1]) * columns // found.shape[1]
+    assert min(found.shape[:2]) == resolution
+    assert np.array_equal(found, mosaic[y][:, x])
+
+
+def test_shuffle_moves_colours_along_a_smooth_flow() -> None:
+    image = photograph(512, 600)
+    found = run("shuffle", image, rng_seed=7)
+    random = np.random.RandomState(7)
+
+    def noise() -> np.ndarray:
+        coarse = random.uniform(size=(4, 4))
+        smooth = cv2.resize(coarse, (600 + 512, 512 + 512), interpolation=cv2.INTER_CUBIC)[256:768, 256:856]
+        return (smooth - smooth.min()) / (smooth - smooth.min()).max()
+
+    x, y = (noise() * 599).astype(np.float32), (noise() * 511).astype(np.float32)
+    assert np.array_equal(found, cv2.remap(image, x, y, cv2.INTER_LINEAR))
+    assert (x.min(), x.max(), y.min(), y.max()) == (0, 599, 0, 511)
+
+
+def test_shuffle_follows_numpys_global_seed_as_the_peers_did() -> None:
+    np.random.seed(1234)
+    first = np.random.uniform(0, 1, (4, 4, 1))[:, :, 0]
+    state = np.random.RandomState(1234).uniform(0, 1, (4, 4))
+    assert np.array_equal(first, state)
+
+
+def test_a_picture_too_narrow_to_shuffle() -> None:
+    with pytest.raises(AnnotatorError, match="too narrow"):
+        run("shuffle", np.zeros((10, 1000, 3), np.uint8))
+
+
+# --- light --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 1.0, 1.357, 2.0])
+def test_recolor(gamma: float) -> None:
+    image = photograph(40, 50)
+    for id_, light in (
+        ("recolor_luminance", cv2.cvtColor(image, cv2.COLOR_BGR2LAB)[:, :, 0]),
+        ("recolor_intensity", image.max(axis=2)),
+    ):
+        curve = (light.astype(np.float32) / 255.0) ** gamma
+        expected = (curve * 255.0).clip(0, 255).astype(np.uint8)
+        assert np.array_equal(run(id_, image, gamma), rgb(expected))
+
+
+def test_recolor_luminance_takes_red_for_blue() -> None:
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[:, :, 0] = 255
+    # CIELAB's L of pure blue is 32.3, of pure red 53.2; scaled by 2.55
+    assert abs(int(run("recolor_luminance", red)[0, 0, 0]) - round(32.3 * 2.55)) <= 1
+
+
+# --- pass-through -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id_", ["none", "reference_only", "reference_adain", "reference_adain+attn", "tile_colorfix"])
+def test_the_picture_itself(id_: str) -> None:
+    assert np.array_equal(run(id_, photograph(20, 33)), photograph(20, 33))
+
+
+@pytest.mark.parametrize("id_", ["inpaint", "inpaint_only"])
+def test_inpaint_appends_the_mask(id_: str) -> None:
+    image, mask = photograph(20, 33), np.zeros((20, 33), np.uint8)
+    mask[3:9, 4:8] = 255
+    mask[0, 0] = 77
+    found = run(id_, image, mask=mask)
+    assert np.array_equal(found[:, :, :3], image)
+    assert np.array_equal(found[:, :, 3], mask)
+    assert np.array_equal(run(id_, np.dstack([image, mask])), found)
+
+
+def test_a_mask_of_its_own_wins_over_alpha() -> None:
+    image, mask = np.dstack([photograph(8, 8), np.full((8, 8), 255, np.uint8)]), np.zeros((8, 8), np.uint8)
+    assert not run("inpaint", image, mask=mask)[:, :, 3].any()
