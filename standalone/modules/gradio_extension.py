@@ -58,6 +58,19 @@ def _with_tooltip(original: Callable[..., dict[str, Any]]) -> Callable[..., dict
     return get_config
 
 
+def _without_examples(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """The page's configuration without sample inputs, which name files on another machine."""
+
+    def get_config_file(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        config = original(self, *args, **kwargs)
+        for component in config["components"]:
+            if "example_inputs" in component:
+                component["example_inputs"] = {"serialized": []}
+        return config
+
+    return get_config_file
+
+
 def webpath(file: str | Path) -> str:
     return f"file={Path(file).as_posix()}?{Path(file).stat().st_mtime}"
 
@@ -104,7 +117,9 @@ def install() -> None:
         return
     for cls, tooltip in ((gr.components.IOComponent, True), (gr.blocks.BlockContext, False)):
         patches.patch(__name__, cls, "__init__", _around(cls.__init__, tooltip))
-    patches.patch(__name__, gr.blocks.Block, "get_config", _with_tooltip(gr.blocks.Block.get_config))
+    block, blocks = gr.blocks.Block, gr.blocks.Blocks
+    patches.patch(__name__, block, "get_config", _with_tooltip(block.get_config))
+    patches.patch(__name__, blocks, "get_config_file", _without_examples(blocks.get_config_file))
 
 
 def uninstall() -> None:

@@ -42,8 +42,8 @@ def _prepare(p: Any) -> None:
     if model is None:
         raise RuntimeError("no checkpoint is loaded; see the console for the reason")
     p.sd_model_name, p.sd_model_hash = model.sd_checkpoint_info.name_for_extra, model.sd_model_hash
+    model_hijack.apply_circular(bool(p.tiling))
     model_hijack.clear_comments()
-    model_hijack.apply_circular(p.tiling)
     p.fill_fields_from_opts()
     p.setup_prompts()
     count = range(len(p.all_prompts))

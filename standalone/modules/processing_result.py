@@ -40,6 +40,7 @@ def _parameters(p: Any, index: int, main: bool, all_seeds: Any, all_subseeds: An
         "ENSD": ensd if uses_ensd else None,
         "Init image hash": getattr(p, "init_img_hash", None),
         "RNG": opts.randn_source if opts.randn_source != "GPU" else None,
+        "Tiling": "True" if p.tiling else None,
         **p.extra_generation_params,
         "Version": program_version() if opts.add_version_to_infotext else None,
         "User": p.user if opts.add_user_name_to_info else None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 
 class EmbeddingDatabase:
     """Textual inversion embeddings. This host has none."""
@@ -20,21 +22,28 @@ class StableDiffusionModelHijack:
         self.extra_generation_params: dict[str, Any] = {}
         self.embedding_db = EmbeddingDatabase()
         self.clip: Any = None
+        self.model: Any = None
+        self.circular_enabled = False
 
     def hijack(self, m: Any) -> None:
-        self.clip = m.cond_stage_model
+        self.clip, self.model = m.cond_stage_model, m
 
     def undo_hijack(self, m: Any) -> None:
-        self.clip = None
+        self.apply_circular(False)
+        self.clip = self.model = None
 
     def clear_comments(self) -> None:
         self.comments = []
         self.extra_generation_params = {}
 
     def apply_circular(self, enable: bool) -> None:
-        """Tiling is not offered; asking for it is said, not ignored."""
-        if enable:
-            self.comments.append("Tiling is not supported by this host; the picture was made without it.")
+        """Tiling: convolutions continue at the opposite edge."""
+        if self.circular_enabled == enable:
+            return
+        self.circular_enabled = enable
+        for layer in self.model.modules() if self.model is not None else ():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.padding_mode = "circular" if enable else "zeros"
 
     def get_prompt_lengths(self, text: str) -> tuple[int, int]:
         """(tokens in the prompt, tokens after which a further chunk begins)."""

@@ -6,7 +6,14 @@ import functools
 import logging
 from typing import Any
 
-from modules import sd_samplers_common, sd_samplers_kdiffusion, sd_samplers_timesteps, sd_schedulers, shared
+from modules import (
+    sd_samplers_common,
+    sd_samplers_kdiffusion,
+    sd_samplers_lcm,
+    sd_samplers_timesteps,
+    sd_schedulers,
+    shared,
+)
 
 samples_to_image_grid = sd_samplers_common.samples_to_image_grid
 sample_to_image = sd_samplers_common.sample_to_image
@@ -14,6 +21,7 @@ sample_to_image = sd_samplers_common.sample_to_image
 all_samplers = [
     *sd_samplers_kdiffusion.samplers_data_k_diffusion,
     *sd_samplers_timesteps.samplers_data_timesteps,
+    *sd_samplers_lcm.samplers_data_lcm,
 ]
 all_samplers_map = {x.name: x for x in all_samplers}
 samplers = all_samplers

@@ -13,12 +13,13 @@ from modules import devices, sd_samplers_common, sd_schedulers, shared
 from modules.k_diffusion_mount import external, sampling
 from modules.script_callbacks import ExtraNoiseParams, extra_noise_callback
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser
+from modules.sd_samplers_extra import restart_sampler
 
 KARRAS, EXPONENTIAL = {"scheduler": "karras"}, {"scheduler": "exponential"}
 SECOND, BROWNIAN, ENSD = {"second_order": True}, {"brownian_noise": True}, {"uses_ensd": True}
 DISCARD = {"discard_next_to_last_sigma": True}
 
-samplers_k_diffusion: list[tuple[str, str, list[str], dict[str, Any]]] = [
+samplers_k_diffusion: list[tuple[str, Any, list[str], dict[str, Any]]] = [
     ("DPM++ 2M", "sample_dpmpp_2m", ["k_dpmpp_2m"], KARRAS),
     ("DPM++ SDE", "sample_dpmpp_sde", ["k_dpmpp_sde"], {**KARRAS, **SECOND, **BROWNIAN}),
     ("DPM++ 2M SDE", "sample_dpmpp_2m_sde", ["k_dpmpp_2m_sde"], {**EXPONENTIAL, **BROWNIAN}),
@@ -38,6 +39,7 @@ samplers_k_diffusion: list[tuple[str, str, list[str], dict[str, Any]]] = [
     ("DPM2 a", "sample_dpm_2_ancestral", ["k_dpm_2_a"], {**KARRAS, **DISCARD, **ENSD, **SECOND}),
     ("DPM fast", "sample_dpm_fast", ["k_dpm_fast"], ENSD),
     ("DPM adaptive", "sample_dpm_adaptive", ["k_dpm_ad"], ENSD),
+    ("Restart", restart_sampler, ["restart"], {**KARRAS, **SECOND}),
 ]
 
 CHURN = ["s_churn", "s_tmin", "s_tmax", "s_noise"]
@@ -67,11 +69,11 @@ class CFGDenoiserKDiffusion(CFGDenoiser):
 
 
 class KDiffusionSampler(sd_samplers_common.Sampler):
-    def __init__(self, funcname: str, sd_model: Any, options: dict[str, Any] | None = None) -> None:
+    def __init__(self, funcname: Any, sd_model: Any, options: dict[str, Any] | None = None) -> None:
         super().__init__(funcname)
         self.extra_params = sampler_extra_params.get(funcname, [])
         self.options = options or {}
-        self.func = getattr(sampling, funcname)
+        self.func = funcname if callable(funcname) else getattr(sampling, funcname)
         self.model_wrap_cfg = CFGDenoiserKDiffusion(self)
         self.model_wrap = self.model_wrap_cfg.inner_model
 
@@ -188,12 +190,12 @@ class KDiffusionSampler(sd_samplers_common.Sampler):
         return self.run(p, x, steps, (conditioning, unconditional_conditioning, image_conditioning), kwargs)
 
 
-def _constructor(funcname: str) -> Callable[[Any], KDiffusionSampler]:
+def _constructor(funcname: Any) -> Callable[[Any], KDiffusionSampler]:
     return lambda model: KDiffusionSampler(funcname, model)
 
 
 samplers_data_k_diffusion = [
     sd_samplers_common.SamplerData(label, _constructor(funcname), aliases, options)
     for label, funcname, aliases, options in samplers_k_diffusion
-    if hasattr(sampling, funcname)
+    if callable(funcname) or hasattr(sampling, funcname)
 ]
