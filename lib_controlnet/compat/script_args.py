@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
+from ..core.images import read_mask, read_rgb
 from ..core.units import is_unit
 from ..ui.arguments import widget_mappings
 from .unit import ControlNetUnit
@@ -37,7 +40,7 @@ def units_in(arguments: Sequence[Any]) -> list[Any]:
     given = [to_processing_unit(value) for value in arguments if value is not None and is_unit(value)]
     if given:
         return given
-    return [ControlNetUnit(**_peers_names(fields)) for fields in widget_mappings(arguments)]
+    return [_from_widgets(fields) for fields in widget_mappings(arguments)]
 
 
 def get_all_units(script_runner: Any, script_args: Sequence[Any]) -> list[Any]:
@@ -55,7 +58,7 @@ def update_cn_script(script_runner: Any, script_args: Arguments, units: Sequence
     the arguments grow and the scripts after ours are moved, as in the peers.
     """
     script = find_cn_script(script_runner)
-    if script is None or len(script_args) < script.args_from:
+    if script is None or not isinstance(script_args, (list, tuple)) or len(script_args) < script.args_from:
         return script_args
     old = list(script_args[script.args_from : script.args_to])
     new: list[Any] = [to_processing_unit(unit) for unit in units]
@@ -82,5 +85,17 @@ def _move_following(script_runner: Any, script: Any, by: int) -> None:
             other.args_to += by
 
 
-def _peers_names(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}
+def _from_widgets(fields: Mapping[str, Any]) -> ControlNetUnit:
+    """The unit that a panel's widgets show; its picture in the form that other extensions expect of a page's unit."""
+    unit = ControlNetUnit(**{key: value for key, value in fields.items() if value is not None})
+    if unit.image is not None:
+        unit.image = {"image": read_rgb(unit.image), "mask": _mask_of(unit)}
+        unit.mask = None
+    return unit
+
+
+def _mask_of(unit: ControlNetUnit) -> Any:
+    """(H, W, 3) uint8 as gradio's sketch tool gives it: black where nothing is masked."""
+    if unit.mask is None:
+        return np.zeros_like(read_rgb(unit.image))
+    return read_rgb(read_mask(unit.mask))

@@ -98,6 +98,9 @@ class ControlNetUnit:
     `enabled` is enabled: the peers differ here, and a unit that somebody made is meant to act.
     """
 
+    image: Any
+    mask: Any
+
     def __init__(self, **fields: Any) -> None:
         vars(self).update(DEFAULTS)
         given = {self._name(key): value for key, value in fields.items()}

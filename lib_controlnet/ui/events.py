@@ -56,13 +56,20 @@ def connect(services: Services, tab: str, is_img2img: bool, index: int, unit: Un
         [values["model"]],
         **QUICK,
     )
-    values["image"].upload(lambda: True, None, [values["enabled"]], **QUICK)
+    _connect_upload(values, is_img2img)
     unit.show_preview.input(lambda shown: gr.update(visible=shown), [unit.show_preview], [unit.preview], **QUICK)
-    if is_img2img:
-        values["own_image"].input(
-            lambda own: gr.update(visible=own), [values["own_image"]], [values["resize_mode"]], **QUICK
-        )
     _connect_preview(services, tab, index, unit)
+
+
+def _connect_upload(values: dict[str, Any], is_img2img: bool) -> None:
+    """A picture that is uploaded is meant to be used: without this img2img would pass over it."""
+    values["image"].upload(lambda: True, None, [values["enabled"]], **QUICK)
+    if not is_img2img:
+        return
+    own, resize = values["own_image"], values["resize_mode"]
+    for picture in (values["image"], values["mask"]):
+        picture.upload(lambda: (True, gr.update(visible=True)), None, [own, resize], **QUICK)
+    own.input(lambda chosen: gr.update(visible=chosen), [own], [resize], **QUICK)
 
 
 def _connect_preview(services: Services, tab: str, index: int, unit: UnitWidgets) -> None:

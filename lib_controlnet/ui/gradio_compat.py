@@ -31,7 +31,7 @@ def picture_output(label: str, **options: Any) -> gr.Image:
 
 def tool_button(text: str, tooltip: str, **options: Any) -> gr.Button:
     """A small square button as the host's own."""
-    button: Any = gr.Button(text, elem_classes=["tool"], **options)
+    button: Any = gr.Button(text, elem_classes=["tool", "cnet-tool"], scale=0, min_width=42, **options)
     button.webui_tooltip = tooltip  # A1111 and Forge put this attribute into the page's configuration
     return button
 

@@ -132,6 +132,18 @@ def test_units_changed_in_place_take_effect(code: ModuleType, p: Processing) -> 
     assert code.get_all_units_in_processing(p)[0] is units[0]
 
 
+def test_picture_of_the_widgets_is_as_a_sketch(code: ModuleType, runner: Runner) -> None:
+    rgb = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    mask = (rgb[..., 0] > 127) * np.uint8(255)
+    masked = widget_values(enabled=True, image=Image.fromarray(rgb), mask=Image.fromarray(mask))
+    plain = widget_values(enabled=True, image=Image.fromarray(rgb))
+    first, second = code.get_all_units(runner, [0, 1, 2, *[None] * SLOTS, *masked, *plain])
+    assert np.array_equal(first.image["image"], rgb)
+    assert np.array_equal(first.image["mask"][..., 0], mask)
+    assert not second.image["mask"].any()
+    assert np.array_equal(parse_unit(first, 0).mask, mask)
+
+
 def test_one_own_unit_instead_of_the_users(code: ModuleType, p: Processing, runner: Runner) -> None:
     """What ADetailer-like tools do."""
     before = copy.deepcopy(runner)
@@ -168,6 +180,11 @@ def test_more_units_than_arguments_move_the_scripts_after(code: ModuleType) -> N
     assert args[after.args_from : after.args_to] == ["a"]
     assert args[before.args_from : before.args_to] == ["b"]
     assert [unit.model for unit in code.get_all_units(runner, args)] == ["0", "1", "2", "3"]
+
+
+def test_arguments_that_are_no_list_come_back(code: ModuleType, runner: Runner) -> None:
+    args = {"enabled": True}
+    assert code.update_cn_script(Runner([Script("ControlNet", 1, 3)]), args, []) is args
 
 
 @pytest.mark.parametrize("scripts", [[], [Script("Before", 0, 1)], [Script("ControlNet", 5, 9)]])
