@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..core.control import Control, RegionMask
 from ..core.errors import BaseModelError, ControlNetError, UnitError
 from ..core.hints import Hint, hint_from_map
+from ..core.inputs import preprocessor_input
 from ..core.modes import HiResOption, ResizeMode
 from ..core.resize import pixel_perfect_resolution
 from ..core.schedule import GuidanceRange, layer_weights
@@ -175,7 +176,10 @@ class ControlSession:
         return entry.name, model
 
     def _map(self, unit: ControlNetUnit, spec: PreprocessorSpec, picture: Picture) -> PreprocessResult:
-        image, mask = self._input(picture, spec)
+        ignore = bool(self._services.setting("controlnet_ignore_noninpaint_mask", False))
+        image, mask = preprocessor_input(
+            picture.image, picture.mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore
+        )
         return self._services.preprocess.run(
             unit.preprocessor,
             image,
@@ -185,16 +189,6 @@ class ControlSession:
             threshold_b=unit.threshold_b,
             seed=self._generation.seed,
         )
-
-    def _input(self, picture: Picture, spec: PreprocessorSpec) -> tuple[Pixels, Pixels | None]:
-        """A mask drawn for a preprocessor that takes none is itself the picture (the peers' canvas scribble)."""
-        mask = picture.mask
-        if mask is None or spec.accepts_mask:
-            return picture.image, mask
-        says_nothing = bool((mask <= 5).all() or (mask >= 250).all())
-        if says_nothing or self._services.setting("controlnet_ignore_noninpaint_mask", False):
-            return picture.image, None
-        return np.repeat(mask[:, :, None], 3, axis=2), None
 
     def _resolution(self, unit: ControlNetUnit, picture: Picture) -> int:
         if not unit.pixel_perfect:

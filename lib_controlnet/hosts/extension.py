@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..core.units import ControlNetUnit
+from ..core.units import ControlNetUnit, configured_units
 from ..engine.library import ModelLibrary
 from ..engine.model_cache import ModelCache
 from ..engine.preprocess import PreprocessRunner
@@ -90,7 +90,7 @@ def setting(key: str, default: Any) -> Any:
 
 def unit_count() -> int:
     """Units a tab has."""
-    return max(1, min(int(setting("control_net_unit_count", 3)), 10))
+    return configured_units(setting)
 
 
 def model_folders(root: Path) -> Iterator[Path]:
