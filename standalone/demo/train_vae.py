@@ -110,7 +110,7 @@ def train(options: argparse.Namespace) -> None:
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         step += 1
-        if step % 150 == 0:
+        if step % 100 == 0:
             curve.append((step, round(time.monotonic() - started), round(loss.item(), 4), round(psnr(model, held_out), 2)))
             print("step %d, %d s, loss %.4f, %.2f dB" % curve[-1], flush=True)
             _save(model, out, curve)

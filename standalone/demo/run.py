@@ -1,0 +1,173 @@
+"""The main job without a browser: a drawing and a prompt make a picture, with and without control.
+
+    python launch.py demo [--out DIR] [--json]
+
+It runs the extension in the embedded WebUI: the same script, session, samplers and checkpoint loader as the page uses.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from .metrics import ColourScore, colour_score, edge_score, edges
+from .shapes import COLOURS, SHAPES, SIZE, Image
+
+MODELS: Final = Path(__file__).resolve().parents[2] / "models" / "demo"
+DRAWING: Final = MODELS / "drawing.png"
+COLOUR, SHAPE, BACKGROUND = "blue", "heart", "yellow"
+SEED: Final = 1
+NAMES: Final = ("input", "map", "without_control", "controlled", "sheet")
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The pictures, (h, w, 3) RGB uint8, and how the two generated ones compare with the map and the prompt."""
+
+    drawing: Image
+    map: Image
+    without: Image
+    controlled: Image
+    f1_with: float
+    f1_without: float
+    colours: ColourScore
+    seconds: float
+
+    @property
+    def control_acts(self) -> bool:
+        return self.f1_with > self.f1_without and not np.array_equal(self.without, self.controlled)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0, or 1 when control has no effect."""
+    options = _arguments().parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
+    drawing = _read(options.image)
+    with contextlib.redirect_stdout(sys.stderr):  # what the host prints is no part of the answer
+        outcome = run(drawing, options)
+    files = _write(outcome, options.out)
+    report: dict[str, Any] = {
+        "f1_with": round(outcome.f1_with, 4), "f1_without": round(outcome.f1_without, 4),
+        "color_error": round(outcome.colours.error, 2), "colors_right": outcome.colours.right,
+        "seconds": round(outcome.seconds, 2), "prompt": prompt(options), "files": {key: str(path) for key, path in files.items()},
+    }
+    print(json.dumps(report) if options.json else _text(report, outcome))
+    if not outcome.control_acts:
+        print("The picture with control follows the map no better than the one without.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def prompt(options: argparse.Namespace) -> str:
+    return f"a {options.color} {options.shape} on a {options.background} background"
+
+
+def run(drawing: Image, options: argparse.Namespace) -> Outcome:
+    """Generate twice with one seed in a host of its own."""
+    from standalone.app import boot
+
+    started = time.monotonic()
+    settings: dict[str, Any] = {
+        "prompt": prompt(options), "seed": options.seed, "steps": 20, "cfg_scale": options.cfg, "width": SIZE,
+        "height": SIZE, "sampler_name": "DDIM"}
+    unit = {
+        "enabled": True, "module": "canny", "model": options.model, "image": drawing, "weight": options.weight,
+        "pixel_perfect": True, "resize_mode": "Crop and Resize"}
+    with tempfile.TemporaryDirectory() as folder:
+        app = boot(options.ckpt, options.controlnet_dir, data_dir=folder, api=False, ui=False)
+        try:
+            without = _pictures(app.txt2img(**settings))[0]
+            controlled, control_map = _pictures(app.txt2img({"ControlNet": [unit]}, **settings))[:2]
+        finally:
+            app.close()
+    seconds = time.monotonic() - started
+    return measure(drawing, control_map, without, controlled, (options.color, options.background), seconds)
+
+
+def measure(
+    drawing: Image, control_map: Image, without: Image, controlled: Image, colours: tuple[str, str], seconds: float
+) -> Outcome:
+    wanted = control_map.max(2) > 127
+    return Outcome(
+        drawing, control_map, without, controlled,
+        f1_with=edge_score(edges(controlled), wanted).f1, f1_without=edge_score(edges(without), wanted).f1,
+        colours=colour_score(controlled, inside_of(wanted), *colours), seconds=seconds)
+
+
+def inside_of(lines: np.ndarray) -> Image:
+    """What the lines (h, w) bool enclose, 255 inside: all that cannot be reached from the picture's border."""
+    closed = cv2.dilate(lines.astype(np.uint8), np.ones((3, 3), np.uint8))
+    reached = np.pad(closed, 1)
+    cv2.floodFill(reached, None, (0, 0), (2,))
+    return np.where(reached[1:-1, 1:-1] == 2, 0, 255).astype(np.uint8)
+
+
+def _pictures(processed: Any) -> list[Image]:
+    """The pictures of a finished job, the generated one first and then the control maps."""
+    return [np.ascontiguousarray(np.asarray(image.convert("RGB"), np.uint8)) for image in processed.images]
+
+
+def _read(path: Path) -> Image:
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise SystemExit(f"{path} is not a picture.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)
+
+
+def _write(outcome: Outcome, out: Path) -> dict[str, Path]:
+    side = 3 * SIZE
+    four = (outcome.drawing, outcome.map, outcome.without, outcome.controlled)
+    enlarged = [cv2.resize(image, (side, side), interpolation=_sharp(image, side)) for image in four]
+    files: dict[str, Path] = {}
+    for name, image in zip(NAMES, (*four, np.concatenate(enlarged, axis=1)), strict=True):
+        files[name] = out / f"{name}.png"
+        _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        data.tofile(files[name])
+    return files
+
+
+def _sharp(image: Image, side: int) -> int:
+    return cv2.INTER_NEAREST if image.shape[0] < side else cv2.INTER_AREA
+
+
+def _text(report: Mapping[str, Any], outcome: Outcome) -> str:
+    right = "right" if outcome.colours.right else "wrong"
+    return "\n".join((
+        f"prompt                     {report['prompt']}",
+        f"edge F1 with control       {outcome.f1_with:.3f}",
+        f"edge F1 without control    {outcome.f1_without:.3f}",
+        f"colour error               {outcome.colours.error:.1f} of 255 (object {outcome.colours.object_distance:.1f}, "
+        f"background {outcome.colours.background_distance:.1f}; nearest colours {right})",
+        f"seconds                    {outcome.seconds:.1f} (host, models and two pictures)",
+        *(f"{key:<27}{path}" for key, path in report["files"].items())))
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="launch.py demo", description="Draw without and with control; measure both.")
+    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder of the five pictures")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--image", type=Path, default=DRAWING, help="the drawing whose outlines are followed")
+    parser.add_argument("--color", choices=tuple(COLOURS), default=COLOUR)
+    parser.add_argument("--shape", choices=SHAPES, default=SHAPE)
+    parser.add_argument("--background", choices=tuple(COLOURS), default=BACKGROUND)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--cfg", type=float, default=4.0)
+    parser.add_argument("--weight", type=float, default=1.0)
+    parser.add_argument("--model", default="demo_canny")
+    parser.add_argument("--ckpt", type=Path, default=MODELS / "demo.safetensors")
+    parser.add_argument("--controlnet-dir", type=Path, default=MODELS / "controlnet")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
