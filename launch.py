@@ -63,7 +63,7 @@ COMMANDS = {
     "webui": Command("standalone.webui"),
     "demo": Command("standalone.demo.run"),
     "test": Command("pytest", ours=False, tools=True, environment=CPU),
-    "bench": Command("standalone.bench", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
+    "bench": Command("standalone.bench.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
 }
 
 

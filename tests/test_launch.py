@@ -278,14 +278,18 @@ def test_locks_pin_everything():
         assert [line for line in packages if "==" not in line.split(";")[0]] == []
 
 
-def test_import_by_another_extension_finds_the_hosts_functions(tmp_path):
+@pytest.mark.parametrize("with_host", [True, False])
+def test_import_by_another_extension_finds_the_hosts_functions(tmp_path, with_host):
     """Forge keeps our folder first on `sys.path`; `import launch` there must still give `is_installed`."""
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "__init__.py").touch()
-    (tmp_path / "modules" / "launch_utils.py").write_text("def is_installed(name): return name == 'x'\n", "utf-8")
-    path = [str(ROOT), str(tmp_path)]
+    path = [str(ROOT)]
+    if with_host:
+        (tmp_path / "modules").mkdir()
+        (tmp_path / "modules" / "__init__.py").touch()
+        (tmp_path / "modules" / "launch_utils.py").write_text("def is_installed(name): return name == 'x'\n", "utf-8")
+        path.append(str(tmp_path))
     code = f"import sys; sys.path[:0] = {path!r}; import launch; print(launch.is_installed('x'))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert run.stdout == "True\n", run.stderr
-    with pytest.raises(AttributeError, match="is_installed"):
-        launch.is_installed  # noqa: B018 (without a host there is none)
+    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    if with_host:
+        assert run.stdout == "True\n", run.stderr
+    else:
+        assert "AttributeError: module 'launch' has no attribute 'is_installed'" in run.stderr

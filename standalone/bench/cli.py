@@ -27,7 +27,7 @@ CASES = (
 )
 
 
-def run(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Measure and print; 0 when every goal is met, else 1."""
     options = _parser().parse_args(argv)
     torch.set_num_threads(options.threads)

@@ -39,13 +39,13 @@ sys.path[:0] = [{root!r} + "/standalone", {root!r}]
 import gradio, torch
 from modules import shared_cmd_options
 shared_cmd_options.parse([], [])
-from modules import script_callbacks, script_loading, scripts, shared
+from modules import processing, script_callbacks, script_loading, scripts, shared
 scripts.current_basedir = {root!r}
 before, started = set(sys.modules), time.process_time()
 script_loading.load_module({root!r} + "/scripts/controlnet.py")
 print(json.dumps([time.process_time() - started, len(set(sys.modules) - before)]))
 """
-"""In a fresh process, with the embedded host's modules: what the host itself imports is not ours to count."""
+"""In a fresh process, where the embedded host has imported what A1111 has before it loads extensions."""
 
 
 def import_cpu_seconds(rounds: int, progress: Progress) -> Result:

@@ -46,7 +46,7 @@ def controlnet() -> ControlNet:
 
 def diffusers_controlnet() -> nn.Module:
     """diffusers' class at the same size; its defaults are SD1.5's, its attention is PyTorch's fused one as ours."""
-    from diffusers import ControlNetModel
+    from diffusers.models.controlnets.controlnet import ControlNetModel
 
     with torch.device("meta"):
         network = ControlNetModel(cross_attention_dim=768)
