@@ -130,7 +130,7 @@ def _from_sequence(value: Sequence[object], max_pixels: int) -> Picture:
 def _read_channels(value: object, max_pixels: int) -> Pixels:
     """Any single picture -> (H, W, 1..4) uint8, grey (with alpha) or RGB (with alpha)."""
     if isinstance(value, str):
-        return _from_pil(_open(_decode(value), max_pixels))
+        return _from_pil(_open(_decode(value), max_pixels, value))
     if isinstance(value, (bytes, bytearray)):
         return _from_pil(_open(bytes(value), max_pixels))
     if isinstance(value, np.ndarray):
@@ -153,8 +153,8 @@ def _decode(text: str) -> bytes:
         raise UnitError("this text is not base64", found=text[:40], remedy=_AS_BASE64) from error
 
 
-def _open(content: bytes, max_pixels: int) -> Image.Image:
-    """Check the header's size, then decode completely."""
+def _open(content: bytes, max_pixels: int, text: str = "") -> Image.Image:
+    """Check the header's size, then decode completely. `text`: what the caller sent, base64 or taken for it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
@@ -162,12 +162,11 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
             _check_size(image.width, image.height, max_pixels)
             image.load()
     except Image.DecompressionBombError as error:
-        raise UnitError("the picture is too large to be decoded safely", found=str(error)) from error
+        raise _too_large(str(error), max_pixels) from error
     except UnitError:
         raise
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error, ValueError…
-        text = base64.b64encode(content[:60]).decode()
-        if _looks_like_path(text) and len(content) < 200:
+        if _looks_like_path(text):
             raise _path_error(text) from error
         raise UnitError(
             "the bytes are not a complete picture",
@@ -183,7 +182,8 @@ def _known_formats() -> list[str]:
 
 
 def _looks_like_path(text: str) -> bool:
-    return len(text) < 1024 and _PATH.search(text) is not None
+    text = text.strip()
+    return len(text) < 1024 and not text.startswith("/9j/") and _PATH.search(text) is not None  # JPEGs begin so
 
 
 def _path_error(text: str) -> UnitError:
@@ -194,8 +194,12 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise UnitError("the picture is empty", found=f"{width}x{height}")
     if width * height > max_pixels:
-        limit = f"at most {max_pixels // 1_000_000} megapixels are read"
-        raise UnitError("the picture is too large", found=f"{width}x{height}", remedy=f"make it smaller: {limit}")
+        raise _too_large(f"{width}x{height}", max_pixels)
+
+
+def _too_large(found: str, max_pixels: int) -> UnitError:
+    limit = f"at most {max_pixels // 1_000_000} megapixels are read"
+    return UnitError("the picture is too large", found=found, remedy=f"make it smaller: {limit}")
 
 
 def _from_pil(image: Image.Image) -> Pixels:

@@ -44,6 +44,12 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
 GUESS_MODE = ("guessmode", "guess_mode")
 """The boolean of 2023 that became a control mode."""
 
+PLACEHOLDER_THRESHOLD = 64.0
+"""What webuiapi and Forge's API send as both thresholds when the user chose none, whatever the preprocessor is.
+
+Outside a slider's range it therefore means the slider's default; any other number outside is a mistake.
+"""
+
 IGNORED = frozenset(
     (
         "index",

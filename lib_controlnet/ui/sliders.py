@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-HIDDEN = -1
+HIDDEN = -1.0
 """The value of a slider that the preprocessor does not have: "use the default"."""
 
 

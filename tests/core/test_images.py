@@ -192,6 +192,19 @@ def test_refused(value: object, words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_path_that_happens_to_be_base64_is_named_as_it_was_sent() -> None:
+    with pytest.raises(UnitError, match="by path") as caught:
+        read_picture("/etc/passwd")
+    assert caught.value.found == "/etc/passwd"
+
+
+@pytest.mark.parametrize("side", [9000, 20000, 60000])
+def test_bombs_come_with_a_remedy(side: int) -> None:
+    with pytest.raises(UnitError, match="too large") as caught:
+        read_picture(bomb(side, side))
+    assert "make it smaller" in caught.value.remedy
+
+
 def test_truncated_file_is_refused() -> None:
     noise = Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     text = encoded(noise)
