@@ -16,6 +16,9 @@ from ..core.errors import ControlNetError, PreprocessorError, UnitError
 
 Pixels = NDArray[np.uint8]
 DEFAULT = -1
+PLACEHOLDER = 64
+"""What webuiapi and Forge's clients send for thresholds nobody chose; out of a slider's range it means the default."""
+
 FIXED_SIZE = 512
 """What preprocessors without a resolution are told; the infotext shows it as the peers' does."""
 
@@ -101,15 +104,17 @@ class PreprocessRunner:
         threshold_a: float = DEFAULT,
         threshold_b: float = DEFAULT,
         seed: int = 0,
+        pixel_perfect: int | None = None,
     ) -> PreprocessResult:
         """The control map of `image` (H, W, 3) uint8 RGB and `mask` (H, W) uint8, 255 where masked.
 
-        -1 asks for a setting's default; a setting the preprocessor does not have is not looked at.
+        -1 asks for a setting's default; a setting the preprocessor does not have is not looked at. `pixel_perfect` is
+        a computed resolution, which takes the place of the asked one and knows no range.
         Raises PreprocessorError, or UnitError for a setting out of range.
         """
         entry = self.entry(name)
         spec = entry.spec
-        size = FIXED_SIZE if spec.resolution is None else int(_setting(spec.resolution, resolution, "processor_res"))
+        size = _size(spec, resolution, pixel_perfect)
         asked = zip(spec.sliders, (threshold_a, threshold_b), ("threshold_a", "threshold_b"), strict=False)
         params = tuple(_setting(slider, value, field) for slider, value, field in asked)
         if spec.requires_mask and mask is None:
@@ -161,8 +166,16 @@ def _said(error: Exception, problem: str = "") -> PreprocessorError:
     return PreprocessorError(own, field="module", found=getattr(error, "found", None), remedy=remedy)
 
 
+def _size(spec: PreprocessorSpec, asked: int, pixel_perfect: int | None) -> int:
+    if spec.resolution is None:
+        return FIXED_SIZE
+    return int(_setting(spec.resolution, asked, "processor_res")) if pixel_perfect is None else pixel_perfect
+
+
 def _setting(slider: SliderSpec, value: float, field: str) -> float:
     if value == DEFAULT and not slider.minimum <= DEFAULT <= slider.maximum:
+        return slider.default
+    if value == PLACEHOLDER and not slider.minimum <= PLACEHOLDER <= slider.maximum:
         return slider.default
     if not slider.minimum <= value <= slider.maximum:
         raise UnitError(

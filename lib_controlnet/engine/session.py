@@ -184,15 +184,16 @@ class ControlSession:
             unit.preprocessor,
             image,
             mask,
-            resolution=self._resolution(unit, picture),
+            resolution=unit.resolution,
+            pixel_perfect=self._pixel_perfect(unit, picture),
             threshold_a=unit.threshold_a,
             threshold_b=unit.threshold_b,
             seed=self._generation.seed,
         )
 
-    def _resolution(self, unit: ControlNetUnit, picture: Picture) -> int:
+    def _pixel_perfect(self, unit: ControlNetUnit, picture: Picture) -> int | None:
         if not unit.pixel_perfect:
-            return unit.resolution
+            return None
         generation = self._generation
         return pixel_perfect_resolution(picture.image, generation.height, generation.width, picture.resize_mode)
 

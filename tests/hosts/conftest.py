@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -33,6 +34,8 @@ class Host:
         return self._run(self.app.txt2img, units, settings)
 
     def img2img(self, *units: Any, **settings: Any) -> Any:
+        """The host draws the encoded source from the global generator, which is set here to compare jobs."""
+        torch.manual_seed(0)
         return self._run(self.app.img2img, units, {"init_images": [picture(7)], "denoising_strength": 0.6, **settings})
 
     @staticmethod
@@ -47,6 +50,13 @@ class Host:
             "sampler_name": "Euler",
         }
         return run({"ControlNet": units} if units else {}, **{**defaults, **settings})
+
+    def load(self, name: str) -> None:
+        """Makes another checkpoint the current one, as the settings do."""
+        models, shared = self.app.modules("sd_models"), self.app.modules("shared")
+        info = models.get_closet_checkpoint_match(name)
+        shared.opts.data["sd_model_checkpoint"] = info.title
+        models.reload_model_weights(info=info)
 
     def unet(self) -> Any:
         return self.app.modules("shared").sd_model.model.diffusion_model
@@ -79,13 +89,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("one", "two")):
         tiny_checkpoint.write(folder / "Stable-diffusion", name, seed=seed)
     tiny_checkpoint.write(folder / "Stable-diffusion", "wide", seed=3, width=64)
+    tiny_checkpoint.write(folder / "Stable-diffusion", "inpainting", seed=4, in_channels=9)
     models = folder / "ControlNet"
     models.mkdir()
     for seed, name in ((5, "first"), (6, "second")):
         config = ControlNetConfig(tiny_checkpoint.unet_config(), 3, (8, 8, 16, 16))
-        save_file(randomise(ControlNet(config), seed).state_dict(), models / f"{name}.safetensors")
+        weights = randomise(ControlNet(config), seed).state_dict()
+        weights["input_hint_block.14.weight"] *= 20  # so that what the hint shows outweighs that there is one
+        save_file(weights, models / f"{name}.safetensors")
     save_file(tiny_controlnet(SDXL_SHAPED).state_dict(), models / "xl.safetensors")
-    save_file({"lora_unet_down.lora_up.weight": randomise(ControlNet(config), 1).time_embed[0].weight.data}, models / "lora.safetensors")
+    save_file(
+        {"lora_unet_down.lora_up.weight": randomise(ControlNet(config), 1).time_embed[0].weight.data},
+        models / "lora.safetensors",
+    )
     (models / "cut.safetensors").write_bytes((models / "first.safetensors").read_bytes()[:-5000])
     return folder
 
