@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import ControlNetError, PreprocessorError, UnitError
+from ..core.legacy import PLACEHOLDER_THRESHOLD
 
 Pixels = NDArray[np.uint8]
 DEFAULT = -1
-PLACEHOLDER = 64
-"""What webuiapi and Forge's clients send for thresholds nobody chose; out of a slider's range it means the default."""
-
 FIXED_SIZE = 512
 """What preprocessors without a resolution are told; the infotext shows it as the peers' does."""
 
@@ -175,7 +173,7 @@ def _size(spec: PreprocessorSpec, asked: int, pixel_perfect: int | None) -> int:
 def _setting(slider: SliderSpec, value: float, field: str) -> float:
     if value == DEFAULT and not slider.minimum <= DEFAULT <= slider.maximum:
         return slider.default
-    if value == PLACEHOLDER and not slider.minimum <= PLACEHOLDER <= slider.maximum:
+    if value == PLACEHOLDER_THRESHOLD and not slider.minimum <= value <= slider.maximum:
         return slider.default
     if not slider.minimum <= value <= slider.maximum:
         raise UnitError(
