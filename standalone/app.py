@@ -137,7 +137,9 @@ class App:
             if script is None:
                 raise KeyError(f"there is no script {title!r}; found: {', '.join(sorted(runner.title_map)) or 'none'}")
             if len(values) > script.args_to - script.args_from:
-                raise ValueError(f"script {title!r} takes {script.args_to - script.args_from} arguments, not {len(values)}")
+                raise ValueError(
+                    f"script {title!r} takes {script.args_to - script.args_from} arguments, not {len(values)}"
+                )
             args[script.args_from : script.args_from + len(values)] = list(values)
         return tuple(args)
 
@@ -201,5 +203,7 @@ class App:
     def __enter__(self) -> App:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

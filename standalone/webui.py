@@ -39,7 +39,7 @@ def _accounts(options: Any) -> list[tuple[str, str]] | None:
 
 
 def _address(options: Any) -> str:
-    return options.server_name or ("0.0.0.0" if options.listen else "127.0.0.1")  # noqa: S104 - asked for
+    return options.server_name or ("0.0.0.0" if options.listen else "127.0.0.1")
 
 
 def _serve_page(host: Any, options: Any) -> Any:

@@ -77,7 +77,8 @@ def wrap_gradio_call_no_job(
         if add_stats:
             minutes, seconds = divmod(time.perf_counter() - start, 60)
             text = f"{int(minutes)} min. {seconds:.1f} sec." if minutes else f"{seconds:.1f} sec."
-            res[-1] += f"<div class='performance'><p class='time'>Time taken: <span class='measurement'>{text}</span></p></div>"
+            timing = f"Time taken: <span class='measurement'>{text}</span>"
+            res[-1] += f"<div class='performance'><p class='time'>{timing}</p></div>"
         return tuple(res)
 
     return f

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-
 from modules import shared
 from modules.shared_cmd_options import cmd_opts
 

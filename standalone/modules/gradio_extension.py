@@ -13,9 +13,8 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it reads this once
 
-import gradio as gr  # noqa: E402
-
-from modules import patches, paths, script_callbacks, scripts  # noqa: E402
+import gradio as gr
+from modules import patches, paths, script_callbacks, scripts
 
 EXTERNAL = re.compile(
     rb'<link\s+rel="preconnect"[^>]*>|<script\s+src="https://[^"]*"[^>]*>\s*</script>|<meta\s+property="og:url"[^>]*>'

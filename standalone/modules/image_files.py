@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, PngImagePlugin
-
 from modules import script_callbacks, shared
 from modules.shared_cmd_options import cmd_opts
+from PIL import ExifTags, Image, PngImagePlugin
 
 USER_COMMENT = 0x9286
 FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}

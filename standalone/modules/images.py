@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from PIL import Image, ImageColor, ImageOps
-
 from modules import script_callbacks, shared
 from modules.image_files import encode_user_comment, read_info_from_image, save_image, save_image_with_geninfo
+from PIL import Image, ImageColor, ImageOps
 
 __all__ = [
     "encode_user_comment",

@@ -6,12 +6,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from modules import images, scripts, shared
 from modules.infotext_utils import create_override_settings_dict
 from modules.processing import Processed, StableDiffusionProcessingImg2Img, create_binary_mask, process_images
 from modules.txt2img import WHOLE, as_outputs, whole_numbers
+from PIL import Image
 
 import gradio as gr  # isort: skip
 
@@ -27,7 +26,7 @@ def _mask_for(file: str, mask_dir: str) -> str | None:
 
 def process_batch(
     p: Any,
-    input: Any,  # noqa: A002 - the host's name
+    input: Any,
     output_dir: str,
     inpaint_mask_dir: str,
     args: tuple[Any, ...],

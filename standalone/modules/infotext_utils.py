@@ -169,7 +169,9 @@ def pasted_value(component: Any, value: Any) -> Any:
     return float(value) if kind is int else kind(value)
 
 
-def connect_paste(button: Any, fields: list[Any], input_comp: Any, override_settings_component: Any, tabname: str) -> None:
+def connect_paste(
+    button: Any, fields: list[Any], input_comp: Any, override_settings_component: Any, tabname: str
+) -> None:
     """Fill the tab's widgets from the text in `input_comp` (or the last picture's) when `button` is pressed."""
     import gradio as gr
 
@@ -178,7 +180,11 @@ def connect_paste(button: Any, fields: list[Any], input_comp: Any, override_sett
             value = key(params) if callable(key) else params.get(key)
             if value is None:
                 return gr.update()
-            return value if isinstance(value, dict) and "__type__" in value else gr.update(value=pasted_value(component, value))
+            return (
+                value
+                if isinstance(value, dict) and "__type__" in value
+                else gr.update(value=pasted_value(component, value))
+            )
         except Exception:  # noqa: BLE001 - a bad field leaves its widget alone
             errors.report(f"Error executing {key}", exc_info=True)
             return gr.update()

@@ -47,4 +47,6 @@ def run_pip(command: str, desc: str | None = None, live: bool = False) -> str | 
     """`pip install ...` as an extension asked for; nothing with --skip-install."""
     if cmd_opts.skip_install:
         return None
-    return run(f'"{python}" -m pip {command} --prefer-binary', f"Installing {desc}", f"Couldn't install {desc}", live=live)
+    return run(
+        f'"{python}" -m pip {command} --prefer-binary', f"Installing {desc}", f"Couldn't install {desc}", live=live
+    )

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
-
 from modules import devices, shared
 from modules.shared_cmd_options import cmd_opts
+from torch import nn
 
 module_in_gpu: nn.Module | None = None
 cpu = torch.device("cpu")

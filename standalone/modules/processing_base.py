@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-
 from modules import devices, extra_networks, images, prompt_parser, sd_samplers, shared
 from modules.sd_samplers_common import decode_first_stage, images_tensor_to_samples
+from PIL import Image
+from torch import Tensor
 
 opt_C = 4
 opt_f = 8
@@ -33,7 +32,7 @@ def get_fixed_seed(seed: Any) -> Any:
     return random.randrange(4294967294) if seed is None or seed == -1 else seed
 
 
-def create_binary_mask(image: Image.Image, round: bool = True) -> Image.Image:  # noqa: A002 - the host's name
+def create_binary_mask(image: Image.Image, round: bool = True) -> Image.Image:
     """L mask of a picture: its alpha channel when it has one that says something, else its brightness."""
     if image.mode != "RGBA" or image.getextrema()[-1] == (255, 255):
         return image.convert("L")
@@ -268,7 +267,9 @@ class StableDiffusionProcessing:
         self.all_negative_prompts = negative if isinstance(negative, list) else [negative] * len(self.all_prompts)
         counts = len(self.all_prompts), len(self.all_negative_prompts)
         if counts[0] != counts[1]:
-            raise RuntimeError(f"Received a different number of prompts ({counts[0]}) and negative prompts ({counts[1]})")
+            raise RuntimeError(
+                f"Received a different number of prompts ({counts[0]}) and negative prompts ({counts[1]})"
+            )
         styles = shared.prompt_styles
         self.all_prompts = [styles.apply_styles_to_prompt(x, self.styles) for x in self.all_prompts]
         negatives = self.all_negative_prompts
@@ -300,7 +301,7 @@ class StableDiffusionProcessing:
         extra_network_data: Any,
         hires_steps: int | None = None,
     ) -> Any:
-        """`function(model, prompts, steps, ...)`, or what it gave for the same arguments; new results go to caches[0]."""
+        """`function(model, prompts, steps, ...)`, or what it gave for these arguments; new results go to caches[0]."""
         old = shared.opts.use_old_scheduling
         params = self.cached_params(required_prompts, steps, extra_network_data, hires_steps, old)
         for cache in caches:
@@ -335,7 +336,13 @@ class StableDiffusionProcessing:
     def init(self, all_prompts: Any, all_seeds: Any, all_subseeds: Any) -> None: ...
 
     def sample(
-        self, conditioning: Any, unconditional_conditioning: Any, seeds: Any, subseeds: Any, subseed_strength: float, prompts: Any
+        self,
+        conditioning: Any,
+        unconditional_conditioning: Any,
+        seeds: Any,
+        subseeds: Any,
+        subseed_strength: float,
+        prompts: Any,
     ) -> Any:
         raise NotImplementedError
 

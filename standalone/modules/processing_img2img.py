@@ -9,13 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
-
 from modules import devices, images, masking, rng, scripts, sd_samplers, shared
 from modules.processing_base import StableDiffusionProcessing, create_binary_mask, opt_f
 from modules.sd_hijack import model_hijack
 from modules.sd_samplers_common import images_tensor_to_samples
+from PIL import Image, ImageOps
+from torch import Tensor
 
 BLANK_MASK = 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
 
@@ -111,7 +110,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         if img is None:
             raise ValueError("img2img needs an init image")
         if shared.opts.save_init_img:
-            self.init_img_hash = hashlib.md5(img.tobytes()).hexdigest()  # noqa: S324 - a name, no secret
+            self.init_img_hash = hashlib.md5(img.tobytes()).hexdigest()
             images.save_image(
                 img, shared.opts.outdir_init_images, None, forced_filename=self.init_img_hash, save_to_dirs=False
             )
@@ -174,10 +173,18 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
             self.init_latent = torch.nn.functional.interpolate(self.init_latent, size=size, mode="bilinear")
         if mask is not None:
             self._mask_latent(latent_mask, all_seeds)
-        self.image_conditioning = self.img2img_image_conditioning(image * 2 - 1, self.init_latent, mask, self.mask_round)
+        self.image_conditioning = self.img2img_image_conditioning(
+            image * 2 - 1, self.init_latent, mask, self.mask_round
+        )
 
     def sample(
-        self, conditioning: Any, unconditional_conditioning: Any, seeds: Any, subseeds: Any, subseed_strength: float, prompts: Any
+        self,
+        conditioning: Any,
+        unconditional_conditioning: Any,
+        seeds: Any,
+        subseeds: Any,
+        subseed_strength: float,
+        prompts: Any,
     ) -> Tensor:
         x = self.rng.next()
         if self.initial_noise_multiplier != 1.0:
@@ -188,7 +195,12 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
                 p=self, x=self.init_latent, noise=x, c=conditioning, uc=unconditional_conditioning
             )
         samples = self.sampler.sample_img2img(
-            self, self.init_latent, x, conditioning, unconditional_conditioning, image_conditioning=self.image_conditioning
+            self,
+            self.init_latent,
+            x,
+            conditioning,
+            unconditional_conditioning,
+            image_conditioning=self.image_conditioning,
         )
         if self.mask is not None:
             samples = self._final_blend(samples)

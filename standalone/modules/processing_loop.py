@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-
 from modules import devices, extra_networks, images, lowvram, paths, rng, scripts, sd_models, sd_unet, shared
 from modules.processing_base import apply_overlay, decode_latent_batch, get_fixed_seed, opt_C, opt_f
 from modules.processing_result import Processed, create_infotext
 from modules.sd_hijack import model_hijack
 from modules.shared_cmd_options import cmd_opts
+from PIL import Image
+from torch import Tensor
 
 
 class _Output:

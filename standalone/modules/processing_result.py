@@ -158,7 +158,12 @@ class Processed:
     def infotext(self, p: Any, index: int) -> str:
         size = p.batch_size
         return create_infotext(
-            p, self.all_prompts, self.all_seeds, self.all_subseeds, position_in_batch=index % size, iteration=index // size
+            p,
+            self.all_prompts,
+            self.all_seeds,
+            self.all_subseeds,
+            position_in_batch=index % size,
+            iteration=index // size,
         )
 
     def get_token_merging_ratio(self, for_hr: bool = False) -> float:

@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-
 from modules import devices, extra_networks, images, lowvram, prompt_parser, rng, sd_models, sd_samplers, shared
 from modules.processing_base import DecodedSamples, StableDiffusionProcessing, decode_latent_batch, opt_f
 from modules.processing_result import create_infotext
 from modules.sd_samplers_common import decode_first_stage, images_tensor_to_samples
+from PIL import Image
+from torch import Tensor
 
 
 def hires_size(width: int, height: int, scale: float, resize_x: int, resize_y: int) -> tuple[int, int, int, int]:
@@ -152,7 +151,13 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         return images_tensor_to_samples(image, None, self.sd_model), None
 
     def sample(
-        self, conditioning: Any, unconditional_conditioning: Any, seeds: Any, subseeds: Any, subseed_strength: float, prompts: Any
+        self,
+        conditioning: Any,
+        unconditional_conditioning: Any,
+        seeds: Any,
+        subseeds: Any,
+        subseed_strength: float,
+        prompts: Any,
     ) -> Any:
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
         samples: Tensor | None
@@ -184,7 +189,13 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         if not self.save_samples() or not shared.opts.save_images_before_highres_fix:
             return
         info = create_infotext(
-            self, self.all_prompts, self.all_seeds, self.all_subseeds, [], iteration=self.iteration, position_in_batch=index
+            self,
+            self.all_prompts,
+            self.all_seeds,
+            self.all_subseeds,
+            [],
+            iteration=self.iteration,
+            position_in_batch=index,
         )
         images.save_image(
             image, self.outpath_samples or "", "", self.seeds[index], self.prompts[index], shared.opts.samples_format,
@@ -296,7 +307,12 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             prompt_parser.get_learned_conditioning, negatives, first, [self.cached_hr_uc, self.cached_uc], data, total
         )
         self.hr_c = self.get_conds_with_caching(
-            prompt_parser.get_multicond_learned_conditioning, prompts, first, [self.cached_hr_c, self.cached_c], data, total
+            prompt_parser.get_multicond_learned_conditioning,
+            prompts,
+            first,
+            [self.cached_hr_c, self.cached_c],
+            data,
+            total,
         )
 
     def setup_conds(self) -> None:

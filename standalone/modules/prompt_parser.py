@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from modules.prompt_schedule import schedule
+from torch import Tensor
 
 ScheduledPromptConditioning = namedtuple("ScheduledPromptConditioning", ["end_at_step", "cond"])
 
@@ -83,7 +82,7 @@ def get_learned_conditioning(
     """Per prompt its conditions with the step at which each ends."""
     schedules = get_learned_conditioning_prompt_schedules(prompts, steps, hires_steps, use_old_scheduling)
     made: dict[str, list[ScheduledPromptConditioning]] = {}
-    for prompt, parts in zip(prompts, schedules):
+    for prompt, parts in zip(prompts, schedules, strict=True):
         if prompt in made:
             continue
         conds = model.get_learned_conditioning(SdConditioning([text for _, text in parts], copy_from=prompts))

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from modules import devices, rng_philox, shared
+from torch import Tensor
 
 _nv_generator: rng_philox.Generator | None = None
 
@@ -114,7 +113,7 @@ class ImageRNG:
         return noise
 
     def first(self) -> Tensor:
-        pairs = zip(self.seeds, self.generators)
+        pairs = zip(self.seeds, self.generators, strict=True)
         noises = [self._first_of(i, seed, generator) for i, (seed, generator) in enumerate(pairs)]
         delta = shared.opts.eta_noise_seed_delta or 0
         if delta:
@@ -131,7 +130,7 @@ class ImageRNG:
 def _paste_centred(x: Tensor, noise: Tensor) -> Tensor:
     """`noise` pasted into the centre of `x` (both (C, h, w)), cut where it is larger. Changes `x`."""
     spans = []
-    for size, source in zip(x.shape[1:], noise.shape[1:]):
+    for size, source in zip(x.shape[1:], noise.shape[1:], strict=True):
         shift = (size - source) // 2
         length = source if shift >= 0 else source + 2 * shift
         spans.append((max(shift, 0), max(-shift, 0), length))

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from modules import errors
 from modules.shared_cmd_options import cmd_opts
 
 Handler = Callable[[str, str], Any]
 
-ZIP_NAME = re.compile(r"^([^/]+)/((data/\d+)|version|byteorder|\.format_version|\.storage_alignment|.data/serialization_id|(data\.pkl))$")
+ZIP_NAME = re.compile(
+    r"^([^/]+)/((data/\d+)|version|byteorder|\.format_version|\.storage_alignment|.data/serialization_id|(data\.pkl))$"
+)
 TORCH_NAMES = {
     "FloatStorage", "HalfStorage", "IntStorage", "LongStorage", "DoubleStorage", "ByteStorage", "BFloat16Storage",
     "float32",
@@ -88,7 +89,9 @@ def load_with_extra(filename: Any, extra_handler: Handler | None = None, *args: 
         if not cmd_opts.disable_safe_unpickle:
             check_pt(filename, extra_handler)
     except Exception:  # noqa: BLE001 - the host's rule: report and return None
-        errors.report(f"Error verifying pickled file from {filename}: the program is not going to read it", exc_info=True)
+        errors.report(
+            f"Error verifying pickled file from {filename}: the program is not going to read it", exc_info=True
+        )
         return None
     kwargs.setdefault("weights_only", False)
     return unsafe_torch_load(filename, *args, **kwargs)
@@ -109,7 +112,9 @@ class Extra:
         assert global_extra_handler is None, "already inside an Extra() block"
         global_extra_handler = self.handler
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         global global_extra_handler
         global_extra_handler = None
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
-from torch import Tensor
-
 from modules import errors, hashes, paths, safe, shared
 from modules.shared_cmd_options import cmd_opts
+from torch import Tensor
 
 checkpoints_list: dict[str, CheckpointInfo] = {}
 checkpoint_aliases: dict[str, CheckpointInfo] = {}
@@ -161,10 +159,11 @@ def picture_size() -> int:
     return int(side) if side.isdigit() else 512
 
 
-def read_state_dict(checkpoint_file: str, print_global_state: bool = False, map_location: Any = None) -> dict[str, Tensor]:
+def read_state_dict(
+    checkpoint_file: str, print_global_state: bool = False, map_location: Any = None
+) -> dict[str, Tensor]:
     """Weights of a checkpoint; a "state_dict" around them is removed. Pickles are read weights-only."""
     if checkpoint_file.lower().endswith(".safetensors"):
         return safetensors.torch.load_file(checkpoint_file, device=str(map_location or "cpu"))
     loaded = safe.unsafe_torch_load(checkpoint_file, map_location=map_location or "cpu", weights_only=True)
     return loaded.get("state_dict", loaded)
-

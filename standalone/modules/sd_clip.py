@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from modules import devices, prompt_parser, shared
+from torch import Tensor, nn
 
 CHUNK = 75
 
@@ -108,7 +107,7 @@ class TextConditioner(nn.Module):
         parsed = [[line, 1.0]] if plain else prompt_parser.parse_prompt_attention(line)
         chunker = _Chunker(self.id_start, self.id_end, self.comma_token)
         count = 0
-        for tokens, (text, weight) in zip(self.tokenize([text for text, _ in parsed]), parsed):
+        for tokens, (text, weight) in zip(self.tokenize([text for text, _ in parsed]), parsed, strict=True):
             if text == "BREAK" and weight == -1:
                 count += CHUNK - len(chunker.current.tokens)
                 chunker.close()

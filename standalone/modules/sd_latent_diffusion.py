@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from modules import devices, sd_autoencoder, sd_text_encoder
+from modules.sd_autoencoder import DiagonalGaussianDistribution, part
+from modules.sd_clip import TextConditioner
 from torch import Tensor, nn
 
 from lib_controlnet.nets.config import UNetConfig
 from lib_controlnet.nets.unet import UNetModel
-from modules import devices, sd_autoencoder, sd_text_encoder
-from modules.sd_autoencoder import DiagonalGaussianDistribution, part
-from modules.sd_clip import TextConditioner
 
 UNET_PREFIX = "model.diffusion_model."
 CONDITIONING = {4: "crossattn", 8: "hybrid", 9: "hybrid"}
@@ -54,7 +54,9 @@ class LatentDiffusion(nn.Module):
 
     alphas_cumprod: Tensor
 
-    def __init__(self, unet: nn.Module, first_stage: nn.Module, cond_stage: nn.Module, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, unet: nn.Module, first_stage: nn.Module, cond_stage: nn.Module, settings: Mapping[str, Any]
+    ) -> None:
         super().__init__()
         channels = unet.config.in_channels
         if channels not in CONDITIONING:
@@ -87,7 +89,7 @@ class LatentDiffusion(nn.Module):
         return devices.dtype
 
     def apply_model(self, x_noisy: Tensor, t: Tensor, cond: Any, **kwargs: Any) -> Tensor:
-        """Noise (or velocity) of x_noisy (B, C, h, w) at t (B,); `cond` as {"c_crossattn": [...], "c_concat": [...]}."""
+        """Noise (or velocity) of x_noisy (B, C, h, w) at t (B,); cond = {"c_crossattn": [...], "c_concat": [...]}."""
         dtype = devices.dtype_unet
         if not isinstance(cond, dict):
             key = "c_concat" if self.model.conditioning_key == "concat" else "c_crossattn"
@@ -134,7 +136,10 @@ def settings_of(filename: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
     params = _sidecar(filename)
     prediction = params.get("parameterization") or metadata.get("modelspec.prediction_type") or "eps"
     scale = params.get("scale_factor") or metadata.get("scale_factor") or 0.18215
-    return {"parameterization": "v" if str(prediction) in ("v", "v_prediction") else "eps", "scale_factor": float(scale)}
+    return {
+        "parameterization": "v" if str(prediction) in ("v", "v_prediction") else "eps",
+        "scale_factor": float(scale),
+    }
 
 
 def config_of(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tuple[Any, ...]:

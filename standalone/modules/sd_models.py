@@ -8,8 +8,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from modules import devices, errors, lowvram, script_callbacks, sd_latent_diffusion, sd_unet, shared
 from modules.sd_checkpoints import (
     CheckpointInfo,
@@ -24,6 +22,7 @@ from modules.sd_checkpoints import (
     select_checkpoint,
 )
 from modules.sd_hijack import model_hijack
+from torch import Tensor
 
 __all__ = [
     "CheckpointInfo",
@@ -56,7 +55,9 @@ class SkipWritingToConfig:
         SkipWritingToConfig.skip = True
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         SkipWritingToConfig.skip = self.previous
 
 

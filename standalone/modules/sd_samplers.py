@@ -90,7 +90,9 @@ def fix_p_invalid_sampler_and_scheduler(p: Any) -> None:
     before = p.sampler_name, p.scheduler
     p.sampler_name, p.scheduler = get_sampler_and_scheduler(p.sampler_name, p.scheduler, convert_automatic=False)
     if (p.sampler_name, p.scheduler) != before and None not in before:
-        logging.getLogger(__name__).warning("Sampler and scheduler %s corrected to %s", before, (p.sampler_name, p.scheduler))
+        logging.getLogger(__name__).warning(
+            "Sampler and scheduler %s corrected to %s", before, (p.sampler_name, p.scheduler)
+        )
 
 
 set_samplers()

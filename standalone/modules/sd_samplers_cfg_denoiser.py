@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from modules import prompt_parser, sd_samplers_common, shared
 from modules.script_callbacks import (
     AfterCFGCallbackParams,
@@ -17,6 +15,7 @@ from modules.script_callbacks import (
     cfg_denoised_callback,
     cfg_denoiser_callback,
 )
+from torch import Tensor
 
 
 def catenate_conds(conds: list[Any]) -> Any:
@@ -139,7 +138,9 @@ class CFGDenoiser(torch.nn.Module):
             return blended
         from modules import scripts
 
-        args = scripts.MaskBlendArgs(latent, self.nmask, self.init_latent, self.mask, blended, denoiser=self, sigma=sigma)
+        args = scripts.MaskBlendArgs(
+            latent, self.nmask, self.init_latent, self.mask, blended, denoiser=self, sigma=sigma
+        )
         self.p.scripts.on_mask_blend(self.p, args)
         return args.blended_latent
 
@@ -149,14 +150,16 @@ class CFGDenoiser(torch.nn.Module):
         conds_list, tensor = prompt_parser.reconstruct_multicond_batch(cond, self.step)
         uncond = prompt_parser.reconstruct_cond_batch(uncond, self.step)
         if edit and any(len(conds) != 1 for conds in conds_list):
-            raise AssertionError("AND is not supported for InstructPix2Pix checkpoint (unless using Image CFG scale = 1.0)")
+            raise AssertionError(
+                "AND is not supported for InstructPix2Pix checkpoint (unless using Image CFG scale = 1.0)"
+            )
         repeats = [len(conds) for conds in conds_list]
         adm = shared.sd_model.model.conditioning_key == "crossattn-adm"
         tails = [[x], [sigma], [torch.zeros_like(image_cond) if adm else image_cond]]
         if edit:
             tails = [[x, x], [sigma, sigma], [image_cond, torch.zeros_like(self.init_latent)]]
         x_in, sigma_in, image_in = (
-            torch.cat(_repeated(t, repeats) + tail) for t, tail in zip((x, sigma, image_cond), tails)
+            torch.cat(_repeated(t, repeats) + tail) for t, tail in zip((x, sigma, image_cond), tails, strict=True)
         )
         return Rows(x_in, sigma_in, image_in, tensor, uncond, conds_list, edit)
 
@@ -175,7 +178,9 @@ class CFGDenoiser(torch.nn.Module):
         if opts.skip_early_cond != 0.0 and self.step / (self.total_steps or 1) <= opts.skip_early_cond:
             rows.skip_uncond = True
             extra["Skip Early CFG"] = opts.skip_early_cond
-        elif (self.step % 2 or opts.s_min_uncond_all) and 0 < s_min_uncond and sigma[0] < s_min_uncond and not rows.edit:
+        elif (
+            (self.step % 2 or opts.s_min_uncond_all) and s_min_uncond > 0 and sigma[0] < s_min_uncond and not rows.edit
+        ):
             rows.skip_uncond = True
             extra["NGMS"] = s_min_uncond
             if opts.s_min_uncond_all:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-
 from modules import devices, images, sd_models, shared
 from modules.k_diffusion_mount import sampling as k_sampling
+from PIL import Image
+from torch import Tensor
 
 SamplerDataTuple = namedtuple("SamplerData", ["name", "constructor", "aliases", "options"])
 

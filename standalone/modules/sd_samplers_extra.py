@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from modules.k_diffusion_mount import sampling
+from torch import Tensor
 
 Pair = tuple[Tensor, Tensor]
 RestartList = dict[float, list[float]]
@@ -41,8 +41,10 @@ def _plan(sigmas: Tensor, restarts: RestartList) -> list[Pair]:
         steps, times, highest = at[i + 1]
         top = _nearest(sigmas, highest)
         if top < i + 1:
-            again = sampling.get_sigmas_karras(int(steps), sigmas[i + 1].item(), sigmas[top].item(), device=sigmas.device)
-            pairs += list(zip(again[:-2], again[1:-1], strict=True)) * int(times)
+            again = sampling.get_sigmas_karras(
+                int(steps), sigmas[i + 1].item(), sigmas[top].item(), device=sigmas.device
+            )
+            pairs += list(itertools.pairwise(again)) * int(times)
     return pairs
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from modules import devices, sd_samplers_common, sd_schedulers, shared
 from modules.k_diffusion_mount import external, sampling
 from modules.script_callbacks import ExtraNoiseParams, extra_noise_callback
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser
 from modules.sd_samplers_extra import restart_sampler
+from torch import Tensor
 
 KARRAS, EXPONENTIAL = {"scheduler": "karras"}, {"scheduler": "exponential"}
 SECOND, BROWNIAN, ENSD = {"second_order": True}, {"brownian_noise": True}, {"uses_ensd": True}

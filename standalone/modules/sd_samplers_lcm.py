@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from modules import sd_samplers_common, shared
 from modules.k_diffusion_mount import append_dims, external, sampling
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser
 from modules.sd_samplers_kdiffusion import KDiffusionSampler
+from torch import Tensor
 
 ORIGINAL_STEPS = 50
 SKIP = 1000 // ORIGINAL_STEPS

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from modules import devices, sd_samplers_common, sd_samplers_timesteps_impl, shared
 from modules.script_callbacks import ExtraNoiseParams, extra_noise_callback
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser
+from torch import Tensor
 
 samplers_timesteps: list[tuple[str, Callable[..., Tensor], list[str], dict[str, Any]]] = [
     ("DDIM", sd_samplers_timesteps_impl.ddim, ["ddim"], {}),

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from modules.k_diffusion_mount import sampling
 from modules.unipc import unipc
+from torch import Tensor
 
 __all__ = ["ddim", "ddim_cfgpp", "plms", "unipc"]
 
@@ -28,7 +27,7 @@ class _Schedule:
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         self.alphas_prev = alphas_cumprod[before].to(wide)
         self.ones = x.new_ones((x.shape[0], 1, 1, 1))
-        self.rows = x.new_ones((x.shape[0]))
+        self.rows = x.new_ones(x.shape[0])
 
     def sigmas(self, eta: float) -> Tensor:
         """DDIM's noise per step (Song et al., 2020, equation 16)."""
@@ -103,8 +102,6 @@ def ddim_cfgpp(
     model.cond_scale_miltiplier = 1 / 12.5
     model.need_last_noise_uncond = True
     return _ddim(model, x, timesteps, extra_args, callback, eta, lambda _: model.last_noise_uncond)
-
-
 
 
 def _adams_bashforth(e_t: Tensor, old: list[Tensor]) -> Tensor:

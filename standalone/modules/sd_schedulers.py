@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from modules import shared
 from modules.k_diffusion_mount import sampling
+from torch import Tensor
 
 
 @dataclass
@@ -35,7 +34,11 @@ def uniform(n: int, sigma_min: float, sigma_max: float, inner_model: Any, device
 def _between(n: int, sigma_min: float, sigma_max: float, inner_model: Any, device: Any, drop_last: bool) -> Tensor:
     start = inner_model.sigma_to_t(torch.tensor(sigma_max))
     end = inner_model.sigma_to_t(torch.tensor(sigma_min))
-    times = torch.linspace(float(start), float(end), n + 1)[:-1] if drop_last else torch.linspace(float(start), float(end), n)
+    times = (
+        torch.linspace(float(start), float(end), n + 1)[:-1]
+        if drop_last
+        else torch.linspace(float(start), float(end), n)
+    )
     return _ending_in_zero([float(inner_model.t_to_sigma(t)) for t in times], device)
 
 

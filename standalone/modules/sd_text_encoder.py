@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
 from modules.sd_autoencoder import part
 from modules.sd_clip import ClipEmbedder
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 PREFIX = "cond_stage_model.transformer."
 TOKENIZER = Path(__file__).resolve().parents[2] / "models" / "demo" / "clip"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
 from modules import devices, script_callbacks, shared
 
 unet_options: list[Any] = []

@@ -13,7 +13,6 @@ from modules import options, paths, shared_cmd_options, util
 
 if TYPE_CHECKING:
     import torch
-
     from modules.shared_state import State
     from modules.upscaler import UpscalerData
 

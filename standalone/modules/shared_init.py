@@ -30,7 +30,7 @@ class TotalProgress:
     def update(self) -> None:
         self.done += 1
 
-    def updateTotal(self, new_total: int) -> None:  # noqa: N802 - the host's name
+    def updateTotal(self, new_total: int) -> None:
         self.total = new_total
 
     def clear(self) -> None:

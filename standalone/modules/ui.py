@@ -18,7 +18,12 @@ def _pnginfo() -> Any:
     with gr.Blocks(analytics_enabled=False) as page, gr.Row(equal_height=False):
         with gr.Column(variant="panel"):
             image = gr.Image(
-                elem_id="pnginfo_image", label="Source", source="upload", interactive=True, type="pil", image_mode="RGBA"
+                elem_id="pnginfo_image",
+                label="Source",
+                source="upload",
+                interactive=True,
+                type="pil",
+                image_mode="RGBA",
             )
         with gr.Column(variant="panel"):
             text = gr.Textbox(label="Parameters", elem_id="pnginfo_text", lines=6, show_copy_button=True)
@@ -46,7 +51,11 @@ def create_ui() -> Any:
         img2img_page = ui_img2img.create(scripts.scripts_img2img)
     finally:
         scripts.scripts_current = None
-    tabs = [(txt2img_page, "txt2img", "txt2img"), (img2img_page, "img2img", "img2img"), (_pnginfo(), "PNG Info", "pnginfo")]
+    tabs = [
+        (txt2img_page, "txt2img", "txt2img"),
+        (img2img_page, "img2img", "img2img"),
+        (_pnginfo(), "PNG Info", "pnginfo"),
+    ]
     tabs += script_callbacks.ui_tabs_callback()
     tabs.append((settings.create_ui(), "Settings", "settings"))
     shared.tab_names = [label for _, label, _ in tabs]

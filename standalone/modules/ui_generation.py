@@ -77,10 +77,14 @@ class GenerationTab:
     def sampler(self) -> None:
         with FormRow(elem_id=f"sampler_selection_{self.name}"):
             names = sd_samplers.visible_sampler_names()
-            sampler = gr.Dropdown(label="Sampling method", elem_id=f"{self.name}_sampling", choices=names, value=names[0])
+            sampler = gr.Dropdown(
+                label="Sampling method", elem_id=f"{self.name}_sampling", choices=names, value=names[0]
+            )
             self.add("sampler_name", sampler, sd_samplers.get_sampler_from_infotext)
             labels = [x.label for x in sd_schedulers.schedulers]
-            scheduler = gr.Dropdown(label="Schedule type", elem_id=f"{self.name}_scheduler", choices=labels, value=labels[0])
+            scheduler = gr.Dropdown(
+                label="Schedule type", elem_id=f"{self.name}_scheduler", choices=labels, value=labels[0]
+            )
             self.add("scheduler", scheduler, sd_samplers.get_scheduler_from_infotext)
             self.slider("steps", "Sampling steps", (1, 150, 1), 20, "Steps")
         self.section("sampler")
@@ -104,8 +108,12 @@ class GenerationTab:
     def seed(self) -> None:
         with FormRow(elem_id=f"{self.name}_seed_row"):
             seed = self.add("seed", gr.Number(label="Seed", value=-1, elem_id=f"{self.name}_seed", precision=0), "Seed")
-            dice = ToolButton(random_symbol, elem_id=f"{self.name}_random_seed", tooltip="Set seed to -1: random every time")
-            self.reuse = ToolButton(reuse_symbol, elem_id=f"{self.name}_reuse_seed", tooltip="Reuse seed of the last picture")
+            dice = ToolButton(
+                random_symbol, elem_id=f"{self.name}_random_seed", tooltip="Set seed to -1: random every time"
+            )
+            self.reuse = ToolButton(
+                reuse_symbol, elem_id=f"{self.name}_reuse_seed", tooltip="Reuse seed of the last picture"
+            )
             dice.click(lambda: -1, inputs=[], outputs=[seed], show_progress=False)
         with InputAccordion(False, label="Variation", elem_id=f"{self.name}_subseed_show") as shown:
             number = gr.Number(label="Variation seed", value=-1, elem_id=f"{self.name}_subseed", precision=0)
@@ -133,8 +141,8 @@ class GenerationTab:
         extra_names, names = list(extra), list(self.settings)
 
         def handler(id_task: str, request: gr.Request, *values: Any) -> Any:
-            further = dict(zip(extra_names, values))
-            settings = dict(zip(names, values[len(extra_names) :]))
+            further = dict(zip(extra_names, values, strict=False))
+            settings = dict(zip(names, values[len(extra_names) :], strict=False))
             return run(request, further, settings, values[len(extra_names) + len(names) :])
 
         wrapped = call_queue.wrap_gradio_gpu_call(handler, extra_outputs=[None, "", ""])
@@ -147,7 +155,9 @@ class GenerationTab:
         }
         self.submit.click(**arguments, api_name=self.name)
         self.settings["prompt"].submit(**arguments, api_name=False)
-        self.reuse.click(_last_seed, inputs=[output.generation_info], outputs=[self.settings["seed"]], show_progress=False)
+        self.reuse.click(
+            _last_seed, inputs=[output.generation_info], outputs=[self.settings["seed"]], show_progress=False
+        )
         output.gallery.select(
             _selected,
             inputs=[output.generation_info, output.infotext],
@@ -160,7 +170,9 @@ class GenerationTab:
         fields = [*self.paste_fields, *self.runner.infotext_fields]
         infotext_utils.add_paste_fields(self.name, init_image, fields, self.settings["override_settings"])
         made = infotext_utils.paste_fields[self.name]["fields"]
-        infotext_utils.connect_paste(self.paste, made, self.settings["prompt"], self.settings["override_settings"], self.name)
+        infotext_utils.connect_paste(
+            self.paste, made, self.settings["prompt"], self.settings["override_settings"], self.name
+        )
 
 
 def _override_settings(params: dict[str, Any]) -> Any:

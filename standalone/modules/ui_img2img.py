@@ -28,7 +28,11 @@ def _pictures() -> dict[str, Any]:
             )
         with gr.TabItem("Inpaint", id="inpaint", elem_id="img2img_inpaint_tab") as inpaint:
             extra["img2maskimg"] = gr.Image(
-                label="Image for inpainting with mask", elem_id="img2maskimg", tool="sketch", image_mode="RGBA", **common
+                label="Image for inpainting with mask",
+                elem_id="img2maskimg",
+                tool="sketch",
+                image_mode="RGBA",
+                **common,
             )
         with gr.TabItem("Inpaint upload", id="inpaint_upload", elem_id="img2img_inpaint_upload_tab") as upload:
             extra["img_inpaint_base"] = gr.Image(label="Image", elem_id="img_inpaint_base", **common)
@@ -41,7 +45,7 @@ def _pictures() -> dict[str, Any]:
                 ("batch_mask_dir", "Inpaint batch mask directory", "img2img_batch_inpaint_mask_dir"),
             ):
                 extra[key] = gr.Textbox(label=label, elem_id=elem_id, **hidden)
-    for item, mode in zip((first, inpaint, upload, batch), MODES):
+    for item, mode in zip((first, inpaint, upload, batch), MODES, strict=True):
         item.select(lambda mode=mode: mode, inputs=[], outputs=[extra["mode"]], show_progress=False)
     return extra
 
@@ -92,7 +96,11 @@ def create(runner: Any) -> Any:
                 extra = _pictures()
                 with FormRow():
                     radio = gr.Radio(
-                        label="Resize mode", elem_id="resize_mode", choices=RESIZE_MODES, type="index", value=RESIZE_MODES[0]
+                        label="Resize mode",
+                        elem_id="resize_mode",
+                        choices=RESIZE_MODES,
+                        type="index",
+                        value=RESIZE_MODES[0],
                     )
                     tab.add("resize_mode", radio)
                 tab.section("image")

@@ -88,7 +88,7 @@ class UiSettings:
         return [k for k, v in shared.opts.data_labels.items() if not v.do_not_save and (v.section or (None,))[0]]
 
     def run_settings(self, *values: Any) -> str:
-        changed = [k for k, v in zip(self._shown, values) if shared.opts.set(k, _cast(k, v))]
+        changed = [k for k, v in zip(self._shown, values, strict=True) if shared.opts.set(k, _cast(k, v))]
         shared.opts.save(shared.config_filename)
         return f"{len(changed)} settings changed{': ' + ', '.join(changed) if changed else ''}."
 
@@ -109,7 +109,9 @@ class UiSettings:
         with gr.Row(elem_id="quicksettings", variant="compact"):
             for key in QUICKSETTINGS:
                 component = create_setting_component(key, is_quicksettings=True)
-                component.change(self.run_settings_single(key), inputs=[component], outputs=[component], show_progress="full")
+                component.change(
+                    self.run_settings_single(key), inputs=[component], outputs=[component], show_progress="full"
+                )
                 self.components[key] = component
 
     def create_ui(self) -> Any:

@@ -29,10 +29,14 @@ def _hires(tab: GenerationTab) -> None:
             tab.slider("hr_resize_y", "Resize height to", (0, 2048, 8), 0, "Hires resize-2")
         with FormRow():
             samplers = [SAME_SAMPLER, *sd_samplers.visible_sampler_names()]
-            sampler = gr.Dropdown(label="Hires sampling method", elem_id="hr_sampler", choices=samplers, value=SAME_SAMPLER)
+            sampler = gr.Dropdown(
+                label="Hires sampling method", elem_id="hr_sampler", choices=samplers, value=SAME_SAMPLER
+            )
             tab.add("hr_sampler_name", sampler, "Hires sampler")
             labels = [SAME_SCHEDULER, *(x.label for x in sd_schedulers.schedulers)]
-            scheduler = gr.Dropdown(label="Hires schedule type", elem_id="hr_scheduler", choices=labels, value=SAME_SCHEDULER)
+            scheduler = gr.Dropdown(
+                label="Hires schedule type", elem_id="hr_scheduler", choices=labels, value=SAME_SCHEDULER
+            )
             tab.add("hr_scheduler", scheduler, "Hires schedule type")
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from modules import shared
+from torch import Tensor
 
 
 class NoiseSchedule:
@@ -86,7 +85,7 @@ class UniPC:
         ratios = torch.stack([*((terms[-i][2] - lambda_0) / h for i in older), torch.ones(())])
         matrix, right, phi_1, b_h = self._coefficients(h, ratios)
         last = self.outputs[-1]
-        slopes = [(self.outputs[-i] - last) / float(r) for i, r in zip(older, ratios)]
+        slopes = [(self.outputs[-i] - last) / float(r) for i, r in zip(older, ratios, strict=False)]
         base = float(sigma / sigma_0) * x - float(alpha * phi_1) * last
         scale = float(alpha * b_h)
         half = torch.tensor([0.5])
@@ -98,7 +97,9 @@ class UniPC:
         weights = half if order == 1 else torch.linalg.solve(matrix, right)
         return base - scale * _weighted(weights, [*slopes, output - last], x), output
 
-    def sample(self, x: Tensor, times: Tensor, order: int, lower_order_final: bool, after: Callable[..., None]) -> Tensor:
+    def sample(
+        self, x: Tensor, times: Tensor, order: int, lower_order_final: bool, after: Callable[..., None]
+    ) -> Tensor:
         """Run along `times`; `after(x, output)` is called per step."""
         steps = len(times) - 1
         if steps < order:
@@ -117,7 +118,7 @@ class UniPC:
 
 def _weighted(weights: Tensor, tensors: list[Tensor], like: Tensor) -> Tensor:
     total = torch.zeros_like(like)
-    for weight, tensor in zip(weights, tensors):
+    for weight, tensor in zip(weights, tensors, strict=True):
         total = total + float(weight) * tensor
     return total
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from PIL import Image
-
 from modules import shared
+from PIL import Image
 
 LANCZOS = Image.Resampling.LANCZOS
 NEAREST = Image.Resampling.NEAREST

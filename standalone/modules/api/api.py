@@ -11,7 +11,6 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import HTTPException
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
-
 from modules import (
     extensions,
     images,
@@ -158,7 +157,7 @@ class Api:
         shared.state.skip()
 
     def set_config(self, req: dict[str, Any]) -> None:
-        name = req.get("sd_model_checkpoint", None)
+        name = req.get("sd_model_checkpoint")
         if name is not None and name not in sd_models.checkpoint_aliases:
             raise RuntimeError(f"model {name!r} not found")
         for key, value in req.items():
@@ -182,7 +181,7 @@ class Api:
     # information
 
     def get_config(self) -> dict[str, Any]:
-        return {k: v for k, v in shared.opts.data.items()}
+        return dict(shared.opts.data.items())
 
     def get_cmd_flags(self) -> dict[str, Any]:
         return vars(cmd_opts)

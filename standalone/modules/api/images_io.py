@@ -10,9 +10,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 from fastapi.exceptions import HTTPException
-from PIL import Image, PngImagePlugin
-
 from modules import images, shared
+from PIL import Image, PngImagePlugin
 
 
 def verify_url(url: str) -> bool:

@@ -6,7 +6,6 @@ from contextlib import closing
 from typing import Any
 
 from fastapi.exceptions import HTTPException
-
 from modules import infotext_utils, progress, scripts, sd_samplers, shared
 from modules.api import models
 from modules.api.images_io import decode_base64_to_image, encode_pil_to_base64

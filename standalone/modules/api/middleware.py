@@ -9,7 +9,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
-
 from modules import errors
 from modules.shared_cmd_options import cmd_opts
 

@@ -6,12 +6,11 @@ import dataclasses
 import typing
 from typing import Any, Optional
 
-from pydantic import BaseModel, Field, create_model
-
 from modules.api.script_info import ScriptArg, ScriptInfo
 from modules.options import Options
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 from modules.shared_cmd_options import parser
+from pydantic import BaseModel, Field, create_model
 
 __all__ = ["ScriptArg", "ScriptInfo"]
 
@@ -25,14 +24,14 @@ TYPES: dict[str, Any] = {
     "mask": str,
 }  # fmt: skip
 COMMON: dict[str, tuple[Any, Any]] = {
-    "sampler_index": (Optional[str], "Euler"),
-    "script_name": (Optional[str], None),
-    "script_args": (Optional[list], []),
-    "send_images": (Optional[bool], True),
-    "save_images": (Optional[bool], False),
-    "alwayson_scripts": (Optional[dict], {}),
-    "force_task_id": (Optional[str], None),
-    "infotext": (Optional[str], None),
+    "sampler_index": (str | None, "Euler"),
+    "script_name": (str | None, None),
+    "script_args": (list | None, []),
+    "send_images": (bool | None, True),
+    "save_images": (bool | None, False),
+    "alwayson_scripts": (dict | None, {}),
+    "force_task_id": (str | None, None),
+    "infotext": (str | None, None),
 }
 
 
@@ -45,7 +44,7 @@ def _request_model(name: str, source: type, further: dict[str, tuple[Any, Any]])
             continue
         default = item.default if not isinstance(item.default, (property, dataclasses._MISSING_TYPE)) else None
         kind = TYPES.get(item.name, hints.get(item.name, Any))
-        fields[item.name] = (Optional[kind], default)
+        fields[item.name] = (Optional[kind], default)  # noqa: UP045 - `kind` is a value
     return create_model(name, **{**fields, **further})
 
 
@@ -55,7 +54,7 @@ StableDiffusionTxt2ImgProcessingAPI = _request_model(
 StableDiffusionImg2ImgProcessingAPI = _request_model(
     "StableDiffusionProcessingImg2Img",
     StableDiffusionProcessingImg2Img,
-    {**COMMON, "include_init_images": (Optional[bool], False)},
+    {**COMMON, "include_init_images": (bool | None, False)},
 )
 
 
@@ -66,7 +65,7 @@ def as_dict(model: BaseModel, only_set: bool = False) -> dict[str, Any]:
 
 
 class TextToImageResponse(BaseModel):
-    images: Optional[list[str]] = Field(default=None, title="Image", description="The pictures, base64.")
+    images: list[str] | None = Field(default=None, title="Image", description="The pictures, base64.")
     parameters: dict
     info: str
 
@@ -93,9 +92,9 @@ class ProgressResponse(BaseModel):
     progress: float = Field(title="Progress", description="0 to 1")
     eta_relative: float = Field(title="ETA in secs")
     state: dict = Field(title="State", description="The current state snapshot")
-    current_image: Optional[str] = Field(default=None, title="Current image", description="Live preview, base64")
-    textinfo: Optional[str] = Field(default=None, title="Info text")
-    current_task: Optional[str] = Field(default=None, title="Running task")
+    current_image: str | None = Field(default=None, title="Current image", description="Live preview, base64")
+    textinfo: str | None = Field(default=None, title="Info text")
+    current_task: str | None = Field(default=None, title="Running task")
 
 
 class SamplerItem(BaseModel):
@@ -107,17 +106,17 @@ class SamplerItem(BaseModel):
 class SchedulerItem(BaseModel):
     name: str = Field(title="Name")
     label: str = Field(title="Label")
-    aliases: Optional[list[str]] = Field(default=None, title="Aliases")
-    default_rho: Optional[float] = Field(default=None, title="Default Rho")
-    need_inner_model: Optional[bool] = Field(default=None, title="Needs Inner Model")
+    aliases: list[str] | None = Field(default=None, title="Aliases")
+    default_rho: float | None = Field(default=None, title="Default Rho")
+    need_inner_model: bool | None = Field(default=None, title="Needs Inner Model")
 
 
 class UpscalerItem(BaseModel):
     name: str = Field(title="Name")
-    upscaler_model: Optional[str] = Field(default=None, alias="model_name", title="Model Name")
-    upscaler_path: Optional[str] = Field(default=None, alias="model_path", title="Path")
-    upscaler_url: Optional[str] = Field(default=None, alias="model_url", title="URL")
-    scale: Optional[float] = Field(default=None, title="Scale")
+    upscaler_model: str | None = Field(default=None, alias="model_name", title="Model Name")
+    upscaler_path: str | None = Field(default=None, alias="model_path", title="Path")
+    upscaler_url: str | None = Field(default=None, alias="model_url", title="URL")
+    scale: float | None = Field(default=None, title="Scale")
 
 
 class LatentUpscalerModeItem(BaseModel):
@@ -127,10 +126,10 @@ class LatentUpscalerModeItem(BaseModel):
 class SDModelItem(BaseModel):
     title: str = Field(title="Title")
     checkpoint_name: str = Field(alias="model_name", title="Model Name")
-    hash: Optional[str] = Field(default=None, title="Short hash")
-    sha256: Optional[str] = Field(default=None, title="sha256 hash")
+    hash: str | None = Field(default=None, title="Short hash")
+    sha256: str | None = Field(default=None, title="sha256 hash")
     filename: str = Field(title="Filename")
-    config: Optional[str] = Field(default=None, title="Config file")
+    config: str | None = Field(default=None, title="Config file")
 
 
 class EmbeddingsResponse(BaseModel):
@@ -165,7 +164,7 @@ def options_model(opts: Options) -> Any:
         if info.do_not_save:
             continue
         kind = opts.typemap.get(type(info.default), type(info.default)) if info.default else Any
-        fields[key] = (Optional[kind], Field(default=info.default, description=info.label))
+        fields[key] = (Optional[kind], Field(default=info.default, description=info.label))  # noqa: UP045 - `kind` is a value
     return create_model("Options", **fields)
 
 
@@ -176,5 +175,5 @@ def flags_model() -> Any:
         if action.dest == "help":
             continue
         kind = Any if action.default is None else type(action.default)
-        fields[action.dest] = (Optional[kind], Field(default=action.default, description=action.help))
+        fields[action.dest] = (Optional[kind], Field(default=action.default, description=action.help))  # noqa: UP045 - `kind` is a value
     return create_model("Flags", **fields)

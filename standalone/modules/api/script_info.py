@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 
 class ScriptArg(BaseModel):
-    label: Optional[str] = Field(default=None, title="Label", description="Name of the argument in UI")
-    value: Optional[Any] = Field(default=None, title="Value", description="Default value of the argument")
-    minimum: Optional[Any] = Field(default=None, title="Minimum", description="Smallest value in UI")
-    maximum: Optional[Any] = Field(default=None, title="Maximum", description="Largest value in UI")
-    step: Optional[Any] = Field(default=None, title="Step", description="Step of the value in UI")
-    choices: Optional[list[str]] = Field(default=None, title="Choices", description="Possible values")
+    label: str | None = Field(default=None, title="Label", description="Name of the argument in UI")
+    value: Any | None = Field(default=None, title="Value", description="Default value of the argument")
+    minimum: Any | None = Field(default=None, title="Minimum", description="Smallest value in UI")
+    maximum: Any | None = Field(default=None, title="Maximum", description="Largest value in UI")
+    step: Any | None = Field(default=None, title="Step", description="Step of the value in UI")
+    choices: list[str] | None = Field(default=None, title="Choices", description="Possible values")
 
 
 class ScriptInfo(BaseModel):
-    name: Optional[str] = Field(default=None, title="Name", description="Script name")
-    is_alwayson: Optional[bool] = Field(default=None, title="IsAlwayson", description="Whether it runs in every job")
-    is_img2img: Optional[bool] = Field(default=None, title="IsImg2img", description="Whether it is img2img's instance")
+    name: str | None = Field(default=None, title="Name", description="Script name")
+    is_alwayson: bool | None = Field(default=None, title="IsAlwayson", description="Whether it runs in every job")
+    is_img2img: bool | None = Field(default=None, title="IsImg2img", description="Whether it is img2img's instance")
     args: list[ScriptArg] = Field(title="Arguments", description="The script's arguments")
 
 
