@@ -166,6 +166,66 @@ def test_invert_keeps_the_size() -> None:
     assert np.array_equal(run("invert", image), ~image)
 
 
+@RESOLUTIONS
+@pytest.mark.parametrize("limit", [1.0, 100.0, 254.0])
+def test_binary(resolution: int, limit: float) -> None:
+    image, height, width = padded(photograph(), resolution)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:height, :width]
+    found = run("binary", photograph(), limit, resolution=resolution)
+    assert np.array_equal(found, rgb(np.where(grey > limit, 255, 0)))
+
+
+@pytest.mark.parametrize("limit", [0.0, 255.0])
+def test_binary_by_otsu_splits_where_the_classes_differ_most(limit: float) -> None:
+    image = photograph(128, 128)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+    def between(split: int) -> float:
+        dark, bright = grey[grey <= split], grey[grey > split]
+        return dark.size * bright.size * (dark.mean() - bright.mean()) ** 2 if dark.size and bright.size else 0.0
+
+    best = max(range(256), key=between)
+    assert np.array_equal(run("binary", image, limit, resolution=128), rgb(np.where(grey > best, 255, 0)))
+
+
+@RESOLUTIONS
+def test_scribble_is_white_where_a_drawing_is_dark(resolution: int) -> None:
+    drawing = np.full((150, 211, 3), 255, np.uint8)
+    cv2.circle(drawing, (90, 70), 40, (0, 0, 0), 5)
+    cv2.line(drawing, (0, 0), (200, 140), (255, 40, 40), 3)
+    image, height, width = padded(drawing, resolution)
+    expected = np.where(image.min(axis=2) < 127, 255, 0)[:height, :width]
+    assert 0.02 < (expected > 0).mean() < 0.2
+    assert np.array_equal(run("scribble", drawing, resolution=resolution), rgb(expected))
+
+
+@RESOLUTIONS
+@pytest.mark.parametrize("thresholds", [(64.0, 128.0), (1.0, 30.0)])
+def test_pyracanny(resolution: int, thresholds: tuple[float, float]) -> None:
+    image, height, width = padded(photograph(), resolution)
+    total = np.zeros((1, 1, 3))
+    for tenths in range(2, 11):
+        size = (int(image.shape[1] * (tenths / 10)), int(image.shape[0] * (tenths / 10)))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        edges = np.stack([cv2.Canny(small[:, :, c].copy(), *thresholds) for c in range(3)], axis=2) / 255
+        total = 0.75 * cv2.resize(total, size) + 0.25 * edges if tenths > 2 else edges
+    grey = total.sum(axis=2)
+    low, high = np.percentile(grey, [1, 99])
+    expected = ((grey - low) / (high - low) * 255).clip(0, 255)[:height, :width]
+    found = run("pyracanny", photograph(), *thresholds, resolution=resolution)
+    # float64 here: the truncation may fall on the other side
+    assert np.abs(found[:, :, 0] - np.floor(expected)).max() <= 1
+    assert (found[:, :, 0] == np.floor(expected)).mean() > 0.99
+    assert found.max() == 255
+
+
+def test_pyracanny_of_hardly_any_edge() -> None:
+    image = np.full((256, 256, 3), 255, np.uint8)
+    assert not run("pyracanny", image, resolution=256).any()
+    image[100, 100] = 0
+    assert run("pyracanny", image, resolution=256).max() == 255
+
+
 # --- blurs and samples --------------------------------------------------------------------------------------------
 
 
@@ -209,6 +269,65 @@ def test_colour_grid_is_a_mosaic(resolution: int) -> None:
     x = np.arange(found.shape[1]) * columns // found.shape[1]
     assert min(found.shape[:2]) == resolution
     assert np.array_equal(found, mosaic[y][:, x])
+
+
+@pytest.mark.parametrize(("levels", "size"), [(1, (192, 256)), (3, (192, 256)), (10, (128, 128))])
+def test_tile_pyramid(levels: int, size: tuple[int, int]) -> None:
+    image = photograph(170, 230)
+    found = run("tile_pyramid", image, levels)
+    if levels == 10:  # 192 has 7 halves: one pixel, doubled seven times
+        assert found.shape == (128, 256, 3)
+        return
+    assert found.shape[:2] == size
+    expected = cv2.resize(image, (size[1] >> levels, size[0] >> levels), interpolation=cv2.INTER_AREA)
+    for _ in range(levels):
+        expected = cv2.pyrUp(expected)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("scale", "blur"), [(1.0, 2.0), (2.5, 5.5), (8.0, 10.0)])
+def test_tile_ttplanet_simple(scale: float, blur: float) -> None:
+    image = photograph()
+    small = cv2.resize(image, (int(211 / scale), int(150 / scale)), interpolation=cv2.INTER_AREA)
+    grown = cv2.resize(small, (211, 150), interpolation=cv2.INTER_LANCZOS4)
+    side = int(blur) + 1 - int(blur) % 2
+    expected = cv2.GaussianBlur(grown, (side, side), sigmaX=blur / 2)
+    assert np.array_equal(run("tile_ttplanet_simple", image, scale, blur), expected)
+
+
+def literal_guided_filter(image: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
+    """K. He's guided filter of an (H, W, 3) picture in 0..1 by itself, window by window, in float64."""
+    height, width = image.shape[:2]
+    mirror = np.pad(image, ((radius, radius), (radius, radius), (0, 0)), mode="reflect")
+    slopes, offsets = np.empty((height, width, 3, 3)), np.empty((height, width, 3))
+    for y in range(height):
+        for x in range(width):
+            window = mirror[y : y + 2 * radius + 1, x : x + 2 * radius + 1].reshape(-1, 3)
+            mean = window.mean(axis=0)
+            covariance = (window - mean).T @ (window - mean) / len(window)
+            slopes[y, x] = np.linalg.solve(covariance + epsilon * np.eye(3), covariance)
+            offsets[y, x] = mean - slopes[y, x].T @ mean
+    side = (2 * radius + 1, 2 * radius + 1)
+    slopes = np.stack([cv2.blur(slopes[:, :, :, c].copy(), side) for c in range(3)], axis=3)
+    return np.einsum("yxij,yxi->yxj", slopes, image) + cv2.blur(offsets, side)
+
+
+def test_tile_ttplanet_guided_filter() -> None:
+    image = photograph(48, 60)
+    blurred = cv2.GaussianBlur(image, (3, 3), sigmaX=1.0)
+    expected = (literal_guided_filter(blurred / 255, 7, 0.01) * 255).clip(0, 255)
+    found = run("tile_ttplanet_gf", image, 1.0, 2.0)
+    assert np.abs(found - np.floor(expected)).max() <= 1
+    assert (found == np.floor(expected)).mean() > 0.98
+
+
+def test_tile_ttplanet_guided_filter_at_a_smaller_scale_keeps_edges() -> None:
+    image = photograph(64, 64)
+    image[:, 32:] //= 4
+    found = run("tile_ttplanet_gf", image, 2.0, 2.0)
+    assert found.shape == image.shape
+    edge = found[:, 26:38].astype(float).mean(axis=(0, 2))
+    assert edge[0] - edge[-1] > 60
 
 
 def test_shuffle_moves_colours_along_a_smooth_flow() -> None:
