@@ -11,8 +11,8 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """`latents` (B, 4, h, w) as the U-Net sees them (scaled), `context` (B, N, D), `empty_context` (1, N, D) of the empty
-    prompt, `hints` (B, 3, 8h, 8w) in 0..1, `y` (B, adm) where the U-Net takes it."""
+    """`latents` (B, 4, h, w) as the U-Net sees them (scaled), `context` (B, N, D), `empty_context` (1, N, D) of the
+    empty prompt, `hints` (B, 3, 8h, 8w) in 0..1, `y` (B, adm) where the U-Net takes it."""
 
     latents: Tensor
     context: Tensor

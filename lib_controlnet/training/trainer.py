@@ -1,6 +1,7 @@
 """The training loop of a ControlNet.
 
-The U-Net is truly locked: its weights ask for no gradient, and since nothing that enters its encoder asks for one either,
+The U-Net is truly locked: its weights ask for no gradient, and since nothing that enters its encoder asks for one
+either,
 no graph is built there; the decoder keeps only what the residuals need. A step then costs about as much as one of
 fine-tuning the U-Net itself.
 """

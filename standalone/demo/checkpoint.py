@@ -1,8 +1,10 @@
 """The demo checkpoint: U-Net, auto-encoder and text encoder in one file under Stable Diffusion 1's LDM names.
 
-python -m standalone.demo.checkpoint --unet FILE --vae FILE --text FILE --cache FILE   writes models/demo/demo.safetensors
+python -m standalone.demo.checkpoint --unet FILE --vae FILE --text FILE --cache FILE   writes
+models/demo/demo.safetensors
 and demo.yaml, which describes the same sizes to hosts that build their networks from a config.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -58,7 +60,7 @@ def ldm_vae_key(key: str) -> str:
     match = re.match(r"^decoder\.up_blocks\.(\d)\.(resnets|upsamplers\.0)\.", key)
     if match:
         part = "block" if match[2] == "resnets" else "upsample"
-        key = f"decoder.up.{LEVELS - 1 - int(match[1])}.{part}.{key[match.end():]}"
+        key = f"decoder.up.{LEVELS - 1 - int(match[1])}.{part}.{key[match.end() :]}"
     for pattern, name in _VAE_NAMES:
         key = re.sub(pattern, name, key)
     return key
@@ -92,7 +94,7 @@ def load(path: Path = CHECKPOINT) -> DemoModel:
 
 
 def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key[len(prefix):]: value.float() for key, value in weights.items() if key.startswith(prefix)}
+    return {key[len(prefix) :]: value.float() for key, value in weights.items() if key.startswith(prefix)}
 
 
 CONFIG: Final = """\
@@ -163,10 +165,19 @@ def write(options: argparse.Namespace) -> None:
     scale = float(load_file(str(options.cache))["scale"])
     weights = to_ldm(unet, load_file(str(options.vae)), load_file(str(options.text)))
     options.out.mkdir(parents=True, exist_ok=True)
-    write_weights(weights, options.out / "demo.safetensors", {
-        "modelspec.architecture": "stable-diffusion-v1", "modelspec.title": "ControlNet demo model",
-        "modelspec.license": "Apache-2.0", "modelspec.resolution": "128x128", "modelspec.prediction_type": "epsilon",
-        SCALE_KEY: repr(scale), "demo.recipe": "models/demo/README.md"})
+    write_weights(
+        weights,
+        options.out / "demo.safetensors",
+        {
+            "modelspec.architecture": "stable-diffusion-v1",
+            "modelspec.title": "ControlNet demo model",
+            "modelspec.license": "Apache-2.0",
+            "modelspec.resolution": "128x128",
+            "modelspec.prediction_type": "epsilon",
+            SCALE_KEY: repr(scale),
+            "demo.recipe": "models/demo/README.md",
+        },
+    )
     text = CONFIG.format(scale=repr(scale), extension="sd-webui-controlnet")
     (options.out / "demo.yaml").write_text(text, encoding="utf-8")
 

@@ -1,4 +1,5 @@
 """Control maps of a demo picture: canny, scribble and segmentation, each (128, 128, 3) RGB uint8 on black."""
+
 from __future__ import annotations
 
 import random

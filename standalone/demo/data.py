@@ -2,6 +2,7 @@
 
 python -m standalone.demo.data --vae FILE --out FILE   encodes the latents.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -53,8 +54,11 @@ class DemoData:
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         rng = random.Random(int(torch.randint(0, 2**31, (1,), generator=generator)))
         chosen = [self.pictures[index] for index in indices.tolist()]
-        hints = torch.zeros(0) if self.control is None else hint_tensor(
-            [control_map(self.control, picture, rng) for picture in chosen])
+        hints = (
+            torch.zeros(0)
+            if self.control is None
+            else hint_tensor([control_map(self.control, picture, rng) for picture in chosen])
+        )
         context = self.encode([training_prompt(picture, rng) for picture in chosen])
         return Batch(self.latents[indices], context, self.empty, hints)
 
@@ -80,8 +84,10 @@ def encode_pictures(vae: Path, out: Path, count: int) -> None:
     model = new_autoencoder().eval()
     model.load_state_dict(load_file(str(vae)))
     known = pictures(count, SEED)
-    parts = [model.encode(to_tensor([picture.image for picture in known[start:start + 50]])).latent_dist.mean
-             for start in range(0, count, 50)]
+    parts = [
+        model.encode(to_tensor([picture.image for picture in known[start : start + 50]])).latent_dist.mean
+        for start in range(0, count, 50)
+    ]
     latents = torch.cat(parts)
     save_file({"latents": latents.half().contiguous(), "scale": (1 / latents.std()).reshape(1)}, str(out))
 

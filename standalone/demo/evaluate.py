@@ -2,9 +2,10 @@
 
 python -m standalone.demo.evaluate --type canny --out DIR    (one of canny, scribble, seg)
 
-Edge F1: the output's canny lines against the canny lines of the true picture, within 2 pixels. Colours: inside and outside
-of the true mask. "ceiling" is the true picture through the auto-encoder alone.
+Edge F1: the output's canny lines against the canny lines of the true picture, within 2 pixels. Colours: inside and
+outside of the true mask. "ceiling" is the true picture through the auto-encoder alone.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -34,8 +35,12 @@ from .train_vae import to_tensor
 
 # name: (weight, start, end, CFG)
 CASES = {
-    "weight 0": (0.0, 0.0, 1.0, 4.0), "weight 0.5": (0.5, 0.0, 1.0, 4.0), "weight 1": (1.0, 0.0, 1.0, 4.0),
-    "range 0-0.3": (1.0, 0.0, 0.3, 4.0), "weight 0, CFG 9": (0.0, 0.0, 1.0, 9.0), "weight 1, CFG 9": (1.0, 0.0, 1.0, 9.0),
+    "weight 0": (0.0, 0.0, 1.0, 4.0),
+    "weight 0.5": (0.5, 0.0, 1.0, 4.0),
+    "weight 1": (1.0, 0.0, 1.0, 4.0),
+    "range 0-0.3": (1.0, 0.0, 0.3, 4.0),
+    "weight 0, CFG 9": (0.0, 0.0, 1.0, 9.0),
+    "weight 1, CFG 9": (1.0, 0.0, 1.0, 9.0),
 }
 
 
@@ -52,17 +57,20 @@ class Figures:
 
 
 def figures(images: list[Image], truth: list[Picture]) -> Figures:
-    scores = [picture_colours(image, picture) for image, picture in zip(images, truth)]
+    scores = [picture_colours(image, picture) for image, picture in zip(images, truth, strict=True)]
     lines = [np.where(edges(picture.image), np.uint8(255), np.uint8(0)) for picture in truth]
 
     def mean(values: list[float]) -> float:
         return round(float(np.mean(values)), 4)
 
     return Figures(
-        mean([edge_f1(image, line) for image, line in zip(images, lines)]),
-        mean([score.object_right for score in scores]), mean([score.background_right for score in scores]),
-        mean([score.right for score in scores]), mean([score.object_distance for score in scores]),
-        mean([score.background_distance for score in scores]))
+        mean([edge_f1(image, line) for image, line in zip(images, lines, strict=True)]),
+        mean([score.object_right for score in scores]),
+        mean([score.background_right for score in scores]),
+        mean([score.right for score in scores]),
+        mean([score.object_distance for score in scores]),
+        mean([score.background_distance for score in scores]),
+    )
 
 
 def load_control(path: Path) -> ControlNet:

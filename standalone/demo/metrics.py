@@ -1,4 +1,5 @@
 """How well a picture follows its control map and its prompt."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ def edge_score(found: np.ndarray, wanted: np.ndarray, tolerance: int = TOLERANCE
     if not found.any() or not wanted.any():
         both = float(not found.any() and not wanted.any())
         return EdgeScore(both, both)
-    return EdgeScore(float((_distance(wanted)[found] <= tolerance).mean()),
-                     float((_distance(found)[wanted] <= tolerance).mean()))
+    return EdgeScore(
+        float((_distance(wanted)[found] <= tolerance).mean()), float((_distance(found)[wanted] <= tolerance).mean())
+    )
 
 
 def edge_f1(image: Image, control: Image, tolerance: int = TOLERANCE) -> float:
@@ -47,7 +49,8 @@ def edge_f1(image: Image, control: Image, tolerance: int = TOLERANCE) -> float:
 
 @dataclass(frozen=True)
 class ColourScore:
-    """Mean RGB distances of object and background to the prompted colours, and whether the prompted ones are nearest."""
+    """Mean RGB distances of object and background to the prompted colours, and whether the prompted ones are
+    nearest."""
 
     object_distance: float
     background_distance: float
@@ -67,8 +70,12 @@ def colour_score(image: Image, mask: Image, colour: str, background: str) -> Col
     """Colours of `image` (h, w, 3) well inside and well outside of `mask` (h, w), 255 = object."""
     inside = _mean_colour(image, mask > 127)
     outside = _mean_colour(image, mask <= 127)
-    return ColourScore(_distance_to(inside, colour), _distance_to(outside, background),
-                       nearest_colour(inside) == colour, nearest_colour(outside) == background)
+    return ColourScore(
+        _distance_to(inside, colour),
+        _distance_to(outside, background),
+        nearest_colour(inside) == colour,
+        nearest_colour(outside) == background,
+    )
 
 
 def picture_colours(image: Image, picture: Picture) -> ColourScore:

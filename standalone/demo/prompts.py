@@ -1,4 +1,5 @@
 """Prompts of the demo world, their tokens, and what they say: which shape, which colour, which background."""
+
 from __future__ import annotations
 
 import random
@@ -16,12 +17,40 @@ CLIP_FOLDER: Final = Path(__file__).resolve().parents[2] / "models" / "demo" / "
 TOKENS: Final = 77
 
 PREFIXES: Final = ("", "", "", "a drawing of ", "a picture of ", "a photo of ", "an image of ", "an illustration of ")
-BACKGROUNDS: Final = (" on a {} background", " on a {} background", ", {} background", " on {}", " in front of a {} background")
-SUFFIXES: Final = ("", "", "", ", best quality", ", extremely detailed", ", high quality", ", masterpiece",
-                   ", a professional, detailed, high-quality image", ", best quality, extremely detailed", ", flat, simple")
-NEUTRAL: Final = ("", "", "a professional, detailed, high-quality image", "best quality", "a drawing", "a picture", "a photo",
-                  "a shape", "a shape on a background", "best quality, extremely detailed", "an image", "a simple illustration",
-                  "lowres, bad quality, worst quality, blurry")
+BACKGROUNDS: Final = (
+    " on a {} background",
+    " on a {} background",
+    ", {} background",
+    " on {}",
+    " in front of a {} background",
+)
+SUFFIXES: Final = (
+    "",
+    "",
+    "",
+    ", best quality",
+    ", extremely detailed",
+    ", high quality",
+    ", masterpiece",
+    ", a professional, detailed, high-quality image",
+    ", best quality, extremely detailed",
+    ", flat, simple",
+)
+NEUTRAL: Final = (
+    "",
+    "",
+    "a professional, detailed, high-quality image",
+    "best quality",
+    "a drawing",
+    "a picture",
+    "a photo",
+    "a shape",
+    "a shape on a background",
+    "best quality, extremely detailed",
+    "an image",
+    "a simple illustration",
+    "lowres, bad quality, worst quality, blurry",
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +86,13 @@ def phrase(said: Said, rng: random.Random) -> str:
 def known_tokens() -> list[int]:
     """The ids of every word in the phrases above; all other rows of the embedding stay zero."""
     rng = random.Random(0)
-    texts = [phrase(Said(shape, colour, background), rng) for shape in (*SHAPES, None) for colour in (*COLOURS, None)
-             for background in (*COLOURS, None) for _ in range(2)]
+    texts = [
+        phrase(Said(shape, colour, background), rng)
+        for shape in (*SHAPES, None)
+        for colour in (*COLOURS, None)
+        for background in (*COLOURS, None)
+        for _ in range(2)
+    ]
     texts += [*NEUTRAL, *PREFIXES, *SUFFIXES, *(text.format("red") for text in BACKGROUNDS)]
     return sorted({int(token) for token in tokenize(texts).unique()})
 

@@ -4,6 +4,7 @@
 
 It runs the extension in the embedded WebUI: the same script, session, samplers and checkpoint loader as the page uses.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -57,9 +58,13 @@ def main(argv: Sequence[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what the host prints is no part of the answer
         outcome, files = run(drawing, options)
     report: dict[str, Any] = {
-        "f1_with": round(outcome.f1_with, 4), "f1_without": round(outcome.f1_without, 4),
-        "color_error": round(outcome.colours.error, 2), "colors_right": outcome.colours.right,
-        "seconds": round(outcome.seconds, 2), "prompt": prompt(options), "files": {key: str(path) for key, path in files.items()},
+        "f1_with": round(outcome.f1_with, 4),
+        "f1_without": round(outcome.f1_without, 4),
+        "color_error": round(outcome.colours.error, 2),
+        "colors_right": outcome.colours.right,
+        "seconds": round(outcome.seconds, 2),
+        "prompt": prompt(options),
+        "files": {key: str(path) for key, path in files.items()},
     }
     print(json.dumps(report) if options.json else _text(report, outcome))
     if not outcome.control_acts:
@@ -81,11 +86,23 @@ def run(drawing: Image, options: argparse.Namespace) -> tuple[Outcome, dict[str,
     torch.set_num_threads(min(2, os.cpu_count() or 1))  # small tensors are slower with more
     started = time.monotonic()
     settings: dict[str, Any] = {
-        "prompt": prompt(options), "seed": options.seed, "steps": 20, "cfg_scale": options.cfg, "width": SIZE,
-        "height": SIZE, "sampler_name": "DDIM"}
+        "prompt": prompt(options),
+        "seed": options.seed,
+        "steps": 20,
+        "cfg_scale": options.cfg,
+        "width": SIZE,
+        "height": SIZE,
+        "sampler_name": "DDIM",
+    }
     unit = {
-        "enabled": True, "module": "canny", "model": options.model, "image": drawing, "weight": options.weight,
-        "pixel_perfect": True, "resize_mode": "Crop and Resize"}
+        "enabled": True,
+        "module": "canny",
+        "model": options.model,
+        "image": drawing,
+        "weight": options.weight,
+        "pixel_perfect": True,
+        "resize_mode": "Crop and Resize",
+    }
     with tempfile.TemporaryDirectory() as folder:
         app = boot(options.ckpt, options.controlnet_dir, data_dir=folder, api=False, ui=False)
         try:
@@ -104,9 +121,15 @@ def measure(
 ) -> Outcome:
     wanted = control_map.max(2) > 127
     return Outcome(
-        drawing, control_map, without, controlled,
-        f1_with=edge_score(edges(controlled), wanted).f1, f1_without=edge_score(edges(without), wanted).f1,
-        colours=colour_score(controlled, inside_of(wanted), *colours), seconds=seconds)
+        drawing,
+        control_map,
+        without,
+        controlled,
+        f1_with=edge_score(edges(controlled), wanted).f1,
+        f1_without=edge_score(edges(without), wanted).f1,
+        colours=colour_score(controlled, inside_of(wanted), *colours),
+        seconds=seconds,
+    )
 
 
 def inside_of(lines: np.ndarray) -> Image:
@@ -147,14 +170,17 @@ def _sharp(image: Image, side: int) -> int:
 
 def _text(report: Mapping[str, Any], outcome: Outcome) -> str:
     right = "right" if outcome.colours.right else "wrong"
-    return "\n".join((
-        f"prompt                     {report['prompt']}",
-        f"edge F1 with control       {outcome.f1_with:.3f}",
-        f"edge F1 without control    {outcome.f1_without:.3f}",
-        f"colour error               {outcome.colours.error:.1f} of 255 (object {outcome.colours.object_distance:.1f}, "
-        f"background {outcome.colours.background_distance:.1f}; nearest colours {right})",
-        f"seconds                    {outcome.seconds:.1f} (host, models and two pictures)",
-        *(f"{key:<27}{path}" for key, path in report["files"].items())))
+    colours = f"object {outcome.colours.object_distance:.1f}, background {outcome.colours.background_distance:.1f}"
+    return "\n".join(
+        (
+            f"prompt                     {report['prompt']}",
+            f"edge F1 with control       {outcome.f1_with:.3f}",
+            f"edge F1 without control    {outcome.f1_without:.3f}",
+            f"colour error               {outcome.colours.error:.1f} of 255 ({colours}; nearest colours {right})",
+            f"seconds                    {outcome.seconds:.1f} (host, models and two pictures)",
+            *(f"{key:<27}{path}" for key, path in report["files"].items()),
+        )
+    )
 
 
 def _arguments() -> argparse.ArgumentParser:

@@ -1,4 +1,5 @@
 """A DDIM sampler of its own, so that the demo model's figures depend on no host: see evaluate.py."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from .shapes import Image
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """A control while sampling: `hints` (n, 3, h, w) in 0..1, its weight, and the share of the steps in which it acts."""
+    """A control while sampling: `hints` (n, 3, h, w) in 0..1, its weight, and the share of the steps in which it
+    acts."""
 
     control: ControlNet
     hints: Tensor
@@ -31,8 +33,16 @@ class Guide:
 
 
 @torch.no_grad()
-def sample(unet: UNetModel, context: Tensor, empty: Tensor, *, seed: int = 0, steps: int = 20, cfg: float = 4.0,
-           guide: Guide | None = None) -> Tensor:
+def sample(
+    unet: UNetModel,
+    context: Tensor,
+    empty: Tensor,
+    *,
+    seed: int = 0,
+    steps: int = 20,
+    cfg: float = 4.0,
+    guide: Guide | None = None,
+) -> Tensor:
     """Latents (n, 4, 16, 16) for context (n, 77, D) and the empty prompt's context (1, 77, D).
 
     DDIM (Song et al. 2021, eta 0) with the timesteps 951, 901 ... 1 of Stable Diffusion's samplers. The control acts on

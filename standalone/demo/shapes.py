@@ -1,8 +1,9 @@
 """The demo model's world: one flat shape on a flat background, with prompt, mask and control maps.
 
-Five shapes times twelve colours on another of the twelve, drawn with anti-aliasing at 128x128. The pictures are made, not
-collected, so every one of them comes with its exact mask and colours and the quality figures need no judge.
+Five shapes times twelve colours on another of the twelve, drawn with anti-aliasing at 128x128. The pictures are
+made, not collected, so every one of them comes with its exact mask and colours and the quality figures need no judge.
 """
+
 from __future__ import annotations
 
 import random
@@ -20,22 +21,34 @@ SIZE: Final = 128
 SUPERSAMPLING: Final = 4
 
 COLOURS: Final[dict[str, tuple[int, int, int]]] = {
-    "red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0), "orange": (255, 165, 0),
-    "purple": (128, 0, 128), "pink": (255, 192, 203), "cyan": (0, 255, 255), "brown": (165, 42, 42), "black": (0, 0, 0),
-    "white": (255, 255, 255), "gray": (128, 128, 128),
+    "red": (255, 0, 0),
+    "green": (0, 128, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "orange": (255, 165, 0),
+    "purple": (128, 0, 128),
+    "pink": (255, 192, 203),
+    "cyan": (0, 255, 255),
+    "brown": (165, 42, 42),
+    "black": (0, 0, 0),
+    "white": (255, 255, 255),
+    "gray": (128, 128, 128),
 }
 SHAPES: Final = ("circle", "square", "triangle", "star", "heart")
 # Class colours of the segmentation control, saturated and far apart, so that a painted map is read without a legend.
 PALETTE: Final[dict[str, tuple[int, int, int]]] = {
-    "circle": (230, 60, 60), "square": (60, 200, 60), "triangle": (70, 90, 240), "star": (240, 220, 50),
+    "circle": (230, 60, 60),
+    "square": (60, 200, 60),
+    "triangle": (70, 90, 240),
+    "star": (240, 220, 50),
     "heart": (220, 70, 220),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One drawn picture: `image` (128, 128, 3) RGB uint8, `mask` (128, 128) uint8 with 255 inside the shape, its outline's
-    `points` (n, 2) in pixels, and the words of its prompt."""
+    """One drawn picture: `image` (128, 128, 3) RGB uint8, `mask` (128, 128) uint8 with 255 inside the shape, its
+    outline's `points` (n, 2) in pixels, and the words of its prompt."""
 
     image: Image
     mask: Image

@@ -1,7 +1,9 @@
 """Train a ControlNet of the demo model with the project's own trainer:
 
-python -m standalone.demo.train_control --type canny --cache FILE --steps 2000 --out models/demo/controlnet/demo_canny.safetensors
+python -m standalone.demo.train_control --type canny --cache FILE --steps 2000 --out
+models/demo/controlnet/demo_canny.safetensors
 """
+
 from __future__ import annotations
 
 import argparse
@@ -31,21 +33,42 @@ PREPROCESSORS: Final = {"canny": "canny", "scribble": "scribble_pidinet", "seg":
 
 def recipe(steps: int, rate: float, seed: int) -> TrainOptions:
     return TrainOptions(
-        steps=steps, batch_size=16, learning_rate=rate, warm_up=100, decay_from=0.6, final_rate=0.02, betas=(0.9, 0.99),
-        weight_decay=1e-3, empty_prompts=0.5, min_snr_gamma=5.0, average_decay=0.995, seed=seed)
+        steps=steps,
+        batch_size=16,
+        learning_rate=rate,
+        warm_up=100,
+        decay_from=0.6,
+        final_rate=0.02,
+        betas=(0.9, 0.99),
+        weight_decay=1e-3,
+        empty_prompts=0.5,
+        min_snr_gamma=5.0,
+        average_decay=0.995,
+        seed=seed,
+    )
 
 
 class Log:
     """Prints and keeps the mean loss of every 20 steps, and saves the weights now and then."""
 
-    def __init__(self, trainer: ControlTrainer, out: Path, metadata: dict[str, str], curve: Path, save_every: int) -> None:
-        self.trainer, self.out, self.metadata, self.curve_file, self.save_every = trainer, out, metadata, curve, save_every
+    def __init__(
+        self, trainer: ControlTrainer, out: Path, metadata: dict[str, str], curve: Path, save_every: int
+    ) -> None:
+        self.trainer, self.out, self.metadata, self.curve_file, self.save_every = (
+            trainer,
+            out,
+            metadata,
+            curve,
+            save_every,
+        )
         self.started, self.losses, self.curve = time.monotonic(), list[float](), list[tuple[int, int, float]]()
 
     def __call__(self, progress: Progress) -> None:
         self.losses.append(progress.loss)
         if progress.step % 20 == 0:
-            self.curve.append((progress.step, round(time.monotonic() - self.started), round(sum(self.losses[-20:]) / 20, 5)))
+            self.curve.append(
+                (progress.step, round(time.monotonic() - self.started), round(sum(self.losses[-20:]) / 20, 5))
+            )
             step, seconds, loss = self.curve[-1]
             print(f"step {step}, {seconds} s, loss {loss:.5f}, gradient {progress.gradient_norm:.3f}", flush=True)
         if progress.step % self.save_every == 0 or progress.step == self.trainer.options.steps:
@@ -72,10 +95,15 @@ def train(options: argparse.Namespace) -> None:
     data = DemoData(options.cache, base.text, options.type)
     trainer = ControlTrainer(base.unet, control, data, NoiseSchedule.scaled_linear(), settings)
     metadata = {
-        "modelspec.title": f"demo {options.type}", "modelspec.license": "Apache-2.0", "controlnet.type": options.type,
-        "controlnet.preprocessor": PREPROCESSORS[options.type], "controlnet.base": options.base.name,
-        "controlnet.base_sha256": file_sha256(options.base), "controlnet.recipe": json.dumps(asdict(settings)),
-        "controlnet.start": "base" if options.start is None else options.start.name}
+        "modelspec.title": f"demo {options.type}",
+        "modelspec.license": "Apache-2.0",
+        "controlnet.type": options.type,
+        "controlnet.preprocessor": PREPROCESSORS[options.type],
+        "controlnet.base": options.base.name,
+        "controlnet.base_sha256": file_sha256(options.base),
+        "controlnet.recipe": json.dumps(asdict(settings)),
+        "controlnet.start": "base" if options.start is None else options.start.name,
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     trainer.run(Log(trainer, options.out, metadata, options.curve, options.save_every))
 

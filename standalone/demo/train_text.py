@@ -1,9 +1,11 @@
 """Train the demo model's text encoder: python -m standalone.demo.train_text --out FILE --steps 1500
 
-It learns, before any picture, to say at every padded place which shape, colour and background a prompt names, or that it
-leaves them open. It is then frozen, as Stable Diffusion freezes CLIP. Unknown words have zero embeddings and are mixed in,
-so that they are harmless.
+It learns, before any picture, to say at every padded place which shape, colour and background a prompt names, or
+that it
+leaves them open. It is then frozen, as Stable Diffusion freezes CLIP. Unknown words have zero embeddings and are
+mixed in, so that they are harmless.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -28,22 +30,29 @@ def random_said(rng: random.Random) -> Said:
     shape, colour, background = rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.choice(list(COLOURS))
     if rng.random() < 0.1:
         return Said()
-    return Said(shape if rng.random() < 0.85 else None, colour if rng.random() < 0.85 else None,
-                background if rng.random() < 0.85 else None)
+    return Said(
+        shape if rng.random() < 0.85 else None,
+        colour if rng.random() < 0.85 else None,
+        background if rng.random() < 0.85 else None,
+    )
 
 
 def labels(said: list[Said]) -> torch.Tensor:
     """(n, 3) class indices of shape, colour, background; the last class of each means "open"."""
     names: tuple[tuple[str | None, ...], ...] = ((*SHAPES, None), (*COLOURS, None), (*COLOURS, None))
-    return torch.tensor([[known.index(word) for known, word in zip(names, (one.shape, one.colour, one.background))]
-                         for one in said])
+    return torch.tensor(
+        [
+            [known.index(word) for known, word in zip(names, (one.shape, one.colour, one.background), strict=True)]
+            for one in said
+        ]
+    )
 
 
 def with_unknown_words(tokens: torch.Tensor, unknown: list[int], rng: random.Random) -> torch.Tensor:
     """Put up to four random unknown tokens between the words of every second prompt."""
     rows: list[list[int]] = []
     for row in tokens.tolist():
-        words = row[:row.index(END_TOKEN)]
+        words = row[: row.index(END_TOKEN)]
         for _ in range(rng.randrange(1, 5) if rng.random() < 0.5 else 0):
             words.insert(rng.randrange(1, len(words) + 1), rng.choice(unknown))
         rows.append((words + [END_TOKEN] * 77)[:77])
@@ -80,7 +89,9 @@ def train(out: Path, steps: int, seed: int) -> None:
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if step % 100 == 0:
-            right = [(head(read).argmax(1) == wanted[:, index]).float().mean().item() for index, head in enumerate(heads)]
+            right = [
+                (head(read).argmax(1) == wanted[:, index]).float().mean().item() for index, head in enumerate(heads)
+            ]
             print(f"step {step}, losses {[round(loss.item(), 4) for loss in losses]}, right {right}", flush=True)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, str(out))
 

@@ -3,12 +3,12 @@
 The latent is guided: its first three channels are drawn to the 8x8 mean colour, the fourth is free for detail. Such
 latents are smooth, so a small U-Net can learn them.
 """
+
 from __future__ import annotations
 
 import argparse
 import json
 import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+from .budget import Budget
 from .networks import new_autoencoder
 from .shapes import COLOURS, SHAPES, Image, compose, pictures, place, unit_outline
 
@@ -27,15 +28,22 @@ DECODER_NOISE = 0.06
 
 
 def training_images(count: int, seed: int) -> list[Image]:
-    """Four in five from the demo world; the rest in any colours, any size and place, so the decoder is not a palette."""
+    """Four in five from the demo world; the rest in any colours, any size and place, so the decoder is not a
+    palette."""
     known = [picture.image for picture in pictures(count * 4 // 5, seed)]
     rng = random.Random(seed + 1)
     free: list[Image] = []
     while len(known) + len(free) < count:
-        points = place(unit_outline(rng.choice(SHAPES)), (rng.uniform(10, 118), rng.uniform(10, 118)),
-                       rng.uniform(8, 90), rng.uniform(0, 6.28))
-        pair = [tuple(rng.randrange(256) for _ in range(3)) if rng.random() < 0.7 else rng.choice(list(COLOURS.values()))
-                for _ in range(2)]
+        points = place(
+            unit_outline(rng.choice(SHAPES)),
+            (rng.uniform(10, 118), rng.uniform(10, 118)),
+            rng.uniform(8, 90),
+            rng.uniform(0, 6.28),
+        )
+        pair = [
+            tuple(rng.randrange(256) for _ in range(3)) if rng.random() < 0.7 else rng.choice(list(COLOURS.values()))
+            for _ in range(2)
+        ]
         free.append(compose(points, pair[0], pair[1])[0])
     return known + free
 
@@ -51,7 +59,7 @@ def random_crops(images: list[Image], rng: np.random.Generator, side: int, count
     while len(crops) < count:
         image = images[rng.integers(len(images))]
         y, x = rng.integers(0, 128 - side + 1, 2)
-        crop = image[y:y + side, x:x + side]
+        crop = image[y : y + side, x : x + side]
         if np.ptp(crop, axis=(0, 1)).max() == 0 and rng.random() < 0.85:
             continue
         crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
@@ -69,8 +77,12 @@ def step_loss(model: AutoencoderKL, batch: torch.Tensor) -> torch.Tensor:
     mean = posterior.mean
     made = model.decode(mean + LATENT_NOISE * torch.randn_like(mean)).sample
     guide = (mean[:, :3] - 1.5 * F.avg_pool2d(batch, 8)).abs().mean()
-    return (reconstruction_loss(made, batch) + 0.5 * guide + 2e-3 * mean[:, 3:].square().mean()
-            + 0.01 * (posterior.logvar + 4.6).square().mean())
+    return (
+        reconstruction_loss(made, batch)
+        + 0.5 * guide
+        + 2e-3 * mean[:, 3:].square().mean()
+        + 0.01 * (posterior.logvar + 4.6).square().mean()
+    )
 
 
 @torch.no_grad()
@@ -87,7 +99,7 @@ def decoder_loss(model: AutoencoderKL, batch: torch.Tensor) -> torch.Tensor:
 
 
 def train(options: argparse.Namespace) -> None:
-    out, minutes, seed, rate = options.out, options.minutes, options.seed, options.rate
+    out, seed, rate = options.out, options.seed, options.rate
     torch.set_num_threads(options.threads)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -99,8 +111,8 @@ def train(options: argparse.Namespace) -> None:
         trained = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
     images, held_out = training_images(4000, seed + 1), to_tensor([picture.image for picture in pictures(16, 999)])
     optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    started, step, curve = time.monotonic(), 0, []
-    while (share := (time.monotonic() - started) / (minutes * 60)) < 1:
+    budget, step, curve = Budget.of(options), 0, list[tuple[int, int, float, float]]()
+    while (share := budget.share(step)) < 1:
         _, side, count = next(stage for stage in stages if share < stage[0])
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 50) * (1.0 if share < 0.5 else max(0.02, 2 * (1 - share)))
@@ -111,8 +123,9 @@ def train(options: argparse.Namespace) -> None:
         optimizer.step()
         step += 1
         if step % 100 == 0:
-            curve.append((step, round(time.monotonic() - started), round(loss.item(), 4), round(psnr(model, held_out), 2)))
-            print("step %d, %d s, loss %.4f, %.2f dB" % curve[-1], flush=True)
+            curve.append((step, budget.seconds, round(loss.item(), 4), round(psnr(model, held_out), 2)))
+            at, seconds, last, quality = curve[-1]
+            print(f"step {at}, {seconds} s, loss {last:.4f}, {quality:.2f} dB", flush=True)
             _save(model, out, curve)
     print(f"end: step {step}, {psnr(model, held_out):.2f} dB")
     _save(model, out, curve)
@@ -126,7 +139,7 @@ def _save(model: AutoencoderKL, out: Path, curve: list[tuple[int, int, float, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=12)
+    Budget.add_options(parser, minutes=11)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)

@@ -128,15 +128,15 @@ def test_each_residual_enters_its_own_skip() -> None:
     assert len(widths) == len(sides)
     with torch.no_grad():
         for index in range(len(widths)):
-            residuals = [torch.zeros(1, c, s, s) for c, s in zip(widths, sides, strict=True)] + [torch.zeros(1, 32, 4, 4)]
+            residuals = [torch.zeros(1, c, s, s) for c, s in zip(widths, sides, strict=True)] + [
+                torch.zeros(1, 32, 4, 4)
+            ]
             residuals[index] = torch.randn(residuals[index].shape)
             got = controlled_forward(unet, x, time, context, residuals)
             assert torch.allclose(got, _with_raised_skip(unet, x, time, context, index, residuals[index]), atol=1e-6)
 
 
-def _with_raised_skip(
-    unet: UNetModel, x: Tensor, time: Tensor, context: Tensor, index: int, change: Tensor
-) -> Tensor:
+def _with_raised_skip(unet: UNetModel, x: Tensor, time: Tensor, context: Tensor, index: int, change: Tensor) -> Tensor:
     """The decoder block that consumes skip `index` gets it changed, by a hook on the network's own forward."""
     consumer = unet.output_blocks[len(unet.output_blocks) - 1 - index]
 
