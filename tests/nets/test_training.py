@@ -30,12 +30,13 @@ def unet() -> UNetModel:
 
 def test_the_copy_has_the_unets_encoder_and_no_effect_at_first(unet: UNetModel) -> None:
     net = trainable_copy(unet, hint_widths=(8, 16, 32, 64))
+    base = unet.state_dict()
     for key, value in net.state_dict().items():
         if key.startswith(("zero_convs", "middle_block_out", "input_hint_block.14")):
             assert not value.any(), key
         elif not key.startswith("input_hint_block"):
-            assert torch.equal(value, unet.state_dict()[key]), key
-            assert value.data_ptr() != unet.state_dict()[key].data_ptr(), key
+            assert torch.equal(value, base[key]), key
+            assert value.data_ptr() != base[key].data_ptr(), key
         elif key.endswith("weight"):
             assert value.std() > 0.01, key
     assert all(not residual.any() for residual in _residuals(net, DEMO))
