@@ -144,6 +144,16 @@ def test_what_cannot_be_read_is_told_and_the_rest_kept() -> None:
     assert [problem.field for problem in problems] == ["weight", "foo"]
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=80), st.text("adeghilmnoprstuw :,()/-0123456789", max_size=80))
+def test_whatever_is_pasted_is_no_failure(anything: str, likely: str) -> None:
+    texts = (anything, likely, f"preprocessor: {likely}", f"Module: {anything}, Weight: {likely}")
+    for text in texts:
+        read, problems = read_units({"ControlNet 0": text})
+        assert all(problem.unit == 0 for problem in problems)
+        assert set(read) == ({0} if text else set())
+
+
 def test_peers_read_our_text() -> None:
     """The peers split on commas, then at ": ", and take these eleven keys."""
     unit = parse_unit({**vars(CANNY), "model": "a, b: c", "hr_option": 1, "layer_weights": [1, 0.5]}, 0)
