@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -83,7 +82,7 @@ def run(drawing: Image, options: argparse.Namespace) -> tuple[Outcome, dict[str,
 
     from standalone.app import boot
 
-    torch.set_num_threads(min(2, os.cpu_count() or 1))  # small tensors are slower with more
+    torch.set_num_threads(1)  # tensors this small are slower with more, far slower on a busy machine
     started = time.monotonic()
     settings: dict[str, Any] = {
         "prompt": prompt(options),
