@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -51,11 +52,14 @@ class Environment:
 
     def _extension_packages(self, extension_dirs: Sequence[Path]) -> set[str]:
         roots = [x.resolve() for x in extension_dirs]
+        libraries = [Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")]
         found: set[str] = set()
         for name in set(sys.modules) - self._before:
             module = sys.modules[name]
             places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-            inside = any(root in Path(x).resolve().parents for x in places if isinstance(x, str) for root in roots)
-            if inside:
+            files = [Path(x).resolve() for x in places if isinstance(x, str)]
+            # The environment may lie inside an extension's folder (.venv); libraries are nobody's extension.
+            own = [file for file in files if not any(library in (file, *file.parents) for library in libraries)]
+            if any(root in file.parents for file in own for root in roots):
                 found.add(name.split(".")[0])
         return found - OWN
