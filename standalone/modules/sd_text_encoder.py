@@ -21,7 +21,8 @@ TOKENIZER = Path(__file__).resolve().parents[2] / "models" / "demo" / "clip"
 @lru_cache(maxsize=1)
 def tokenizer() -> Any:
     """CLIP's BPE tokenizer; its vocabulary is part of the repository."""
-    return CLIPTokenizer.from_pretrained(str(TOKENIZER), local_files_only=True)
+    # prompts may be of any length here: they are cut into chunks afterwards
+    return CLIPTokenizer.from_pretrained(str(TOKENIZER), local_files_only=True, model_max_length=10**9)
 
 
 def _own_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
