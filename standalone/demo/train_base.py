@@ -1,5 +1,7 @@
-"""Train the demo model's U-Net: python -m standalone.demo.train_base --cache FILE --text FILE --out FILE --steps
-38"""
+"""Train the demo model's U-Net:
+
+python -m standalone.demo.train_base --cache FILE --text FILE --out FILE --steps 2500
+"""
 
 from __future__ import annotations
 
