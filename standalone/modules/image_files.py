@@ -23,7 +23,7 @@ IGNORED_INFO_KEYS = {
 def encode_user_comment(text: str) -> Image.Exif:
     """EXIF data with `text` as Unicode user comment."""
     exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
+    exif[ExifTags.IFD.Exif] = {USER_COMMENT: b"UNICODE\0" + text.encode("utf-16-be")}
     return exif
 
 
