@@ -76,7 +76,19 @@ KINDS: tuple[Kind, ...] = (
     _kind("an AnimateDiff motion module", "*motion_modules.*"),
     _kind("a ControlNet Union model", any_of=("*control_add_embedding.linear_1.bias", "*task_embedding")),
     _kind(
-        "an SDXL or SD ControlNet",
+        "a ControlNet for Stable Diffusion",
+        "*input_hint_block.0.weight",
+        "*zero_convs.0.0.weight",
+        "*middle_block_out.0.weight",
+    ),
+    _kind(
+        "a ControlNet for Stable Diffusion",
+        "controlnet_cond_embedding.conv_in.weight",
+        "controlnet_down_blocks.0.weight",
+        "controlnet_mid_block.weight",
+    ),
+    _kind(
+        "an incomplete ControlNet for Stable Diffusion",
         any_of=("*input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"),
     ),
     _kind("a ControlLLLite model", any_of=("*lllite_unet*", "*lllite*conditioning1*")),
