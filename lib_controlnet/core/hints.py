@@ -37,7 +37,7 @@ def hint_from_map(image: Array, width: int, height: int, mode: ResizeMode) -> Hi
     An inpaint map's alpha above half means "to be painted"; the model was trained to find -1 there (ControlNet 1.1).
     """
     fitted = fit_map(image, width, height, mode)
-    planes = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1))).float()[None] / 255.0
+    planes = torch.tensor(np.ascontiguousarray(fitted.transpose(2, 0, 1)), dtype=torch.float32)[None] / 255.0
     if fitted.shape[2] == 3:
         return Hint(planes, None, fitted)
     mask = (planes[:, 3:4] > 0.5).float()

@@ -68,9 +68,9 @@ class RowCursor:
     """Tells the rows of successive U-Net calls apart within one denoiser step.
 
     A1111 orders a denoiser step's rows "all conds of image 0, of image 1, ..., then the unconds, image by image" and
-    hands them to the U-Net in one or several calls (`sd_samplers_cfg_denoiser.CFGDenoiser`). `conds[i]` is the number of
-    cond rows of image i (more than one with AND prompts), `total` the number of all rows. Rows past `total` (somebody
-    calls the U-Net outside a denoiser step) count as cond.
+    hands them to the U-Net in one or several calls (`sd_samplers_cfg_denoiser.CFGDenoiser`). `conds[i]` is the number
+    of cond rows of image i (more than one with AND prompts), `total` the number of all rows. Rows past `total`
+    (somebody calls the U-Net outside a denoiser step) count as cond.
     """
 
     def __init__(self, conds: Sequence[int], total: int) -> None:

@@ -22,7 +22,8 @@ class MovingAverage:
     def update(self) -> None:
         self._updates += 1
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        torch._foreach_lerp_(self.values, [parameter.detach() for parameter in self._parameters], 1 - decay)
+        for value, parameter in zip(self.values, self._parameters, strict=True):
+            value.lerp_(parameter.detach(), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -29,7 +29,7 @@ def test_a_wrong_number_of_weights_is_refused():
 
 
 def test_merging_is_a_sum_whatever_the_order_and_length():
-    a, b = control(1), Control(skip=control(2).skip + (torch.ones(2, 1, 1, 1),))
+    a, b = control(1), Control(skip=(*control(2).skip, torch.ones(2, 1, 1, 1)))
     ab, ba = a.merged(b), b.merged(a)
     assert torch.equal(ab.skip[0], a.skip[0] + b.skip[0])
     assert torch.equal(ab.skip[2], torch.ones(2, 1, 1, 1))
