@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -175,6 +177,27 @@ def test_widgets_are_read() -> None:
     assert np.array_equal(second.region_mask, second.mask)
     assert (second.control_mode, second.resize_mode) == (ControlMode.prompt, ResizeMode.resize_and_fill)
     assert (second.hr_option, second.weight, second.save_map) == (HiResOption.high, 0.5, False)
+
+
+def uploaded(component: Any, image: Image.Image, folder: Path) -> Any:
+    """What a handler gets when a browser uploads the picture into the component, in either gradio."""
+    path = folder / "upload.png"
+    image.save(path)
+    if gr.__version__.startswith("3."):
+        return component.preprocess("data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
+    from gradio.data_classes import FileData
+
+    return component.preprocess(FileData(path=str(path), orig_name="upload.png"))
+
+
+def test_uploads_keep_depth_and_transparency(page: Page, tmp_path: Path) -> None:
+    component = page.unit()["image"]
+    deep = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
+    see_through = Image.fromarray(np.array([[[9, 9, 9, 0], [9, 9, 9, 255]]], np.uint8))
+    for picture, expected in ((deep, [0, 1, 255]), (see_through, [255, 9])):
+        values = widget_values(image=uploaded(component, picture, tmp_path))
+        (unit,) = units_from_args([None] * SLOTS + values, 1)
+        assert unit.image[0, :, 0].tolist() == expected
 
 
 def test_img2img_picture_is_used_unless_the_unit_brings_its_own() -> None:
