@@ -26,7 +26,9 @@ def test_vae_and_text_encoder_are_the_libraries_models_with_the_files_weights(ho
     weights = tiny_checkpoint.weights(seed=0)
     vae, text = tiny_checkpoint.random_vae(), tiny_checkpoint.random_text_model()
     to_ldm = {k: tiny_checkpoint._ldm_vae_key(k) for k in vae.state_dict()}
-    vae.load_state_dict({k: weights[f"first_stage_model.{v}"].reshape(vae.state_dict()[k].shape) for k, v in to_ldm.items()})
+    vae.load_state_dict(
+        {k: weights[f"first_stage_model.{v}"].reshape(vae.state_dict()[k].shape) for k, v in to_ldm.items()}
+    )
     prefix = "" if hasattr(text, "text_model") else "text_model."
     text.load_state_dict({k: weights[f"cond_stage_model.transformer.{prefix}{k}"] for k in text.state_dict()})
     model = host.app.modules("shared").sd_model
@@ -211,7 +213,9 @@ def test_medvram_moves_whole_parts_and_lowvram_blocks(app: App, checkpoints: Pat
 def test_inpainting_checkpoint_gets_mask_and_picture(checkpoints: Path, app: App) -> None:
     weights = tiny_checkpoint.weights(seed=4, in_channels=9)
     build = app.modules("sd_latent_diffusion")
-    model = build.build(weights, {"parameterization": "eps", "scale_factor": 0.18215}, app.modules("sd_hijack").model_hijack)
+    model = build.build(
+        weights, {"parameterization": "eps", "scale_factor": 0.18215}, app.modules("sd_hijack").model_hijack
+    )
     assert model.model.conditioning_key == "hybrid"
     seen: list[torch.Tensor] = []
     model.model.diffusion_model.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))

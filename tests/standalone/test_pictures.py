@@ -73,7 +73,9 @@ def test_noise_depends_on_the_seed_alone(host: Traced) -> None:
     alone = rng.ImageRNG((4, 8, 8), [2])
     for _ in range(2):
         assert torch.equal(both.next()[1], alone.next()[0])
-    assert torch.equal(rng.ImageRNG((4, 8, 8), [2]).next()[0], torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(2)))
+    assert torch.equal(
+        rng.ImageRNG((4, 8, 8), [2]).next()[0], torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(2))
+    )
 
 
 def test_variation_strength_blends_seeds(host: Traced) -> None:
@@ -86,7 +88,9 @@ def test_variation_strength_blends_seeds(host: Traced) -> None:
 
 def test_infotext_survives_writing_and_reading(host: Traced) -> None:
     text = host.app.modules("infotext_utils")
-    host.script["at_event"]["process"] = lambda d: d["p"].extra_generation_params.update({"ControlNet 0": 'Module: "a", x: 1'})
+    host.script["at_event"]["process"] = lambda d: d["p"].extra_generation_params.update(
+        {"ControlNet 0": 'Module: "a", x: 1'}
+    )
     done = host.txt2img(prompt="a heart, (red:1.2)", steps=3, seed=77)
     params = text.parse_generation_parameters(done.infotexts[0])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SCRIPT = '''
+SCRIPT = """
 import importlib
 import torch
 from modules import script_callbacks, scripts, shared
@@ -61,7 +61,7 @@ script_callbacks.on_ui_settings(lambda: note("ui_settings"))
 script_callbacks.on_app_started(lambda demo, app: note("app_started", demo=demo))
 script_callbacks.on_before_reload(lambda: note("before_reload"))
 script_callbacks.on_script_unloaded(lambda: note("script_unloaded"))
-'''
+"""
 
 
 def write(folder: Path) -> Path:
