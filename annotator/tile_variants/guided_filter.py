@@ -9,6 +9,7 @@ import numpy as np
 
 from ..images import Array, Pixels
 
+_STRIP = 128
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
@@ -18,6 +19,19 @@ def fast_guided_filter(image: Pixels, radius: int, epsilon: float, scale: float)
     In each window a channel is a linear function of the three channels; its coefficients are found on a picture that
     is smaller by `scale` (nearest neighbour), averaged, and enlarged (linear).
     """
+    if scale != 1:
+        return _filter(image, radius, epsilon, scale)
+    # At full size the thirty planes of a large photograph would take gigabytes: strip by strip, each with the rows
+    # that two windows reach beyond it.
+    result = np.empty_like(image)
+    for top in range(0, image.shape[0], _STRIP):
+        start = max(0, top - 2 * radius)
+        filtered = _filter(image[start : top + _STRIP + 2 * radius], radius, epsilon, scale)
+        result[top : top + _STRIP] = filtered[top - start :][:_STRIP]
+    return result
+
+
+def _filter(image: Pixels, radius: int, epsilon: float, scale: float) -> Pixels:
     height, width = image.shape[:2]
     guide = [np.float32(1.0 / 255.0) * plane.astype(np.float32) for plane in cv2.split(image)]
     size = (max(1, int(width / scale)), max(1, int(height / scale)))

@@ -112,8 +112,10 @@ def high_quality_resize(image: Pixels, size: tuple[int, int]) -> Array:
             resized = _binary(resized, thin=_is_line_drawing(colours), prune=grown)
     if alpha is None:
         return np.ascontiguousarray(resized)
-    mask = np.where(alpha > 127, np.float32(255), np.float32(0))
-    return np.dstack([resized.astype(np.float32), mask])
+    fitted = np.empty((*resized.shape[:2], 4), np.float32)
+    fitted[:, :, :3] = resized
+    fitted[:, :, 3] = np.where(alpha > 127, np.float32(255), np.float32(0))
+    return fitted
 
 
 def distinct_colours(image: Pixels, limit: int) -> int:

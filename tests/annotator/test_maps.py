@@ -15,6 +15,7 @@ import pytest
 from annotator.images import resize_and_pad, to_rgb
 from annotator.registry import Registry, discover
 from annotator.spec import AnnotatorError, Runtime
+from annotator.tile_variants import guided_filter
 
 EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor_luminance", "recolor_intensity")
 REGISTRY: Registry = discover("annotator", EFFECTS)
@@ -319,6 +320,14 @@ def test_tile_ttplanet_guided_filter() -> None:
     found = run("tile_ttplanet_gf", image, 1.0, 2.0)
     assert np.abs(found - np.floor(expected)).max() <= 1
     assert (found == np.floor(expected)).mean() > 0.98
+
+
+def test_guided_filter_by_strips_is_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = photograph(90, 40)
+    monkeypatch.setattr(guided_filter, "_STRIP", 16)
+    strips = guided_filter.fast_guided_filter(image, 7, 0.01, 1.0)
+    monkeypatch.setattr(guided_filter, "_STRIP", 1000)
+    assert np.array_equal(strips, guided_filter.fast_guided_filter(image, 7, 0.01, 1.0))
 
 
 def test_tile_ttplanet_guided_filter_at_a_smaller_scale_keeps_edges() -> None:
