@@ -41,7 +41,9 @@ def boot(
     environment = Environment()
     environment.enter()
     options = list(argv)
-    for name, value in (("--ckpt", checkpoint or default_checkpoint()), ("--controlnet-dir", controlnet_dir)):
+    if checkpoint is None and not any(x == "--ckpt" or x.startswith("--ckpt=") for x in argv):
+        checkpoint = default_checkpoint()
+    for name, value in (("--ckpt", checkpoint), ("--controlnet-dir", controlnet_dir)):
         if value is not None:
             options += [name, str(value)]
     if api:

@@ -15,6 +15,8 @@ from torch import Tensor
 checkpoints_list: dict[str, CheckpointInfo] = {}
 checkpoint_aliases: dict[str, CheckpointInfo] = {}
 SUFFIXES = (".safetensors", ".ckpt", ".pt")
+DEMO = Path(paths.script_path).parent / "models" / "demo" / "demo.safetensors"
+"""The model that comes with the repository: always in the list, whatever the user has."""
 model_path = str(Path(paths.models_path) / "Stable-diffusion")
 
 
@@ -112,7 +114,10 @@ def list_models() -> None:
         info.register()
         shared.opts.data["sd_model_checkpoint"] = info.title
     folders = [Path(x) for x in (model_path, cmd_opts.ckpt_dir) if x]
-    for file in dict.fromkeys(x for folder in folders for x in _files(folder)):
+    found = [x for folder in folders for x in _files(folder)]
+    if DEMO.is_file():
+        found.append(str(DEMO))
+    for file in dict.fromkeys(found):
         if not cmd_opts.ckpt or Path(file).resolve() != Path(cmd_opts.ckpt).resolve():
             CheckpointInfo(file).register()
 

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ def decoded(text: str) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def client(app: App) -> Iterator[Any]:
+def client(app: App) -> Any:
     """A client of the session's host; the routes are added to an application of their own."""
     pytest.importorskip("fastapi")
     from fastapi import FastAPI
@@ -37,7 +36,7 @@ def client(app: App) -> Iterator[Any]:
 
     web = FastAPI()
     app.attach_api(web)
-    yield TestClient(web)
+    return TestClient(web)
 
 
 def test_txt2img_answers_pictures_parameters_and_info(host: Traced, client: Any) -> None:

@@ -39,10 +39,9 @@ def test_gradients_are_off_from_the_batches_on(host: Traced) -> None:
 def test_hires_samples_twice_but_processes_once(host: Traced, upscaler: str) -> None:
     done = host.txt2img(enable_hr=True, hr_scale=1.5, hr_upscaler=upscaler, denoising_strength=0.9)
 
-    first = ["before_process_batch", "after_extra_networks_activate", "process_batch", "process_before_every_sampling"]
-    second = ["after_extra_networks_activate", "before_hr", "process_before_every_sampling"]
+    second = ["after_extra_networks_activate", "before_hr", SAMPLING]
     names = host.names(*STEP)
-    assert names == ["setup", "before_process", "process", *first, *second, *BATCH_END, *IMAGE, "postprocess"]
+    assert names == ["setup", "before_process", "process", *BATCH_START, *second, *BATCH_END, *IMAGE, "postprocess"]
     sizes = [x["kwargs"]["x"].shape[-1] for x in host.details("process_before_every_sampling")]
     assert sizes == [8, 12]
     assert done.images[0].size == (96, 96)
