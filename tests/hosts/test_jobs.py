@@ -204,3 +204,26 @@ def test_a_checkpoint_with_nine_channels_is_controlled_by_its_first_four(inpaint
     assert difference(pixels(plain)[inside], pixels(controlled)[inside]) > 0.5
     assert np.array_equal(pixels(plain)[:8], pixels(controlled)[:8]), "outside of the mask the source stays"
     assert difference(pixels(inpainting.txt2img()), pixels(inpainting.txt2img(unit()))) > 0.5
+
+
+@pytest.fixture
+def options(host: Host):
+    data = host.app.modules("shared").opts.data
+    before = dict(data)
+    yield data
+    data.clear()
+    data.update(before)
+
+
+def test_maps_are_saved_and_shown_as_the_settings_say(host: Host, options: dict, tmp_path):
+    options["control_net_detectmap_autosaving"] = True
+    options["control_net_detectedmap_dir"] = str(tmp_path)
+    options["control_net_no_detectmap"] = True
+    assert len(host.txt2img(unit(module="canny", resize_mode="Just Resize")).images) == 1
+    (saved,) = (tmp_path / "canny").rglob("*.png")
+    options["control_net_no_detectmap"] = False
+    options["control_net_detectmap_autosaving"] = False
+    shown = host.txt2img(unit(module="canny", resize_mode="Just Resize")).images[1]
+    assert np.array_equal(np.asarray(Image.open(saved).convert("RGB")), np.asarray(shown.convert("RGB")))
+    assert len(host.txt2img(unit(save_detected_map=False)).images) == 1
+    assert len(list(tmp_path.rglob("*.png"))) == 1
