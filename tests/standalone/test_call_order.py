@@ -12,12 +12,8 @@ from tests.standalone.conftest import Traced, picture, pixels
 
 STEP = ["cfg_denoiser", "cfg_denoised", "cfg_after_cfg"]
 IMAGE = ["postprocess_image", "postprocess_maskoverlay", "postprocess_image_after_composite"]
-BATCH_START = [
-    "before_process_batch",
-    "after_extra_networks_activate",
-    "process_batch",
-    "process_before_every_sampling",
-]
+SAMPLING = "process_before_every_sampling"
+BATCH_START = ["before_process_batch", "after_extra_networks_activate", "process_batch", SAMPLING]
 BATCH_END = ["post_sample", "postprocess_batch", "postprocess_batch_list"]
 
 
