@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import catalogue
 from ..core.hints import inpaint_display
 from ..core.images import read_rgb
 from ..core.modes import ResizeMode as CoreResizeMode
 from ..core.resize import pixel_perfect_resolution as core_resolution
 from ..engine.services import Services
-from ..webapi import catalogue
 from . import script_args, unit
 
 NAMES = (
@@ -127,6 +127,9 @@ class _Functions:
         self._services = services
         self._unit_count = unit_count
 
+    def _specs(self) -> list[Any]:
+        return [entry.spec for entry in self._services.annotators.entries]
+
     def get_max_models_num(self) -> int:
         """The configured number of units."""
         return self._unit_count()
@@ -139,11 +142,11 @@ class _Functions:
 
     def get_modules(self, alias_names: bool = False) -> list[str]:
         """Ids of the preprocessors, or the labels of the page."""
-        return catalogue.module_names(self._services, alias_names)
+        return catalogue.module_names(self._specs(), alias_names)
 
     def get_modules_detail(self, alias_names: bool = False) -> dict[str, Any]:
         """What each preprocessor offers, as in the route `module_list`."""
-        return catalogue.module_details(self._services, alias_names)
+        return catalogue.module_details(self._specs(), alias_names)
 
     def update_cn_script(self, script_runner: Any, script_args_: Any, cn_units: Sequence[Any]) -> Any:
         """New arguments, of the same type, with these units."""

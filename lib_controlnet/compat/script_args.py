@@ -11,9 +11,9 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from ..core.arguments import widget_mappings
 from ..core.images import read_mask, read_rgb
 from ..core.units import is_unit
-from ..ui.arguments import widget_mappings
 from .unit import ControlNetUnit
 
 Arguments = TypeVar("Arguments", list[Any], tuple[Any, ...])

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..core.arguments import FIELDS, as_mapping
 from ..core.control_types import NO_MODEL, NO_PREPROCESSOR, default_model, default_preprocessor, models_of
 from ..core.errors import ControlNetError, UnitError
 from ..core.hints import inpaint_display
@@ -18,7 +19,6 @@ from ..core.inputs import preprocessor_input
 from ..core.resize import pixel_perfect_resolution
 from ..core.units import parse_unit
 from ..engine.services import Services
-from .arguments import FIELDS, as_mapping
 from .gradio_compat import find_component
 from .sliders import slider_updates
 from .unit_panel import UnitWidgets, preprocessor_labels

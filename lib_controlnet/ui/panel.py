@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
+from ..core.arguments import SLOTS
 from ..core.units import configured_units
 from ..engine.services import Services
 from . import paste
-from .arguments import SLOTS
 from .events import connect
 from .gradio_compat import not_saved
 from .unit_panel import UnitWidgets, build_unit

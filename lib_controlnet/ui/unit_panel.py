@@ -7,12 +7,15 @@ from typing import Any
 
 import gradio as gr
 
+from ..core.arguments import FIELDS
 from ..core.control_types import ALL, NO_MODEL, NO_PREPROCESSOR, models_of, preprocessors_of, usable_types
 from ..core.modes import ControlMode, HiResOption, ResizeMode
 from ..engine.services import Services
-from .arguments import FIELDS
 from .gradio_compat import not_saved, picture_input, picture_output, tool_button
 from .sliders import HIDDEN, slider_options
+
+
+SETTING: dict[str, Any] = {"elem_classes": ["cnet-setting"]}
 
 
 @dataclass
@@ -149,7 +152,15 @@ def preprocessor_labels(services: Services, control_type: str) -> list[str]:
 def _numbers(values: dict[str, Any], prefix: str) -> None:
     def slider(label: str, name: str, value: float, high: float, step: float) -> gr.Slider:
         elem_id = f"{prefix}_controlnet_{name}_slider"
-        return gr.Slider(label=label, minimum=0.0, maximum=high, step=step, value=value, elem_id=elem_id)
+        return gr.Slider(
+            label=label,
+            minimum=0.0,
+            maximum=high,
+            step=step,
+            value=value,
+            elem_id=elem_id,
+            elem_classes=["cnet-setting"],
+        )
 
     with gr.Row(elem_classes=["controlnet_weight_steps", "controlnet_row"]):
         values["weight"] = slider("Control Weight", "control_weight", 1.0, 2.0, 0.05)
@@ -158,7 +169,7 @@ def _numbers(values: dict[str, Any], prefix: str) -> None:
     names = ("preprocessor_resolution", "threshold_A", "threshold_B")
     for field, name in zip(("resolution", "threshold_a", "threshold_b"), names, strict=True):
         elem_id = f"{prefix}_controlnet_{name}_slider"
-        values[field] = not_saved(gr.Slider(**slider_options(None), elem_id=elem_id))
+        values[field] = not_saved(gr.Slider(**slider_options(None), elem_id=elem_id, **SETTING))
         values[field].value = HIDDEN
 
 
@@ -166,7 +177,7 @@ def _modes(values: dict[str, Any], prefix: str, is_img2img: bool) -> None:
     def radio(label: str, name: str, kind: Any, value: Any, visible: bool = True) -> gr.Radio:
         elem_id = f"{prefix}_controlnet_{name}_radio"
         choices = [member.value for member in kind]
-        return gr.Radio(choices, label=label, value=value.value, visible=visible, elem_id=elem_id)
+        return gr.Radio(choices, label=label, value=value.value, visible=visible, elem_id=elem_id, **SETTING)
 
     values["control_mode"] = radio("Control Mode", "control_mode", ControlMode, ControlMode.balanced)
     values["resize_mode"] = radio(

@@ -16,12 +16,12 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from PIL import Image
 
+from ..core import catalogue
 from ..core.errors import ControlNetError, PreprocessorError
 from ..core.hints import inpaint_display
 from ..core.inputs import preprocessor_input
 from ..core.units import configured_units, parse_unit
 from ..engine.services import Services
-from . import catalogue
 from .models import ControlTypes, Detect, Detected, ModelList, ModuleList, Refusal, Settings, Version
 
 API_VERSION = 3
@@ -93,13 +93,13 @@ class _Routes:
     def module_list(self, alias_names: bool = False) -> Any:
         """The preprocessors, by id or with `alias_names` by the labels of the page."""
         return {
-            "module_list": catalogue.module_names(self._services, alias_names),
-            "module_detail": catalogue.module_details(self._services, alias_names),
+            "module_list": catalogue.module_names(self._specs(), alias_names),
+            "module_detail": catalogue.module_details(self._specs(), alias_names),
         }
 
     def control_types(self) -> Any:
         """The control types with their preprocessors, models and defaults."""
-        return {"control_types": catalogue.control_types(self._services)}
+        return {"control_types": catalogue.control_types(self._specs(), self._services.library.names())}
 
     def settings(self) -> Any:
         """What a client must know of this server."""
@@ -122,6 +122,9 @@ class _Routes:
         masks = body.controlnet_masks or [None] * len(images)
         maps = [self._run(spec, body, image, mask) for image, mask in zip(images, masks, strict=True)]
         return {"images": maps, "info": "Success"}
+
+    def _specs(self) -> list[Any]:
+        return [entry.spec for entry in self._services.annotators.entries]
 
     def _run(self, spec: Any, body: Detect, image: str, mask: str | None) -> str:
         fields = {

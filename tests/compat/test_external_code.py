@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from lib_controlnet.compat import external_code as compat
+from lib_controlnet.core.arguments import FIELDS, SLOTS, units_from_args
 from lib_controlnet.core.modes import ControlMode, ResizeMode
 from lib_controlnet.core.units import parse_unit
-from lib_controlnet.ui.arguments import FIELDS, SLOTS, units_from_args
 from tests.surface_services import make_services
 
 COUNT = 3

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lib_controlnet.core.arguments import FIELDS, SLOTS, units_from_args
 from lib_controlnet.core.errors import HostError, UnitError
 from lib_controlnet.core.infotext import format_unit
 from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode
 from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.engine.services import Services
 from lib_controlnet.ui import events
-from lib_controlnet.ui.arguments import FIELDS, SLOTS, units_from_args
 from lib_controlnet.ui.panel import build
 
 RGB = np.random.default_rng(3).integers(0, 256, (24, 40, 3), dtype=np.uint8)

@@ -1,0 +1,87 @@
+"""Preprocessors and control types as clients are told of them, by the API's routes and by `external_code`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from .control_types import (
+    NO_PREPROCESSOR,
+    default_model,
+    default_preprocessor,
+    models_of,
+    preprocessors_of,
+    type_names,
+)
+
+
+class SliderLike(Protocol):
+    """A number that a preprocessor lets the user choose."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def minimum(self) -> float: ...
+    @property
+    def maximum(self) -> float: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def default(self) -> float: ...
+
+
+class ListedSpec(Protocol):
+    """What is told of a preprocessor."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def control_types(self) -> tuple[str, ...]: ...
+    @property
+    def resolution(self) -> SliderLike | None: ...
+    @property
+    def sliders(self) -> Sequence[SliderLike]: ...
+    @property
+    def model_free(self) -> bool: ...
+
+
+def module_names(specs: Iterable[ListedSpec], alias_names: bool) -> list[str]:
+    """Ids, or with `alias_names` the labels of the page."""
+    return [spec.label if alias_names else spec.id for spec in specs]
+
+
+def module_details(specs: Iterable[ListedSpec], alias_names: bool) -> dict[str, Any]:
+    """Name -> `{"model_free", "sliders": [{"name", "value", "min", "max", "step"}]}`."""
+    return {
+        spec.label if alias_names else spec.id: {
+            "model_free": spec.model_free,
+            "sliders": [_slider(slider) for slider in (spec.resolution, *spec.sliders) if slider is not None],
+        }
+        for spec in specs
+    }
+
+
+def control_types(specs: Sequence[ListedSpec], models: Sequence[str]) -> dict[str, Any]:
+    """Type -> its preprocessors' labels, its models with "None" first, and the defaults of both."""
+    details: dict[str, Any] = {}
+    for control_type in type_names(specs):
+        default = default_preprocessor(control_type, specs)
+        details[control_type] = {
+            "module_list": [spec.label for spec in preprocessors_of(control_type, specs)],
+            "model_list": models_of(control_type, models),
+            "default_option": NO_PREPROCESSOR if default is None else default.label,
+            "default_model": default_model(control_type, models),
+        }
+    return details
+
+
+def _slider(slider: SliderLike) -> dict[str, Any]:
+    return {
+        "name": slider.label,
+        "value": slider.default,
+        "min": slider.minimum,
+        "max": slider.maximum,
+        "step": slider.step,
+    }
