@@ -14,7 +14,6 @@ from ..engine.services import Services
 from .gradio_compat import not_saved, picture_input, picture_output, tool_button
 from .sliders import HIDDEN, slider_options
 
-
 SETTING: dict[str, Any] = {"elem_classes": ["cnet-setting"]}
 
 
