@@ -48,7 +48,7 @@ class Registry:
         self._known_names: dict[str, str] = {}
         self._effects = frozenset(effects)
         for item in known:
-            self.disable(item.id, item.reason, (item.label,) if item.label else ())
+            self.disable(item.id, item.reason, item.names)
 
     @property
     def entries(self) -> tuple[Entry, ...]:

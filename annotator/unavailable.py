@@ -17,6 +17,13 @@ class Unavailable:
     needs: str
     label: str = ""
     control_types: tuple[str, ...] = ()
+    alias: str = ""
+    """Forge's name."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name it is asked for by."""
+        return tuple(name for name in (self.id, self.label, self.alias) if name)
 
     @property
     def reason(self) -> str:
@@ -54,15 +61,20 @@ UNAVAILABLE: tuple[Unavailable, ...] = (
     Unavailable("depth_marigold", "the model Bingxin/Marigold", control_types=_DEPTH),
     Unavailable("depth_zoe", "the weights ZoeD_M12_N.pt", control_types=_DEPTH),
     Unavailable("inpaint_only+lama", "the weights ControlNetLama.pth", control_types=("Inpaint",)),
-    Unavailable("instant_id_face_embedding", _ANTELOPE, control_types=("Instant-ID",)),
+    Unavailable("instant_id_face_embedding", _ANTELOPE, control_types=("Instant-ID",), alias="InsightFace (InstantID)"),
     Unavailable("instant_id_face_keypoints", _ANTELOPE, control_types=("Instant-ID",)),
     Unavailable("facexlib", "the weights and the library of facexlib"),
     Unavailable("ip-adapter-auto", "the IP-Adapter family", control_types=_IP),
-    Unavailable("ip-adapter_clip_sd15", _CLIP_H, "ip-adapter_clip_h", _IP),
-    Unavailable("ip-adapter_clip_sdxl", _CLIP_G, "ip-adapter_clip_g", _IP),
+    Unavailable("ip-adapter_clip_sd15", _CLIP_H, "ip-adapter_clip_h", _IP, alias="CLIP-ViT-H (IPAdapter)"),
+    Unavailable("ip-adapter_clip_sdxl", _CLIP_G, "ip-adapter_clip_g", _IP, alias="CLIP-ViT-bigG (IPAdapter)"),
     Unavailable("ip-adapter_clip_sdxl_plus_vith", _CLIP_H, control_types=_IP),
     Unavailable("ip-adapter_face_id", _BUFFALO, control_types=_IP),
-    Unavailable("ip-adapter_face_id_plus", f"{_BUFFALO}, and {_CLIP_H}", control_types=_IP),
+    Unavailable(
+        "ip-adapter_face_id_plus",
+        f"{_BUFFALO}, and {_CLIP_H}",
+        control_types=_IP,
+        alias="InsightFace+CLIP-H (IPAdapter)",
+    ),
     Unavailable("ip-adapter_pulid", "facexlib, antelopev2 and EVA02-CLIP-L-14-336", control_types=_IP),
     Unavailable("lineart", "the weights sk_model.pth", "lineart_realistic", _LINEART),
     Unavailable("lineart_anime", "the weights netG.pth", control_types=_LINEART),
@@ -70,7 +82,7 @@ UNAVAILABLE: tuple[Unavailable, ...] = (
     Unavailable("lineart_coarse", "the weights sk_model2.pth", control_types=_LINEART),
     Unavailable("mediapipe_face", "the library mediapipe with its face mesh"),
     Unavailable("mlsd", "the weights mlsd_large_512_fp32.pth", control_types=("MLSD",)),
-    Unavailable("normal_bae", "the weights scannet.pt", "normalbae", _NORMAL),
+    Unavailable("normal_bae", "the weights scannet.pt", control_types=_NORMAL, alias="normalbae"),
     Unavailable("normal_dsine", "the weights dsine.pt", control_types=_NORMAL),
     Unavailable("normal_map", _MIDAS, "normal_midas", _NORMAL),
     Unavailable("animal_openpose", "the weights yolox_l.onnx and rtmpose-m (AP-10K)", control_types=_POSE),
@@ -82,8 +94,10 @@ UNAVAILABLE: tuple[Unavailable, ...] = (
     Unavailable("openpose_faceonly", f"{_OPENPOSE} and facenet.pth", control_types=_POSE),
     Unavailable("openpose_full", f"{_OPENPOSE}, hand_pose_model.pth and facenet.pth", control_types=_POSE),
     Unavailable("openpose_hand", f"{_OPENPOSE} and hand_pose_model.pth", control_types=_POSE),
-    Unavailable("revision_clipvision", _CLIP_G, control_types=("Revision",)),
-    Unavailable("revision_ignore_prompt", _CLIP_G, control_types=("Revision",)),
+    Unavailable("revision_clipvision", _CLIP_G, control_types=("Revision",), alias="CLIP-G (Revision)"),
+    Unavailable(
+        "revision_ignore_prompt", _CLIP_G, control_types=("Revision",), alias="CLIP-G (Revision ignore prompt)"
+    ),
     Unavailable("scribble_hed", _HED, control_types=_SCRIBBLE),
     Unavailable("pidinet_scribble", _PIDI, "scribble_pidinet", _SCRIBBLE),
     Unavailable("anime_face_segment", "the weights UNet.pth", "seg_anime_face", _SEG),

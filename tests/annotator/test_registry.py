@@ -245,6 +245,20 @@ def test_every_name_of_the_peer_is_offered_or_explained(names: tuple[str, ...]) 
             assert names[0] in registry.disabled
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["CLIP-G (Revision)", "CLIP-ViT-H (IPAdapter)", "InsightFace (InstantID)", "normalbae", "depth_marigold"],
+)
+def test_names_of_forge_are_explained(name: str) -> None:
+    with pytest.raises(UnavailablePreprocessor, match="it needs"):
+        discover("annotator").get(name)
+
+
+@pytest.mark.parametrize(("name", "id_"), [("None", "none"), ("inpaint_global_harmonious", "inpaint")])
+def test_names_of_forge_are_offered(name: str, id_: str) -> None:
+    assert discover("annotator").get(name).spec.id == id_
+
+
 def test_all_72_names_are_there() -> None:
     assert len(PEER_NAMES) == len(set(PEER_NAMES)) == 72
 
