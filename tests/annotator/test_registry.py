@@ -93,9 +93,9 @@ def test_two_folders_with_one_name_do_not_stop_the_others(package: Any) -> None:
 
 def test_modules_beside_the_folders_are_no_entries(package: Any, tmp_path: Path) -> None:
     name = package(good=GOOD)
-    (tmp_path / name / "helper.py").write_text("raise RuntimeError", encoding="utf-8")
+    (tmp_path / name / "beside.py").write_text("raise RuntimeError", encoding="utf-8")
     registry = discover(name)
-    assert "helper" not in registry.disabled
+    assert "beside" not in registry.disabled
 
 
 def test_the_package_is_found_under_the_name_it_is_mounted_by() -> None:
