@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor

@@ -18,7 +18,7 @@ from transformers import CLIPTextModel
 from lib_controlnet.training.dataset import Batch
 
 from .controls import control_map
-from .networks import new_autoencoder
+from .networks import new_autoencoder, posterior
 from .prompts import Said, phrase, tokenize
 from .shapes import Picture, pictures
 from .train_vae import to_tensor
@@ -85,7 +85,7 @@ def encode_pictures(vae: Path, out: Path, count: int) -> None:
     model.load_state_dict(load_file(str(vae)))
     known = pictures(count, SEED)
     parts = [
-        model.encode(to_tensor([picture.image for picture in known[start : start + 50]])).latent_dist.mean
+        posterior(model, to_tensor([picture.image for picture in known[start : start + 50]])).mean
         for start in range(0, count, 50)
     ]
     latents = torch.cat(parts)

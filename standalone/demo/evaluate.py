@@ -28,6 +28,7 @@ from . import checkpoint
 from .controls import TYPES, control_map
 from .data import HELD_OUT_SEED, hint_tensor
 from .metrics import edge_f1, edges, picture_colours
+from .networks import posterior
 from .prompts import tokenize
 from .sampler import Guide, decode, sample
 from .shapes import Image, Picture, pictures
@@ -95,7 +96,7 @@ class Bench:
 
     def ceiling(self) -> list[Image]:
         with torch.no_grad():
-            encoded = self.model.vae.encode(to_tensor([picture.image for picture in self.truth])).latent_dist.mean
+            encoded = posterior(self.model.vae, to_tensor([picture.image for picture in self.truth])).mean
         return decode(self.model.vae, encoded, 1.0)
 
     def images(self, weight: float, start: float, end: float, cfg: float) -> list[Image]:

@@ -6,8 +6,12 @@ the absolute level of a flat colour through the normalisation (see `keep_levels`
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from lib_controlnet.nets.config import UNetConfig
@@ -20,7 +24,8 @@ LEVELS = 4
 
 def new_autoencoder() -> AutoencoderKL:
     """An f=8, 4-channel KL auto-encoder, 1.9M parameters, initialised for flat colours."""
-    model = AutoencoderKL(
+    build: Any = AutoencoderKL  # its annotations allow for one level only
+    model: AutoencoderKL = build(
         down_block_types=("DownEncoderBlock2D",) * LEVELS,
         up_block_types=("UpDecoderBlock2D",) * LEVELS,
         block_out_channels=(WIDTH,) * LEVELS,
@@ -33,21 +38,31 @@ def new_autoencoder() -> AutoencoderKL:
         for name, parameter in model.named_parameters():
             if name.endswith(("conv2.weight", "to_out.0.weight")):
                 parameter.zero_()
-    keep_levels(model.encoder.mid_block.resnets[-1].conv2)
-    keep_levels(model.decoder.up_blocks[-1].resnets[-1].conv2)
+    keep_levels(model, "encoder.mid_block.resnets.1.conv2")
+    keep_levels(model, f"decoder.up_blocks.{LEVELS - 1}.resnets.0.conv2")
     return model
 
 
 @torch.no_grad()
-def keep_levels(convolution: torch.nn.Conv2d, level: float = 4.0) -> None:
+def keep_levels(network: nn.Module, name: str, level: float = 4.0) -> None:
     """Bias two of the three channels of every GroupNorm group by a large constant of opposite sign.
 
     A group of few channels is centred and scaled by the very colour it should pass on; with two big constants in the
     group its mean and deviation hardly depend on the third channel, whose level therefore survives.
     """
-    assert convolution.bias is not None
-    convolution.bias[1::3] += level
-    convolution.bias[2::3] -= level
+    bias = network.get_parameter(f"{name}.bias")
+    bias[1::3] += level
+    bias[2::3] -= level
+
+
+def posterior(model: AutoencoderKL, images: Tensor) -> DiagonalGaussianDistribution:
+    """Of images (n, 3, 8h, 8w) in -1..1; `.mean` is (n, 4, h, w), not scaled."""
+    return cast(Any, model.encode(cast(Any, images))).latent_dist
+
+
+def decoded(model: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Images (n, 3, 8h, 8w), about -1..1, of latents (n, 4, h, w), not scaled."""
+    return cast(Any, model.decode(cast(Any, latents))).sample
 
 
 def new_text_encoder(hidden: int = 64) -> CLIPTextModel:

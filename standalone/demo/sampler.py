@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from lib_controlnet.nets.controlnet import ControlNet
@@ -14,6 +14,7 @@ from lib_controlnet.nets.unet import UNetModel
 from lib_controlnet.training.noise import NoiseSchedule
 from lib_controlnet.training.trainer import controlled_forward
 
+from .networks import decoded
 from .shapes import Image
 
 
@@ -72,5 +73,5 @@ def sample(
 @torch.no_grad()
 def decode(vae: AutoencoderKL, latents: Tensor, scale: float) -> list[Image]:
     """RGB uint8 pictures of scaled latents (n, 4, h, w)."""
-    made = torch.cat([vae.decode(one / scale).sample for one in latents.split(8)])
+    made = torch.cat([decoded(vae, one / scale) for one in latents.split(8)])
     return list(((made.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())

@@ -96,7 +96,7 @@ def coverage(points: Points, size: int = SIZE) -> npt.NDArray[np.float32]:
 def compose(points: Points, colour: tuple[int, ...], background: tuple[int, ...]) -> tuple[Image, Image]:
     """The picture and the mask of a polygon in one flat colour on another."""
     share = coverage(points)[..., None]
-    image = np.float32(background) * (1 - share) + np.float32(colour) * share
+    image = np.asarray(background, np.float32) * (1 - share) + np.asarray(colour, np.float32) * share
     return np.round(image).astype(np.uint8), np.where(share[..., 0] > 0.5, 255, 0).astype(np.uint8)
 
 

@@ -35,8 +35,8 @@ NOISE_OFFSET = 0.5
 def start(seed: int) -> UNetModel:
     torch.manual_seed(seed)
     unet = new_unet()
-    keep_levels(unet.input_blocks[0][0], 2.0)
-    keep_levels(unet.output_blocks[-1][0].out_layers[3], 2.0)
+    keep_levels(unet, "input_blocks.0.0", 2.0)
+    keep_levels(unet, f"output_blocks.{len(unet.output_blocks) - 1}.0.out_layers.3", 2.0)
     return unet
 
 

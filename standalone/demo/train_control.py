@@ -28,7 +28,7 @@ from .controls import TYPES
 from .data import DemoData
 
 HINT_WIDTHS: Final = (16, 16, 32, 64)
-PREPROCESSORS: Final = {"canny": "canny", "scribble": "scribble_pidinet", "seg": "none"}
+PREPROCESSORS: Final = {"canny": "canny", "scribble": "scribble_xdog", "seg": "none"}
 
 
 def recipe(steps: int, rate: float, seed: int) -> TrainOptions:

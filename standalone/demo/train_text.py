@@ -66,7 +66,7 @@ def train(out: Path, steps: int, seed: int) -> None:
     known = known_tokens()
     unknown = sorted(set(range(49406)) - set(known))
     model, heads = new_text_encoder(), nn.ModuleList(nn.Linear(64, count + 1) for count in (5, 12, 12))
-    embedding = model.get_input_embeddings().weight
+    embedding = next(value for key, value in model.named_parameters() if key.endswith("token_embedding.weight"))
     keep = torch.zeros(len(embedding), 1)
     keep[known] = 1
     with torch.no_grad():

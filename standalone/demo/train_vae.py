@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from .budget import Budget
-from .networks import new_autoencoder
+from .networks import decoded, new_autoencoder, posterior
 from .shapes import COLOURS, SHAPES, Image, compose, pictures, place, unit_outline
 
 # (share of the time at which it ends, crop side, batch): small crops first, the same work per step throughout.
@@ -73,29 +73,29 @@ def reconstruction_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tenso
 
 
 def step_loss(model: AutoencoderKL, batch: torch.Tensor) -> torch.Tensor:
-    posterior = model.encode(batch).latent_dist
-    mean = posterior.mean
-    made = model.decode(mean + LATENT_NOISE * torch.randn_like(mean)).sample
+    encoded = posterior(model, batch)
+    mean = encoded.mean
+    made = decoded(model, mean + LATENT_NOISE * torch.randn_like(mean))
     guide = (mean[:, :3] - 1.5 * F.avg_pool2d(batch, 8)).abs().mean()
     return (
         reconstruction_loss(made, batch)
         + 0.5 * guide
         + 2e-3 * mean[:, 3:].square().mean()
-        + 0.01 * (posterior.logvar + 4.6).square().mean()
+        + 0.01 * (encoded.logvar + 4.6).square().mean()
     )
 
 
 @torch.no_grad()
 def psnr(model: AutoencoderKL, batch: torch.Tensor) -> float:
-    made = model.decode(model.encode(batch).latent_dist.mean).sample.clamp(-1, 1)
+    made = decoded(model, posterior(model, batch).mean).clamp(-1, 1)
     return float(-10 * ((made - batch) / 2).square().mean((1, 2, 3)).log10().mean())
 
 
 def decoder_loss(model: AutoencoderKL, batch: torch.Tensor) -> torch.Tensor:
     """With the encoder as it is, so that latents already encoded, and what was trained on them, stay valid."""
     with torch.no_grad():
-        mean = model.encode(batch).latent_dist.mean
-    return reconstruction_loss(model.decode(mean + DECODER_NOISE * torch.randn_like(mean)).sample, batch)
+        mean = posterior(model, batch).mean
+    return reconstruction_loss(decoded(model, mean + DECODER_NOISE * torch.randn_like(mean)), batch)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -108,7 +108,7 @@ def train(options: argparse.Namespace) -> None:
     if options.decoder_of is not None:
         model.load_state_dict(load_file(str(options.decoder_of)))
         stages, loss_of = STAGES[1:], decoder_loss
-        trained = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
+        trained = [value for key, value in model.named_parameters() if key.startswith(("decoder.", "post_quant_conv."))]
     images, held_out = training_images(4000, seed + 1), to_tensor([picture.image for picture in pictures(16, 999)])
     optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
     budget, step, curve = Budget.of(options), 0, list[tuple[int, int, float, float]]()

@@ -120,6 +120,14 @@ def test_control_is_followed_and_prompt_is_obeyed(kind: str) -> None:
     assert scores[1.0].both_right >= 0.75
 
 
+def test_weights_and_ranges_rank() -> None:
+    model = bench("canny")
+    cases = {"0": (0.0, 0.0, 1.0), "0.5": (0.5, 0.0, 1.0), "1": (1.0, 0.0, 1.0), "0-0.3": (1.0, 0.0, 0.3)}
+    f1 = {name: figures(model.images(*case, 4.0), model.truth).edge_f1 for name, case in cases.items()}
+    assert f1["0"] < f1["0.5"] < f1["1"]
+    assert f1["0"] < f1["0-0.3"] < f1["1"]
+
+
 def test_weight_zero_is_no_control_bit_for_bit() -> None:
     """Weight 0 with one map and with another: the same pictures; weight 1: others."""
     model = bench("canny")
