@@ -103,7 +103,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # one host at a time in a process: other folders' tests start their own
 def host(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     checkpoints = [files / "Stable-diffusion" / f"{name}.safetensors" for name in ("one", "two", "wide")]
     argv = ["--ckpt-dir", str(files / "Stable-diffusion")]
