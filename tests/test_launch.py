@@ -39,7 +39,8 @@ def installed(repository: Path, locks: tuple[launch.Lock, ...] = launch.RUN) -> 
 
 def start(repository: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(repository / "launch.py"), *arguments]
-    everything = {key: value for key, value in os.environ.items() if key not in dict(launch.PRIVATE + launch.CPU)}
+    set_by_launch = {"PYTHONPATH", *dict(launch.PRIVATE + launch.CPU)}
+    everything = {key: value for key, value in os.environ.items() if key not in set_by_launch}
     return subprocess.run(
         command,
         capture_output=True,
