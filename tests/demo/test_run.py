@@ -81,3 +81,5 @@ def test_exit_code_tells_that_control_had_no_effect(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert report["f1_with"] == report["f1_without"]
+    without, controlled = (cv2.imread(report["files"][name]) for name in ("without_control", "controlled"))
+    assert np.array_equal(without, controlled)  # through the engine, weight 0 is bit for bit the picture without a unit
