@@ -21,16 +21,17 @@ def _preview(image: Any) -> str:
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def add_middleware(app: FastAPI, options: Any) -> None:
+def add_middleware(app: FastAPI, host: Any, options: Any) -> None:
     """Compressed answers, and the origins the user named."""
+    add = host.modules("api.middleware").add_middleware
     from starlette.middleware.cors import CORSMiddleware
     from starlette.middleware.gzip import GZipMiddleware
 
-    app.middleware_stack = None  # built again with what is added here
-    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    add(app, GZipMiddleware, minimum_size=1000)
     origins = [x for x in (options.cors_allow_origins or "").split(",") if x]
     if origins or options.cors_allow_origins_regex:
-        app.add_middleware(
+        add(
+            app,
             CORSMiddleware,
             allow_origins=origins,
             allow_origin_regex=options.cors_allow_origins_regex,

@@ -56,6 +56,7 @@ def _serve_page(host: Any, options: Any) -> Any:
         prevent_thread_lock=True,
         share=False,
         quiet=True,
+        show_error=True,
         show_api=False,
         allowed_paths=[*options.gradio_allowed_path, str(REPOSITORY)],
         app_kwargs={"docs_url": "/docs", "redoc_url": "/redoc"},
@@ -63,11 +64,10 @@ def _serve_page(host: Any, options: Any) -> Any:
     )
     # gradio answers every origin, so any web page could drive this server; the user may name origins instead
     app.user_middleware = [x for x in app.user_middleware if x.cls.__name__ != "CORSMiddleware"]
-    server_routes.add_middleware(app, options)
+    server_routes.add_middleware(app, host, options)
     server_routes.add_internal_routes(app, host)
     if options.api:
         host.attach_api(app)
-    app.middleware_stack = app.build_middleware_stack()
     host.modules("script_callbacks").app_started_callback(host.demo, app)
     print(f"Running on {local_url}", flush=True)
     return app
@@ -97,7 +97,7 @@ def _run_api(host: Any, options: Any) -> None:
 
     from standalone import server_routes
 
-    server_routes.add_middleware(host.app, options)
+    server_routes.add_middleware(host.app, host, options)
     server_routes.add_internal_routes(host.app, host)
     port = options.port or PORT
     print(f"Running on http://{_address(options)}:{port} (API only)", flush=True)

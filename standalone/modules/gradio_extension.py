@@ -70,6 +70,16 @@ def _without_examples(original: Callable[..., dict[str, Any]]) -> Callable[..., 
     return get_config_file
 
 
+def _patient(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Start of the queue, whose calls may take as long as a picture takes: newer httpx gives up after 5 seconds."""
+
+    async def start(self: Any, *args: Any, **kwargs: Any) -> None:
+        await original(self, *args, **kwargs)
+        self.queue_client.timeout = None
+
+    return start
+
+
 def webpath(file: str | Path) -> str:
     return f"file={Path(file).as_posix()}?{Path(file).stat().st_mtime}"
 
@@ -118,6 +128,7 @@ def install() -> None:
         patches.patch(__name__, cls, "__init__", _around(cls.__init__, tooltip))
     block, blocks = gr.blocks.Block, gr.blocks.Blocks
     patches.patch(__name__, block, "get_config", _with_tooltip(block.get_config))
+    patches.patch(__name__, gr.queueing.Queue, "start", _patient(gr.queueing.Queue.start))
     patches.patch(__name__, blocks, "get_config_file", _without_examples(blocks.get_config_file))
 
 

@@ -52,6 +52,14 @@ import gradio as gr
 page = TestClient(gr.routes.App.create_app(app.demo))
 report["html"] = page.get("/").text
 report["theme"] = page.get("/theme.css").text
+app.demo.queue(2)
+import asyncio
+async def start_queue():
+    await app.demo._queue.start()
+    found = str(app.demo._queue.queue_client.timeout)
+    app.demo._queue.close()
+    return found
+report["timeout"] = asyncio.run(start_queue())
 client = TestClient(app.app)
 small = {"prompt": "x", "steps": 1, "width": 64, "height": 64}
 trace()["at_event"]["process"] = lambda d: d["args"][1]["shared"].append(1)
@@ -125,6 +133,10 @@ def test_the_page_loads_extensions_files_and_nothing_from_elsewhere(report: dict
     assert [x for x in tags if "://" in x] == []
     assert re.findall(r"@import[^;]*;|url\([\"']?(?!data:)[^)]*\)", report["theme"]) == []
     assert "raw.githubusercontent" not in html
+
+
+def test_jobs_of_the_page_may_take_longer_than_five_seconds(report: dict[str, Any]) -> None:
+    assert report["timeout"] == "Timeout(timeout=None)"
 
 
 def test_mutable_defaults_are_shared_between_requests(report: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.encoders import jsonable_encoder
@@ -11,6 +12,8 @@ from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
 from modules import errors
 from modules.shared_cmd_options import cmd_opts
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 
 Next = Callable[[Request], Awaitable[Response]]
 
@@ -39,8 +42,15 @@ def error_response(request: Request, e: Exception) -> JSONResponse:
     )
 
 
+def add_middleware(app: FastAPI, middleware: Any, **options: Any) -> None:
+    """Put a middleware around the application, also when it answers requests already."""
+    app.user_middleware.insert(0, Middleware(middleware, **options))
+    app.middleware_stack = None  # built again at the next request
+
+
 def install(app: FastAPI) -> None:
-    @app.middleware("http")
+    """Errors of all routes become JSON; every answer says how long it took."""
+
     async def log_and_time(request: Request, call_next: Next) -> Response:
         start = time.time()
         response = await call_next(request)
@@ -50,13 +60,15 @@ def install(app: FastAPI) -> None:
             print(f"API {response.status_code} {request.method} {request.url.path} {duration}")
         return response
 
-    @app.middleware("http")
     async def exception_handling(request: Request, call_next: Next) -> Response:
         try:
             return await call_next(request)
         except Exception as e:  # noqa: BLE001 - every error is answered
             return error_response(request, e)
 
-    @app.exception_handler(HTTPException)
     async def http_exception_handler(request: Request, e: HTTPException) -> Response:
         return error_response(request, e)
+
+    add_middleware(app, BaseHTTPMiddleware, dispatch=log_and_time)
+    add_middleware(app, BaseHTTPMiddleware, dispatch=exception_handling)
+    app.add_exception_handler(HTTPException, http_exception_handler)
