@@ -95,7 +95,7 @@ def test_first_step_moves_exactly_the_zero_convolutions_and_the_second_the_copy(
     assert copied <= moved(run.control, first)
 
 
-def test_locked_unet_stays_bit_identical_and_builds_no_graph() -> None:
+def test_locked_unet_stays_bit_identical_and_gets_no_gradient() -> None:
     run = trainer()
     before = snapshot(run.unet)
     run.run()
