@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .operations import Operations
 
-_ROWS = 1024
+_LARGEST_PART = 6 << 20
 
 
 class CrossAttention(nn.Module):
@@ -57,11 +57,11 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or torch.is_grad_enabled():
             return self.net(x)
-        # The inner tensor is eight times as wide as x. A part of the rows at a time stays in the processor's cache:
-        # three quarters of the time for 64x64 latents, the same numbers.
+        # The inner tensor is eight times as wide as x. In parts that fit a processor's last cache and that the memory
+        # allocator keeps for the next part: three quarters of the time for 64x64 latents, the same numbers.
         rows = x.flatten(0, -2)
-        parts = [self.net(rows[start : start + _ROWS]) for start in range(0, rows.shape[0], _ROWS)]
-        return torch.cat(parts).reshape(x.shape)
+        parts = -(-8 * rows.numel() // _LARGEST_PART)
+        return torch.cat([self.net(part) for part in rows.chunk(max(parts, 1))]).reshape(x.shape)
 
 
 class BasicTransformerBlock(nn.Module):

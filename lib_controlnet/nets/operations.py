@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_LARGEST_BUFFER = 32 << 20
+
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -101,8 +103,28 @@ class Conv2d(nn.Conv2d):
             super().reset_parameters()
 
     def forward(self, input: Tensor) -> Tensor:
-        cast = self.operations.parameter
-        return self._conv_forward(input, cast(self.weight), self.operations.optional(self.bias))
+        weight, bias = self.operations.parameter(self.weight), self.operations.optional(self.bias)
+        parts = _parts(weight)
+        if parts == 1 or torch.is_grad_enabled():
+            return self._conv_forward(input, weight, bias)
+        biases = [None] * parts if bias is None else bias.chunk(parts)
+        pairs = zip(weight.chunk(parts), biases, strict=True)
+        return torch.cat([self._conv_forward(input, *pair) for pair in pairs], dim=1)
+
+
+def _parts(weight: Tensor) -> int:
+    """In how many parts of its output channels a convolution is computed: more than 1 for big ones on the processor.
+
+    oneDNN copies the weights into its own layout at every call. Buffers of more than 32 MiB are what glibc takes from
+    the system and gives back each time; clearing their pages costs more than the convolution itself on small feature
+    maps (1280 to 1280 channels at 8x8: 54 ms whole, 29 ms in halves). The results are the same bit for bit.
+    """
+    parts = 1
+    if weight.device.type == "cpu":
+        size = weight.numel() * weight.element_size()
+        while size > parts * _LARGEST_BUFFER and weight.shape[0] % (2 * parts) == 0:
+            parts *= 2
+    return parts
 
 
 class GroupNorm(nn.GroupNorm):
