@@ -30,7 +30,7 @@ def threshold(_runtime: Runtime) -> Any:
     def detect(image: np.ndarray, *, resolution: int, params: tuple[float, ...], **_options: Any) -> np.ndarray:
         bright = image[..., :3].max(axis=2) > params[0]
         result = np.repeat((bright * (255 - params[1])).astype(np.uint8)[..., None], 3, axis=2)
-        result[0, 0] = resolution // 8
+        result[0, 0] = resolution // 8 % 256
         return result
 
     return detect

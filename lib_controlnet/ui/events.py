@@ -128,14 +128,13 @@ def preview(services: Services, fields: dict[str, Any], index: int, target: tupl
     spec = services.preprocess.entry(unit.preprocessor).spec
     ignore = bool(services.setting("controlnet_ignore_noninpaint_mask", False))
     image, mask = preprocessor_input(unit.image, unit.mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore)
-    resolution = unit.resolution
-    if unit.pixel_perfect:
-        resolution = pixel_perfect_resolution(image, int(target[1]), int(target[0]), unit.resize_mode)
+    fitting = pixel_perfect_resolution(image, int(target[1]), int(target[0]), unit.resize_mode)
     result = services.preprocess.run(
         unit.preprocessor,
         image,
         mask,
-        resolution=resolution,
+        resolution=unit.resolution,
+        pixel_perfect=fitting if unit.pixel_perfect else None,
         threshold_a=unit.threshold_a,
         threshold_b=unit.threshold_b,
     )

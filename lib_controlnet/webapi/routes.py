@@ -150,7 +150,8 @@ class _Routes:
                     threshold_b=unit.threshold_b,
                 )
         except PreprocessorError as error:
-            failed = isinstance(error.__cause__, Exception)
+            cause = error.__cause__
+            failed = cause is not None and not hasattr(cause, "problem")  # one with a problem explains itself
             raise HTTPException(500 if failed else _UNPROCESSABLE, str(error)) from error
         except ControlNetError as error:
             raise HTTPException(_UNPROCESSABLE, str(_without_unit(error))) from error

@@ -291,10 +291,14 @@ def test_preview_is_the_preprocessors_map(services: Services) -> None:
     assert np.array_equal(result[..., 0], expected)
 
 
-def test_preview_with_pixel_perfect_uses_the_pages_size(services: Services) -> None:
+@pytest.mark.parametrize(("page_size", "resolution"), [((640, 320), 384), ((80, 48), 48), ((4000, 2000), 2400)])
+def test_preview_with_pixel_perfect_uses_the_pages_size(
+    services: Services, page_size: tuple[int, int], resolution: int
+) -> None:
+    """Also beyond the slider's range: the number is computed, not asked for."""
     fields = dict(zip(FIELDS, widget_values(image=Image.fromarray(RGB), pixel_perfect=True), strict=True))
-    result = events.preview(services, fields, 0, (640, 320))
-    assert result[0, 0, 0] == 384 // 8
+    result = events.preview(services, fields, 0, page_size)
+    assert result[0, 0, 0] == resolution // 8 % 256
 
 
 def test_preview_of_an_inpaint_map_shows_its_mask_half_transparent(services: Services) -> None:
