@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core import legacy
+from ..core.images import is_empty
 from ..core.legacy import read_choice
 from ..core.modes import ResizeMode as CoreResizeMode
 
@@ -94,8 +95,8 @@ _CANONICAL = {name: names[0] for names in legacy.SPELLINGS.values() for name in 
 class ControlNetUnit:
     """A unit under construction; what its fields hold when a generation begins is what counts.
 
-    Keyword arguments are the fields and all their older names. A unit made with a model or a preprocessor and without
-    `enabled` is enabled: the peers differ here, and a unit that somebody made is meant to act.
+    Keyword arguments are the fields and all their older names. A unit made with a model, a preprocessor or a picture
+    and without `enabled` is enabled: the peers differ here, and a unit that somebody made is meant to act.
     """
 
     image: Any
@@ -106,8 +107,8 @@ class ControlNetUnit:
         given = {self._name(key): value for key, value in fields.items()}
         if len(given) < len(fields):
             raise TypeError("a field of ControlNetUnit was given under two names")
-        named = (str(given.get(key) or "none").lower() != "none" for key in ("module", "model"))
-        vars(self).update({"enabled": any(named), **given})
+        named = any(str(given.get(key) or "none").lower() != "none" for key in ("module", "model"))
+        vars(self).update({"enabled": named or not is_empty(given.get("image")), **given})
 
     @staticmethod
     def _name(key: str) -> str:

@@ -81,8 +81,8 @@ def parse_unit(value: object, index: int, *, max_pixels: int = MAX_PIXELS) -> Co
     """Read a dict or a unit object of any ControlNet extension, in any of their spellings.
 
     Raises UnitError with unit, field, what was found and a remedy. Disabled units never raise: what cannot be read
-    keeps its default, and pictures are not decoded. A unit that does not say `enabled` is enabled if it names a model
-    or a preprocessor (peers differ: False in one, True in the others, and a forgotten key must not drop control).
+    keeps its default, and pictures are not decoded. A unit that does not say `enabled` is enabled if it has a model, a
+    preprocessor or a picture (peers differ: False in one, True in the others; a forgotten key must not drop control).
     """
     if isinstance(value, ControlNetUnit):
         return replace(value, index=index)
@@ -112,6 +112,7 @@ def _parse(value: object, index: int, max_pixels: int) -> ControlNetUnit:
     if enabled:
         _check_together(fields)
         fields.update(_read_pictures(entries, index, max_pixels))
+    if enabled or not any(name in given for name in legacy.SPELLINGS["enabled"]):
         _refuse_unknown(value, given)
     return ControlNetUnit(**fields)
 
@@ -137,7 +138,9 @@ def _read_enabled(given: Mapping[str, _Entry]) -> bool:
             except UnitError as error:
                 raise UnitError(error.problem, field=name, found=error.found, remedy=error.remedy) from None
     named = ("model", *legacy.SPELLINGS["preprocessor"])
-    return any(str(given[name].value).strip().lower() not in ("", "none") for name in named if name in given)
+    if any(str(given[name].value).strip().lower() not in ("", "none") for name in named if name in given):
+        return True
+    return any(not is_empty(given[name].value) for name in legacy.SPELLINGS["image"] if name in given)
 
 
 def _by_field(given: Mapping[str, _Entry], *, strict: bool) -> dict[str, _Entry]:

@@ -251,6 +251,9 @@ def test_own_units_pass_through_with_their_new_index() -> None:
         ({"model": "canny"}, True),
         ({"module": "canny"}, True),
         ({"model": "canny", "enabled": None}, True),
+        ({"image": RGB}, True),
+        ({"input_image": {"image": RGB, "mask": None}}, True),
+        ({"image": "", "mask": None}, False),
         ({"model": "canny", "enabled": False}, False),
         ({"model": "canny", "enabled": "false"}, False),
         ({"enabled": 1}, True),
@@ -357,6 +360,12 @@ def test_enabled_units_are_read_or_refused(fields: dict[str, object]) -> None:
     assert refused is None or (refused.unit == 3 and refused.field)
     assert 0 <= read.weight <= 2
     assert 0 <= read.guidance_start <= read.guidance_end <= 1
+
+
+def test_misspelt_key_is_no_way_to_be_disabled() -> None:
+    with pytest.raises(UnitError, match="did you mean module or model"):
+        parse_unit({"modle": "canny"}, 0)
+    assert not parse_unit({"modle": "canny", "enabled": False}, 0).enabled
 
 
 @pytest.mark.parametrize("value", [None, 3, "canny", [1], object()])
