@@ -27,8 +27,16 @@ CASES = (
 )
 
 
+DESCRIPTION = """
+Costs of control at SD1.5's real size, in CPU seconds; the least of several rounds in which the variants take turns.
+Needs about 7 GB of memory. The goals are those of 512x512: at 256x256 reading the weights costs more than the
+arithmetic, and a ControlNet has 42 % of a U-Net's weights but 33 % of its arithmetic.
+Exit code 1 if a goal is missed at 512x512.
+"""
+
+
 def main(argv: Sequence[str]) -> int:
-    """Measure and print; 0 when every goal is met, else 1."""
+    """Measure and print; 1 when a goal is missed at full size, else 0."""
     options = _parser().parse_args(argv)
     torch.set_num_threads(options.threads)
     names = options.case or list(CASES)
@@ -38,17 +46,13 @@ def main(argv: Sequence[str]) -> int:
         print(f"SD1.5's size, random fp32 weights, {pixels}x{pixels}, cond and uncond row, {options.threads} thread(s)")
     results = _measure(names, pixels, rounds, _say)
     print(json.dumps({"results": [result.as_json() for result in results]}) if options.json else _table(results))
-    return 0 if all(result.ok for result in results) else 1
+    return 0 if options.quick or all(result.ok for result in results) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="launch.py bench",
-        description="Costs of control at SD1.5's real size, in CPU seconds; least of several rounds in which the "
-        "variants take turns. Needs about 6 GB of memory. Exit code 1 if a goal is missed.",
-    )
+    parser = argparse.ArgumentParser(prog="launch.py bench", description=DESCRIPTION)
     parser.add_argument("--case", action="append", choices=CASES, metavar="NAME", help=f"one of: {', '.join(CASES)}")
-    parser.add_argument("--quick", action="store_true", help="256x256 and fewer rounds")
+    parser.add_argument("--quick", action="store_true", help="256x256 and fewer rounds: does all run?")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=0, help="rounds in which the variants take turns")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1: least noise)")
