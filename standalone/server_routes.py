@@ -65,6 +65,6 @@ def add_internal_routes(app: FastAPI, host: Any) -> None:
             "id_live_preview": state.id_live_preview,
         }
 
-    app.add_api_route("/internal/progress", report, methods=["POST"])
-    app.add_api_route("/internal/ping", lambda: {}, methods=["GET"])
-    app.add_api_route("/internal/options", lambda: shared.opts.data, methods=["GET"])
+    app.post("/internal/progress")(report)
+    app.get("/internal/ping")(lambda: {})
+    app.get("/internal/options")(lambda: shared.opts.data)

@@ -14,6 +14,7 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it reads this once
 
 import gradio as gr
+from gradio import blocks, components, queueing, routes
 from modules import patches, paths, script_callbacks, scripts
 
 EXTERNAL = re.compile(
@@ -102,11 +103,11 @@ def css_html() -> str:
 def reload_javascript() -> None:
     """Serve the page with the present scripts and style sheets."""
     js, css = javascript_html(), css_html()
-    original = patches.original(__name__, gr.routes.templates, "TemplateResponse")
+    original = patches.original(__name__, routes.templates, "TemplateResponse")
     if original is None:
-        original = gr.routes.templates.TemplateResponse
+        original = routes.templates.TemplateResponse
     else:
-        patches.undo(__name__, gr.routes.templates, "TemplateResponse")
+        patches.undo(__name__, routes.templates, "TemplateResponse")
 
     def template_response(*args: Any, **kwargs: Any) -> Any:
         response = original(*args, **kwargs)
@@ -117,19 +118,19 @@ def reload_javascript() -> None:
         response.init_headers()
         return response
 
-    patches.patch(__name__, gr.routes.templates, "TemplateResponse", template_response)
+    patches.patch(__name__, routes.templates, "TemplateResponse", template_response)
 
 
 def install() -> None:
     """Apply the patches; nothing happens when they are applied."""
     if patches.originals[__name__]:
         return
-    for cls, tooltip in ((gr.components.IOComponent, True), (gr.blocks.BlockContext, False)):
+    for cls, tooltip in ((components.IOComponent, True), (blocks.BlockContext, False)):
         patches.patch(__name__, cls, "__init__", _around(cls.__init__, tooltip))
-    block, blocks = gr.blocks.Block, gr.blocks.Blocks
+    block, page = blocks.Block, blocks.Blocks
     patches.patch(__name__, block, "get_config", _with_tooltip(block.get_config))
-    patches.patch(__name__, gr.queueing.Queue, "start", _patient(gr.queueing.Queue.start))
-    patches.patch(__name__, blocks, "get_config_file", _without_examples(blocks.get_config_file))
+    patches.patch(__name__, queueing.Queue, "start", _patient(queueing.Queue.start))
+    patches.patch(__name__, page, "get_config_file", _without_examples(page.get_config_file))
 
 
 def uninstall() -> None:

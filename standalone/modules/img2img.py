@@ -67,6 +67,7 @@ def process_batch(
 
 def _source(mode: str, pictures: dict[str, Any]) -> tuple[Any, Any]:
     """(picture, mask) of the tab in use."""
+    drawn: dict[str, Any]
     if mode == "inpaint":
         drawn = pictures["img2maskimg"] or {"image": None, "mask": None}
         return drawn["image"], None if drawn["mask"] is None else create_binary_mask(drawn["mask"])

@@ -197,4 +197,4 @@ def connect_paste(
         script_callbacks.infotext_pasted_callback(prompt, params)
         return [update_of(component, key, params) for component, key in fields]
 
-    button.click(fn=paste, inputs=[input_comp], outputs=[x[0] for x in fields], show_progress=False)
+    button.click(fn=paste, inputs=[input_comp], outputs=[x[0] for x in fields], show_progress="hidden")

@@ -53,9 +53,9 @@ def _to_d(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
 
 
 def _brownian_randn(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, seed: int) -> Tensor:
-    from modules import devices
+    from modules import rng
 
-    return devices.randn_local(seed, size).to(device=device, dtype=dtype)
+    return rng.randn_local(seed, size).to(device=device, dtype=dtype)
 
 
 mount()

@@ -106,8 +106,8 @@ class StableDiffusionProcessing:
     tiling: bool | None = None
     do_not_save_samples: bool = False
     do_not_save_grid: bool = False
-    extra_generation_params: dict[str, Any] | None = None
-    overlay_images: list[Any] | None = None
+    extra_generation_params: Any = None
+    overlay_images: Any = None
     eta: float | None = None
     do_not_reload_embeddings: bool = False
     denoising_strength: float | None = None
@@ -117,7 +117,7 @@ class StableDiffusionProcessing:
     s_tmax: float | None = None
     s_tmin: float | None = None
     s_noise: float | None = None
-    override_settings: dict[str, Any] | None = None
+    override_settings: Any = None
     override_settings_restore_afterwards: bool = True
     sampler_index: Any = None
     refiner_checkpoint: str | None = None
@@ -127,8 +127,8 @@ class StableDiffusionProcessing:
 
     token_merging_ratio: ClassVar[float] = 0
     token_merging_ratio_hr: ClassVar[float] = 0
-    cached_uc: ClassVar[list[Any]] = [None, None]
-    cached_c: ClassVar[list[Any]] = [None, None]
+    cached_uc = [None, None]
+    cached_c = [None, None]
 
     scripts_value: Any = field(default=None, init=False)
     script_args_value: Any = field(default=None, init=False)
@@ -313,7 +313,7 @@ class StableDiffusionProcessing:
         return caches[0][1]
 
     def setup_conds(self) -> None:
-        size = {"width": self.width, "height": self.height}
+        size: dict[str, Any] = {"width": self.width, "height": self.height}
         prompts = prompt_parser.SdConditioning(self.prompts, **size)
         negatives = prompt_parser.SdConditioning(self.negative_prompts, is_negative_prompt=True, **size)
         config = sd_samplers.find_sampler_config(self.sampler_name)

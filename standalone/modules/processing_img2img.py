@@ -159,11 +159,12 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         self.extra_generation_params["Denoising strength"] = self.denoising_strength
         self.image_cfg_scale = self.image_cfg_scale if shared.sd_model.cond_stage_key == "edit" else None
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
-        mask, region = self._prepared_mask(), None
+        mask: Any = self._prepared_mask()
+        region = None
         if mask is not None:
             mask, region = self._fit_mask(mask)
             self.overlay_images = []
-        latent_mask = self.latent_mask if self.latent_mask is not None else mask
+        latent_mask: Any = self.latent_mask if self.latent_mask is not None else mask
         arrays = [self._prepared_image(img, mask, region, latent_mask) for img in self.init_images]
         image = torch.from_numpy(self._batch(arrays)).to(shared.device, dtype=devices.dtype_vae)
         self.init_latent = images_tensor_to_samples(image, None, self.sd_model)

@@ -57,7 +57,7 @@ def create_infotext(
     position_in_batch: int = 0,
     use_main_prompt: bool = False,
     index: int | None = None,
-    all_negative_prompts: list[str] | None = None,
+    all_negative_prompts: Any = None,
 ) -> str:
     """Prompt, negative prompt and parameters of one picture.
 
@@ -66,7 +66,7 @@ def create_infotext(
     if use_main_prompt:
         index = 0
     elif index is None:
-        index = position_in_batch + iteration * p.batch_size
+        index = int(position_in_batch + iteration * p.batch_size)
     if all_negative_prompts is None:
         all_negative_prompts = p.all_negative_prompts
     prompt_text = p.main_prompt if use_main_prompt else all_prompts[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,8 +52,8 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
     hr_negative_prompt: Any = ""
     force_task_id: str | None = None
 
-    cached_hr_uc: ClassVar[list[Any]] = [None, None]
-    cached_hr_c: ClassVar[list[Any]] = [None, None]
+    cached_hr_uc = [None, None]
+    cached_hr_c = [None, None]
 
     hr_checkpoint_info: Any = field(default=None, init=False)
     hr_upscale_to_x: int = field(default=0, init=False)
@@ -160,7 +160,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         prompts: Any,
     ) -> Any:
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
-        samples: Tensor | None
+        samples: Any
         decoded: Tensor | None = None
         if self.firstpass_image is not None and self.enable_hr:
             samples, decoded = self._from_firstpass_image()
@@ -296,7 +296,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
     def calculate_hr_conds(self) -> None:
         if self.hr_c is not None:
             return
-        size = {"width": self.hr_upscale_to_x, "height": self.hr_upscale_to_y}
+        size: dict[str, Any] = {"width": self.hr_upscale_to_x, "height": self.hr_upscale_to_y}
         prompts = prompt_parser.SdConditioning(self.hr_prompts, **size)
         negatives = prompt_parser.SdConditioning(self.hr_negative_prompts, is_negative_prompt=True, **size)
         config = sd_samplers.find_sampler_config(self.hr_sampler_name or self.sampler_name)

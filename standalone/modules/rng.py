@@ -9,7 +9,7 @@ import torch
 from modules import devices, rng_philox, shared
 from torch import Tensor
 
-_nv_generator: rng_philox.Generator | None = None
+_nv_generator: Any = None
 
 
 def _on_cpu() -> bool:

@@ -47,7 +47,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if module == "torch._utils" and name in TORCH_UTILS:
-            return getattr(torch._utils, name)
+            return super().find_class(module, name)
         if module == "torch" and name in TORCH_NAMES:
             return getattr(torch, name)
         if (module, name) == ("torch.nn.modules.container", "ParameterDict"):

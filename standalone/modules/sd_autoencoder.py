@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
 PREFIX = "first_stage_model."
@@ -38,6 +38,11 @@ class Autoencoder(nn.Module):
         self.vae = vae
 
     @property
+    def calls(self) -> Any:
+        """The model, without the library's own annotations, which name the tuple form of its answers."""
+        return self.vae
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.vae.dtype
 
@@ -47,11 +52,11 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> DiagonalGaussianDistribution:
         """x (B, 3, H, W) in -1..1."""
-        return DiagonalGaussianDistribution(self.vae.encode(x).latent_dist.parameters)
+        return DiagonalGaussianDistribution(self.calls.encode(x).latent_dist.parameters)
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, 4, h, w), not scaled, to (B, 3, 8h, 8w)."""
-        return self.vae.decode(z).sample
+        return self.calls.decode(z).sample
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x).mode())

@@ -89,7 +89,7 @@ class TextConditioner(nn.Module):
         self.id_pad = self.id_end
 
     @property
-    def transformer(self) -> nn.Module:
+    def transformer(self) -> Any:
         return self.wrapped.transformer
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:

@@ -53,9 +53,12 @@ class LatentDiffusion(nn.Module):
     """U-Net, VAE and text encoder with the calls of LDM's class of this name."""
 
     alphas_cumprod: Tensor
+    first_stage_model: Any
+    cond_stage_model: Any
+    model: Any
 
     def __init__(
-        self, unet: nn.Module, first_stage: nn.Module, cond_stage: nn.Module, settings: Mapping[str, Any]
+        self, unet: UNetModel, first_stage: nn.Module, cond_stage: nn.Module, settings: Mapping[str, Any]
     ) -> None:
         super().__init__()
         channels = unet.config.in_channels

@@ -68,13 +68,13 @@ class CFGDenoiser(torch.nn.Module):
     def __init__(self, sampler: Any) -> None:
         super().__init__()
         self.model_wrap: Any = None
-        self.mask: Tensor | None = None
-        self.nmask: Tensor | None = None
-        self.init_latent: Tensor | None = None
+        self.mask: Any = None
+        self.nmask: Any = None
+        self.init_latent: Any = None
         self.steps: int | None = None
         self.total_steps: int | None = None
         self.step = 0
-        self.image_cfg_scale: float | None = None
+        self.image_cfg_scale: Any = None
         self.padded_cond_uncond = False
         self.padded_cond_uncond_v0 = False
         self.sampler = sampler

@@ -108,7 +108,7 @@ def apply_refiner(cfg_denoiser: Any, sigma: Tensor | None = None) -> bool:
     else:
         sigmas = getattr(cfg_denoiser.inner_model, "sigmas", None)
         top = torch.max(sigma)  # type: ignore[arg-type]
-        timestep = top.to(int) if sigmas is None else torch.argmin(torch.abs(sigmas.to(top.device) - top))
+        timestep = top.to(torch.int64) if sigmas is None else torch.argmin(torch.abs(sigmas.to(top.device) - top))
         ratio = float(999 - timestep) / 1000
     if (switch_at is not None and ratio < switch_at) or _is_wrong_pass(p):
         return False
@@ -146,7 +146,7 @@ class Sampler:
 
     def __init__(self, funcname: Any) -> None:
         self.funcname = funcname
-        self.func: Callable[..., Tensor] = funcname
+        self.func: Any = funcname
         self.extra_params: list[str] = []
         self.stop_at: int | None = None
         self.eta: float | None = None

@@ -26,7 +26,7 @@ def _automatic(sigmas: Tensor) -> tuple[Tensor, RestartList]:
         return sigmas, {}
     restart_steps, times = (steps // 4, 2) if steps >= 36 else (9, 1)
     low, high = sigmas[-2].item(), sigmas[0].item()
-    shorter = sampling.get_sigmas_karras(steps - restart_steps * times, low, high, device=sigmas.device)
+    shorter = sampling.get_sigmas_karras(steps - restart_steps * times, low, high, device=str(sigmas.device))
     return shorter, {0.1: [restart_steps + 1, times, 2]}
 
 
@@ -42,7 +42,7 @@ def _plan(sigmas: Tensor, restarts: RestartList) -> list[Pair]:
         top = _nearest(sigmas, highest)
         if top < i + 1:
             again = sampling.get_sigmas_karras(
-                int(steps), sigmas[i + 1].item(), sigmas[top].item(), device=sigmas.device
+                int(steps), sigmas[i + 1].item(), sigmas[top].item(), device=str(sigmas.device)
             )
             pairs += list(itertools.pairwise(again)) * int(times)
     return pairs

@@ -168,7 +168,7 @@ class KDiffusionSampler(sd_samplers_common.Sampler):
         image_conditioning: Any = None,
     ) -> Tensor:
         """Sample from noise x (B, C, h, w) of unit variance."""
-        steps = steps or p.steps
+        steps = int(steps or p.steps)
         sigmas = self.get_sigmas(p, steps)
         if shared.opts.sgm_noise_multiplier:
             p.extra_generation_params["SGM noise multiplier"] = True

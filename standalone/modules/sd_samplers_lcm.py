@@ -19,6 +19,10 @@ SKIP = 1000 // ORIGINAL_STEPS
 class LCMCompVisDenoiser(external.DiscreteEpsDDPMDenoiser):
     """Sigmas of the 50 timesteps the model was distilled for, and its boundary scaling."""
 
+    sigmas: Tensor
+    log_sigmas: Tensor
+    inner_model: Any
+
     def __init__(self, model: Any) -> None:
         super().__init__(model, model.alphas_cumprod[SKIP - 1 :: SKIP].float(), quantize=None)
 

@@ -116,7 +116,7 @@ class CompVisSampler(sd_samplers_common.Sampler):
         image_conditioning: Any = None,
     ) -> Tensor:
         """Sample from noise x (B, C, h, w) of unit variance."""
-        steps = steps or p.steps
+        steps = int(steps or p.steps)
         timesteps = self.get_timesteps(p, steps)
         kwargs = self.initialize(p)
         if "timesteps" in inspect.signature(self.func).parameters:

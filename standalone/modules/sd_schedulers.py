@@ -86,7 +86,7 @@ def beta_scheduler(n: int, sigma_min: float, sigma_max: float, inner_model: Any,
     from scipy import stats
 
     alpha, beta = shared.opts.beta_dist_alpha, shared.opts.beta_dist_beta
-    shares = [stats.beta.ppf(x, alpha, beta) for x in 1 - np.linspace(0, 1, n)]
+    shares = [float(stats.beta.ppf(x, alpha, beta)) for x in 1 - np.linspace(0, 1, n)]
     return _ending_in_zero([sigma_min + x * (sigma_max - sigma_min) for x in shares], device)
 
 

@@ -76,5 +76,5 @@ def build(state_dict: Mapping[str, Tensor]) -> ClipEmbedder:
 
 def reload(embedder: ClipEmbedder, state_dict: Mapping[str, Tensor]) -> None:
     """Other weights into the same modules."""
-    model = embedder.transformer
+    model: Any = embedder.transformer
     model.load_state_dict(_for_model(model, _own_weights(state_dict)), strict=False)

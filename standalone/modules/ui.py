@@ -32,7 +32,7 @@ def _pnginfo() -> Any:
         return "" if picture is None else images.read_info_from_image(picture)[0] or "No parameters in this picture."
 
     with page:
-        image.change(read, inputs=[image], outputs=[text], show_progress=False)
+        image.change(read, inputs=[image], outputs=[text], show_progress="hidden")
     return page
 
 

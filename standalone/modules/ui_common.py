@@ -58,7 +58,7 @@ def create_output_panel(tabname: str, outdir: str = "") -> OutputPanel:
                 _js="function(x, y, z){ return [x, y, selected_gallery_index()]; }",
                 inputs=[generation_info, infotext, infotext],
                 outputs=[infotext, infotext],
-                show_progress=False,
+                show_progress="hidden",
             )
     return OutputPanel(gallery, generation_info, infotext, html_log)
 
@@ -71,7 +71,7 @@ def create_refresh_button(
 
     def refresh() -> Any:
         refresh_method()
-        args = refreshed_args() if callable(refreshed_args) else refreshed_args
+        args: Any = refreshed_args() if callable(refreshed_args) else refreshed_args
         for key, value in args.items():
             for component in components:
                 setattr(component, key, value)

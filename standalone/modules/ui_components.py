@@ -32,7 +32,7 @@ class ResizeHandleRow(gr.Row):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.elem_classes.append("resize-handle-row")
+        self.elem_classes = [*(self.elem_classes or []), "resize-handle-row"]
 
     def get_block_name(self) -> str:
         return "row"

@@ -102,7 +102,7 @@ class GenerationTab:
             with gr.Column(elem_id=f"{self.name}_column_batch"):
                 self.slider("n_iter", "Batch count", (1, 100, 1), 1, elem_id=f"{self.name}_batch_count")
                 self.slider("batch_size", "Batch size", (1, 8, 1), 1, "Batch size", elem_id=f"{self.name}_batch_size")
-        switch.click(lambda w, h: (h, w), inputs=[width, height], outputs=[width, height], show_progress=False)
+        switch.click(lambda w, h: (h, w), inputs=[width, height], outputs=[width, height], show_progress="hidden")
         self.section("dimensions")
 
     def seed(self) -> None:
@@ -114,7 +114,7 @@ class GenerationTab:
             self.reuse = ToolButton(
                 reuse_symbol, elem_id=f"{self.name}_reuse_seed", tooltip="Reuse seed of the last picture"
             )
-            dice.click(lambda: -1, inputs=[], outputs=[seed], show_progress=False)
+            dice.click(lambda: -1, inputs=[], outputs=[seed], show_progress="hidden")
         with InputAccordion(False, label="Variation", elem_id=f"{self.name}_subseed_show") as shown:
             number = gr.Number(label="Variation seed", value=-1, elem_id=f"{self.name}_subseed", precision=0)
             self.add("subseed", number, "Variation seed")
@@ -151,18 +151,18 @@ class GenerationTab:
             "_js": "submit" if self.name == "txt2img" else "submit_img2img",
             "inputs": [self.task, *extra.values(), *self.settings.values(), *self.custom_inputs],
             "outputs": [output.gallery, output.generation_info, output.infotext, output.html_log],
-            "show_progress": False,
+            "show_progress": "hidden",
         }
         self.submit.click(**arguments, api_name=self.name)
         self.settings["prompt"].submit(**arguments, api_name=False)
         self.reuse.click(
-            _last_seed, inputs=[output.generation_info], outputs=[self.settings["seed"]], show_progress=False
+            _last_seed, inputs=[output.generation_info], outputs=[self.settings["seed"]], show_progress="hidden"
         )
         output.gallery.select(
             _selected,
             inputs=[output.generation_info, output.infotext],
             outputs=[output.infotext],
-            show_progress=False,
+            show_progress="hidden",
         )
 
     def connect_paste(self, init_image: Any) -> None:
@@ -181,7 +181,11 @@ def _override_settings(params: dict[str, Any]) -> Any:
 
 
 def _selected(generation_info: str, html_info: str, event: gr.SelectData) -> str:
-    return update_generation_info(generation_info, html_info, event.index)[0]
+    return update_generation_info(generation_info, html_info, _number(event.index))[0]
+
+
+def _number(index: int | tuple[int, int]) -> int:
+    return index if isinstance(index, int) else index[0]
 
 
 def _last_seed(generation_info: str) -> int:

@@ -11,8 +11,8 @@ from modules.ui_generation import GenerationTab
 
 import gradio as gr  # isort: skip
 
-RESIZE_MODES = ["Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)"]
-FILLS = ["fill", "original", "latent noise", "latent nothing"]
+RESIZE_MODES: list[Any] = ["Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)"]
+FILLS: list[Any] = ["fill", "original", "latent noise", "latent nothing"]
 MODES = ("img2img", "inpaint", "inpaint_upload", "batch")
 PICTURES = ("img2img_image", "img2maskimg", "img_inpaint_base", "img_inpaint_mask")
 
@@ -38,7 +38,7 @@ def _pictures() -> dict[str, Any]:
             extra["img_inpaint_base"] = gr.Image(label="Image", elem_id="img_inpaint_base", **common)
             extra["img_inpaint_mask"] = gr.Image(label="Mask", elem_id="img_inpaint_mask", image_mode="RGBA", **common)
         with gr.TabItem("Batch", id="batch", elem_id="img2img_batch_tab") as batch:
-            hidden = shared.hide_dirs
+            hidden: dict[str, Any] = shared.hide_dirs
             for key, label, elem_id in (
                 ("batch_input_dir", "Input directory", "img2img_batch_input_dir"),
                 ("batch_output_dir", "Output directory", "img2img_batch_output_dir"),
@@ -46,20 +46,21 @@ def _pictures() -> dict[str, Any]:
             ):
                 extra[key] = gr.Textbox(label=label, elem_id=elem_id, **hidden)
     for item, mode in zip((first, inpaint, upload, batch), MODES, strict=True):
-        item.select(lambda mode=mode: mode, inputs=[], outputs=[extra["mode"]], show_progress=False)
+        item.select(lambda mode=mode: mode, inputs=[], outputs=[extra["mode"]], show_progress="hidden")
     return extra
 
 
 def _inpaint_controls(tab: GenerationTab) -> None:
     with FormGroup(elem_id="inpaint_controls"):
         tab.slider("mask_blur", "Mask blur", (0, 64, 1), 4, "Mask blur")
-        for key, label, choices, value, target, elem_id in (
+        radios: tuple[tuple[Any, ...], ...] = (
             ("inpainting_mask_invert", "Mask mode", ["Inpaint masked", "Inpaint not masked"], "Inpaint masked",
              "Mask mode", "img2img_mask_mode"),
             ("inpainting_fill", "Masked content", FILLS, "original", "Masked content", "img2img_inpainting_fill"),
             ("inpaint_full_res", "Inpaint area", ["Whole picture", "Only masked"], "Whole picture", "Inpaint area",
              "img2img_inpaint_full_res"),
-        ):  # fmt: skip
+        )  # fmt: skip
+        for key, label, choices, value, target, elem_id in radios:
             radio = gr.Radio(label=label, choices=choices, value=value, type="index", elem_id=elem_id)
             tab.add(key, radio, target, api="")
         padding = ("Only masked padding, pixels", (0, 256, 4), 32, "Masked area padding")
@@ -75,7 +76,7 @@ def _size(tab: GenerationTab, extra: dict[str, Any]) -> None:
         with gr.Tab(label="Resize by", id="by", elem_id="img2img_tab_resize_by") as by:
             extra["scale_by"] = gr.Slider(0.05, 4.0, value=1.0, step=0.05, label="Scale", elem_id="img2img_scale")
     for index, item in enumerate((to, by)):
-        item.select(lambda index=index: index, inputs=[], outputs=[extra["scale_tab"]], show_progress=False)
+        item.select(lambda index=index: index, inputs=[], outputs=[extra["scale_tab"]], show_progress="hidden")
 
 
 def _run(request: Any, extra: dict[str, Any], settings: dict[str, Any], args: tuple[Any, ...]) -> Any:

@@ -41,7 +41,7 @@ def create_setting_component(key: str, is_quicksettings: bool = False) -> Any:
     info = shared.opts.data_labels[key]
     if info.do_not_save:
         return gr.HTML(value=str(info.default), elem_classes="settings-info")
-    args = info.component_args() if callable(info.component_args) else dict(info.component_args or {})
+    args: Any = info.component_args() if callable(info.component_args) else dict(info.component_args or {})
     elem_id = f"setting_{key}"
     value = shared.opts.data.get(key, info.default)
     kind = _component_class(info)

@@ -153,7 +153,7 @@ class Jobs:
         self.default_script_arg_txt2img = default_script_args(scripts.scripts_txt2img)
         self.default_script_arg_img2img = default_script_args(scripts.scripts_img2img)
 
-    def text2imgapi(self, txt2imgreq: models.StableDiffusionTxt2ImgProcessingAPI) -> Any:
+    def text2imgapi(self, txt2imgreq: models.StableDiffusionTxt2ImgProcessingAPI) -> Any:  # pyright: ignore[reportInvalidTypeForm] # made at start
         task = txt2imgreq.force_task_id or progress.create_task_id("txt2img")
         runner = scripts.scripts_txt2img
         args, selected = _script_args(txt2imgreq, runner, "txt2img", self.default_script_arg_txt2img)
@@ -163,7 +163,7 @@ class Jobs:
             images, info = _run(txt2imgreq, "txt2img", p, args, selected, task)
         return models.TextToImageResponse(images=images, parameters=vars(txt2imgreq), info=info)
 
-    def img2imgapi(self, img2imgreq: models.StableDiffusionImg2ImgProcessingAPI) -> Any:
+    def img2imgapi(self, img2imgreq: models.StableDiffusionImg2ImgProcessingAPI) -> Any:  # pyright: ignore[reportInvalidTypeForm] # made at start
         if img2imgreq.init_images is None:
             raise HTTPException(status_code=404, detail="Init image not found")
         task = img2imgreq.force_task_id or progress.create_task_id("img2img")

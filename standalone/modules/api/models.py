@@ -48,10 +48,10 @@ def _request_model(name: str, source: type, further: dict[str, tuple[Any, Any]])
     return create_model(name, **{**fields, **further})
 
 
-StableDiffusionTxt2ImgProcessingAPI = _request_model(
+StableDiffusionTxt2ImgProcessingAPI: Any = _request_model(
     "StableDiffusionProcessingTxt2Img", StableDiffusionProcessingTxt2Img, COMMON
 )
-StableDiffusionImg2ImgProcessingAPI = _request_model(
+StableDiffusionImg2ImgProcessingAPI: Any = _request_model(
     "StableDiffusionProcessingImg2Img",
     StableDiffusionProcessingImg2Img,
     {**COMMON, "include_init_images": (bool | None, False)},
