@@ -1,4 +1,7 @@
-"""Bodies and answers of the routes, as pydantic 1 (A1111) and 2 (Forge) models; OpenAPI is made from them."""
+"""Bodies and answers of the routes, as pydantic 1 (A1111) and 2 (Forge) models; OpenAPI is made from them.
+
+The prefix keeps their names apart from the host's in its schema.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class _Answer(BaseModel):
         model_config = {"protected_namespaces": ()}
 
 
-class Detect(_Strict):
+class ControlNetDetect(_Strict):
     """What to preprocess, and how."""
 
     controlnet_module: str = Field("none", description="Id, label or alias of the preprocessor")
@@ -41,26 +44,26 @@ class Detect(_Strict):
     low_vram: bool = Field(False, description="Accepted for older clients; memory is managed by itself")
 
 
-class Detected(_Answer):
+class ControlNetDetected(_Answer):
     """The maps, as base64 PNG in the order of the pictures."""
 
     images: list[str]
     info: str = "Success"
 
 
-class Version(_Answer):
+class ControlNetVersion(_Answer):
     """The number of this interface, as in sd-webui-controlnet."""
 
     version: int
 
 
-class ModelList(_Answer):
+class ControlNetModelList(_Answer):
     """Display names of the control models: `name [hash]`."""
 
     model_list: list[str]
 
 
-class SliderDetail(_Answer):
+class ControlNetSliderDetail(_Answer):
     """A setting of a preprocessor."""
 
     name: str
@@ -70,21 +73,21 @@ class SliderDetail(_Answer):
     step: float
 
 
-class ModuleDetail(_Answer):
+class ControlNetModuleDetail(_Answer):
     """What a preprocessor offers; its sliders are resolution, threshold a, threshold b, as far as there are."""
 
     model_free: bool
-    sliders: list[SliderDetail]
+    sliders: list[ControlNetSliderDetail]
 
 
-class ModuleList(_Answer):
+class ControlNetModuleList(_Answer):
     """The preprocessors in the page's order."""
 
     module_list: list[str]
-    module_detail: dict[str, ModuleDetail]
+    module_detail: dict[str, ControlNetModuleDetail]
 
 
-class ControlTypeDetail(_Answer):
+class ControlNetTypeDetail(_Answer):
     """The preprocessors and models of a control type."""
 
     module_list: list[str]
@@ -93,19 +96,19 @@ class ControlTypeDetail(_Answer):
     default_model: str
 
 
-class ControlTypes(_Answer):
+class ControlNetTypes(_Answer):
     """Control types by name."""
 
-    control_types: dict[str, ControlTypeDetail]
+    control_types: dict[str, ControlNetTypeDetail]
 
 
-class Settings(_Answer):
+class ControlNetSettings(_Answer):
     """What a client must know of this server."""
 
     control_net_unit_count: int
 
 
-class Refusal(_Answer):
+class ControlNetRefusal(_Answer):
     """Why a request was refused, to be shown to the user."""
 
     detail: Any

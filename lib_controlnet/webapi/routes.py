@@ -22,7 +22,7 @@ from ..core.hints import inpaint_display
 from ..core.inputs import preprocessor_input
 from ..core.units import configured_units, parse_unit
 from ..engine.services import Services
-from .models import ControlTypes, Detect, Detected, ModelList, ModuleList, Refusal, Settings, Version
+from . import models
 
 API_VERSION = 3
 _UNPROCESSABLE = 422
@@ -42,14 +42,14 @@ def mount(
     """
     api = _Routes(services, lock)
     dependencies = [Depends(login_check(auth))] if auth else []
-    refusal: dict[int | str, dict[str, Any]] = {_UNPROCESSABLE: {"model": Refusal}}
+    refusal: dict[int | str, dict[str, Any]] = {_UNPROCESSABLE: {"model": models.ControlNetRefusal}}
     for path, handler, answer, methods in (
-        ("version", api.version, Version, ["GET"]),
-        ("model_list", api.model_list, ModelList, ["GET"]),
-        ("module_list", api.module_list, ModuleList, ["GET"]),
-        ("control_types", api.control_types, ControlTypes, ["GET"]),
-        ("settings", api.settings, Settings, ["GET"]),
-        ("detect", api.detect, Detected, ["POST"]),
+        ("version", api.version, models.ControlNetVersion, ["GET"]),
+        ("model_list", api.model_list, models.ControlNetModelList, ["GET"]),
+        ("module_list", api.module_list, models.ControlNetModuleList, ["GET"]),
+        ("control_types", api.control_types, models.ControlNetTypes, ["GET"]),
+        ("settings", api.settings, models.ControlNetSettings, ["GET"]),
+        ("detect", api.detect, models.ControlNetDetected, ["POST"]),
     ):
         app.add_api_route(
             f"/controlnet/{path}",
@@ -105,7 +105,7 @@ class _Routes:
         """What a client must know of this server."""
         return {"control_net_unit_count": configured_units(self._services.setting)}
 
-    def detect(self, body: Detect) -> Any:
+    def detect(self, body: models.ControlNetDetect) -> Any:
         """Runs a preprocessor over pictures and returns their maps."""
         images = body.controlnet_input_images or body.controlnet_images
         try:
@@ -126,7 +126,7 @@ class _Routes:
     def _specs(self) -> list[Any]:
         return [entry.spec for entry in self._services.annotators.entries]
 
-    def _run(self, spec: Any, body: Detect, image: str, mask: str | None) -> str:
+    def _run(self, spec: Any, body: models.ControlNetDetect, image: str, mask: str | None) -> str:
         fields = {
             "enabled": True,
             "module": body.controlnet_module,

@@ -236,7 +236,7 @@ def test_schema_describes_every_route(client: TestClient) -> None:
             assert operation["description"], path
             answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
             assert "$ref" in answer, path
-    body = schema["components"]["schemas"]["Detect"]["properties"]
+    body = schema["components"]["schemas"]["ControlNetDetect"]["properties"]
     assert {name for name in body if name.startswith("controlnet_")} == {
         "controlnet_module",
         "controlnet_input_images",
@@ -247,3 +247,9 @@ def test_schema_describes_every_route(client: TestClient) -> None:
         "controlnet_threshold_b",
     }
     assert all("description" in field for field in body.values())
+
+
+def test_schema_names_do_not_meet_the_hosts(client: TestClient) -> None:
+    """A name used twice would be renamed in the host's own schema."""
+    names = set(client.get("/openapi.json").json()["components"]["schemas"])
+    assert {name for name in names if not name.startswith("ControlNet")} == {"HTTPValidationError", "ValidationError"}
