@@ -14,6 +14,7 @@ from ..core.control import Control
 from ..core.hints import Hint
 from ..core.modes import UnionType
 from ..core.step import Step
+from ..loading.detect import KeyCondition
 from ..nets.config import UNetConfig
 
 Weights = Mapping[str, Tensor]
@@ -97,9 +98,8 @@ class ControlFamily(Protocol):
     before: Sequence[str]
     """Ids of the families that must be asked later than this one."""
 
-    def detect(self, weights: Weights) -> bool:
-        """True where a file's weights (any known spelling of their names) are of this family."""
-        ...
+    condition: KeyCondition
+    """By which canonical keys (see loading.canonical) its files are known."""
 
     def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> ControlModel:
         """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""

@@ -35,10 +35,6 @@ class ControlNetFamily:
         none_of=("lora_controlnet", "control_add_embedding.linear_1.weight", "task_embedding"),
     )
 
-    def detect(self, weights: Weights) -> bool:
-        """True for canonical ControlNet weights (see loading.canonical)."""
-        return self.condition.matches(weights.keys())
-
     def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> LoadedControlNet:
         """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""
         holds_base = DIFFERENCE_KEY in weights

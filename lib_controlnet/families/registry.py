@@ -34,12 +34,13 @@ def load_model(path: Path, runtime: Runtime, families: list[ControlFamily]) -> C
     file = read_weights(path)
     weights = canonical(file.weights)
     for family in families:
-        if family.detect(weights):
+        if family.condition.matches(weights.keys()):
             return family.load(path, weights, file.metadata, runtime)
+    sought = "; ".join(f"{f.id} ({', '.join(f.condition.missing(weights.keys()))})" for f in families)
     raise ModelFileError(
         f'"{path.name}" is not a control model this version can use',
         field="model",
-        found=f"{describe_kind(file.weights.keys())}; supported: {', '.join(family.id for family in families)}",
+        found=f"{describe_kind(file.weights.keys())}. Sought and not found: {sought}",
         remedy="choose another model for this unit",
     )
 
