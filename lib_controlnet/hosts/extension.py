@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..core.arguments import units_from_args
 from ..core.units import ControlNetUnit, configured_units
 from ..engine.library import ModelLibrary
 from ..engine.model_cache import ModelCache
@@ -40,8 +41,6 @@ class Extension:
 
     def units(self, args: Sequence[object]) -> Sequence[ControlNetUnit]:
         """The units among a script's arguments."""
-        from ..ui.arguments import units_from_args
-
         return units_from_args(args, unit_count())
 
     def settings_page(self) -> None:
