@@ -56,7 +56,8 @@ class Environment:
         found: set[str] = set()
         for name in set(sys.modules) - self._before:
             module = sys.modules[name]
-            places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+            own = vars(module)  # some modules answer every attribute
+            places = [own.get("__file__"), *own.get("__path__", [])]
             files = [Path(x).resolve() for x in places if isinstance(x, str)]
             # The environment may lie inside an extension's folder (.venv); libraries are nobody's extension.
             own = [file for file in files if not any(library in (file, *file.parents) for library in libraries)]

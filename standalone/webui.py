@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 PORT = 7860
@@ -42,10 +44,16 @@ def _address(options: Any) -> str:
     return options.server_name or ("0.0.0.0" if options.listen else "127.0.0.1")
 
 
+def _page_files(host: Any) -> list[str]:
+    """Scripts and style sheets of the page: the host's and the extensions', nothing else of their folders."""
+    extensions = [Path(x.path) for x in host.modules("extensions").active()]
+    own = Path(__file__).resolve().parent / "assets"
+    return [str(own), *(str(x / name) for x in extensions for name in ("javascript", "style.css"))]
+
+
 def _serve_page(host: Any, options: Any) -> Any:
     """Start gradio's server with the host's routes; returns at once."""
     from standalone import server_routes
-    from standalone.environment import REPOSITORY
 
     host.demo.queue(64)
     app, local_url, _ = host.demo.launch(
@@ -58,7 +66,7 @@ def _serve_page(host: Any, options: Any) -> Any:
         quiet=True,
         show_error=True,
         show_api=False,
-        allowed_paths=[*options.gradio_allowed_path, str(REPOSITORY)],
+        allowed_paths=[*options.gradio_allowed_path, *_page_files(host)],
         app_kwargs={"docs_url": "/docs", "redoc_url": "/redoc"},
         root_path=f"/{options.subpath}" if options.subpath else "",
     )
@@ -111,11 +119,11 @@ def _run_api(host: Any, options: Any) -> None:
     )
 
 
-def _load_model_in_background(host: Any) -> None:
+def _load_model_in_background(host: Any) -> threading.Thread:
     """Load the model while the page is being built; jobs that come earlier wait for it."""
-    import threading
-
-    threading.Thread(target=lambda: host.modules("shared").sd_model, daemon=True).start()
+    thread = threading.Thread(target=lambda: host.modules("shared").sd_model, daemon=True)
+    thread.start()
+    return thread
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,14 +138,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     data_dir, rest = _split_data_dir(arguments)
     api_only = "--nowebui" in rest
     # with the page, the API is added to gradio's own application once that exists
-    host = boot(data_dir=data_dir, argv=[*rest, "--api"], ui=True, api=api_only)
+    try:
+        host = boot(data_dir=data_dir, argv=[*rest, "--api"], ui=True, api=api_only)
+    except FileNotFoundError as e:
+        print(f"The WebUI cannot start: {e}.", file=sys.stderr)
+        return 1
     options = host.modules("shared").cmd_opts
     sys.modules.setdefault("launch", host.modules("launch_utils"))
-    _load_model_in_background(host)
-    if api_only:
-        _run_api(host, options)
-    else:
-        _run_page(host, options)
+    loading = _load_model_in_background(host)
+    try:
+        if api_only:
+            _run_api(host, options)
+        else:
+            _run_page(host, options)
+    except OSError as e:
+        print(f"The server cannot start: {e}. Another --port may be free.", file=sys.stderr)
+        return 1
+    finally:
+        loading.join()  # a thread that computes while the interpreter ends would abort the process
     return 0
 
 

@@ -110,6 +110,8 @@ def list_models() -> None:
     checkpoints_list.clear()
     checkpoint_aliases.clear()
     if cmd_opts.ckpt:
+        if not Path(cmd_opts.ckpt).is_file():
+            raise FileNotFoundError(f"--ckpt names {cmd_opts.ckpt}, and there is no such file")
         info = CheckpointInfo(cmd_opts.ckpt)
         info.register()
         shared.opts.data["sd_model_checkpoint"] = info.title
