@@ -116,9 +116,11 @@ def _rows(cond: Any) -> int:
 
 
 def _seed(p: Any) -> int:
-    def one(value: Any, drawn: Any) -> int:
-        return int(drawn[0]) if int(value) == -1 and drawn else max(int(value), 0)
+    """The first picture's seed and subseed as one; scripts such as prompt matrix put a list in `p.seed`."""
 
-    seed = one(p.seed, getattr(p, "all_seeds", None))
-    subseed = one(p.subseed, getattr(p, "all_subseeds", None))
+    def first(value: Any, drawn: Any) -> int:
+        return max(int(drawn[0] if drawn else value), 0)
+
+    seed = first(p.seed, getattr(p, "all_seeds", None))
+    subseed = first(p.subseed, getattr(p, "all_subseeds", None))
     return (seed + subseed) & 0xFFFFFFFF
