@@ -50,6 +50,15 @@ def decode_base64_to_image(encoding: str) -> Image.Image:
         raise HTTPException(status_code=500, detail="Invalid encoded image") from e
 
 
+def _png_texts(info: dict[Any, Any]) -> PngImagePlugin.PngInfo:
+    """The texts that a picture carries, as PNG chunks."""
+    metadata = PngImagePlugin.PngInfo()
+    for key, value in info.items():
+        if isinstance(key, str) and isinstance(value, str):
+            metadata.add_text(key, value)
+    return metadata
+
+
 def encode_pil_to_base64(image: Any) -> bytes:
     """Base64 of the picture in the format of the settings, with its infotext."""
     if isinstance(image, str):
@@ -57,11 +66,7 @@ def encode_pil_to_base64(image: Any) -> bytes:
     kind = shared.opts.samples_format.lower()
     with io.BytesIO() as buffer:
         if kind == "png":
-            metadata = PngImagePlugin.PngInfo()
-            for key, value in image.info.items():
-                if isinstance(key, str) and isinstance(value, str):
-                    metadata.add_text(key, value)
-            image.save(buffer, format="PNG", pnginfo=metadata)
+            image.save(buffer, format="PNG", pnginfo=_png_texts(image.info))
         elif kind in ("jpg", "jpeg", "webp"):
             picture = image.convert("RGB") if image.mode in ("RGBA", "P") else image
             exif = images.encode_user_comment(image.info.get("parameters") or "")
