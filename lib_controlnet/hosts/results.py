@@ -33,13 +33,22 @@ def write_infotext(p: Any, session: ControlSession) -> None:
 def add_maps(p: Any, processed: Any, session: ControlSession, setting: Setting) -> None:
     """Appends every unit's maps after the pictures (hires before base, as the peers) and saves them where asked."""
     autosave = bool(setting("control_net_detectmap_autosaving", False))
-    show = not setting("control_net_no_detectmap", False) and not is_upscale_script(p)
+    show = not (setting("control_net_no_detectmap", False) or is_upscale_script(p) or counts_pictures(p))
     for run, pass_, display in _maps(session):
         image = Image.fromarray(np.ascontiguousarray(display))
         if show:
             processed.images.append(image)
         if autosave:
             _save(p, run, pass_, image, str(setting("control_net_detectedmap_dir", "detected_maps")))
+
+
+def counts_pictures(p: Any) -> bool:
+    """Whether the selected script is "Prompt matrix", whose grid labels fit pictures only."""
+    chosen = (getattr(p, "script_args", None) or (0,))[0]
+    scripts = getattr(getattr(p, "scripts", None), "selectable_scripts", ())
+    if not isinstance(chosen, int) or not 0 < chosen <= len(scripts):
+        return False
+    return scripts[chosen - 1].title().lower() == "prompt matrix"
 
 
 def _maps(session: ControlSession) -> Iterator[tuple[UnitRun, Pass, NDArray[np.uint8]]]:
