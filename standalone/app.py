@@ -30,16 +30,18 @@ def boot(
     api: bool = True,
     ui: bool = True,
     argv: Sequence[str] = (),
+    nested: bool = False,
 ) -> App:
     """Start a host with these extensions.
 
     checkpoint: an SD 1.x file (LDM keys); the demo model by default. data_dir: settings, outputs, models
     (default standalone/user). api: build the FastAPI application with /sdapi/v1. ui: build the gradio page;
     without it no gradio is needed and scripts get 64 arguments each (see `App.txt2img`). argv: further
-    options of the command line. Raises RuntimeError when a host runs in this process already.
+    options of the command line. Raises RuntimeError when a host runs in this process already, unless `nested`:
+    then that one cannot be used until this one is closed.
     """
     environment = Environment()
-    environment.enter()
+    environment.enter(nested)
     options = list(argv)
     if checkpoint is None and not any(x == "--ckpt" or x.startswith("--ckpt=") for x in argv):
         checkpoint = default_checkpoint()

@@ -19,7 +19,11 @@ def _names(package: str) -> list[str]:
 
 
 class Environment:
-    """`sys.path` and `sys.modules` while a host lives. One host at a time in a process."""
+    """`sys.path` and `sys.modules` while a host lives.
+
+    One host at a time in a process, unless the next one asks for it: then the older one is out of reach until the
+    younger one has left, as on a stack.
+    """
 
     current: Environment | None = None
 
@@ -27,11 +31,13 @@ class Environment:
         self._shadowed: dict[str, ModuleType] = {}
         self._paths: list[str] = []
         self._before: set[str] = set()
+        self._older: Environment | None = None
 
-    def enter(self) -> None:
+    def enter(self, nested: bool = False) -> None:
         """Put `modules` (and the repository's packages) on the path; another `modules` is kept for later."""
-        if Environment.current is not None:
+        if Environment.current is not None and not nested:
             raise RuntimeError("a host runs in this process already; close it first")
+        self._older = Environment.current
         Environment.current = self
         self._shadowed = {x: sys.modules.pop(x) for x in _names("modules")}
         self._paths = [str(STANDALONE), str(REPOSITORY)]
@@ -41,6 +47,8 @@ class Environment:
 
     def leave(self, extension_dirs: Sequence[Path]) -> None:
         """Remove `modules` and what the extensions imported; put back what was there before."""
+        if Environment.current is not self:
+            raise RuntimeError("a younger host runs in this process; close that one first")
         for top in self._extension_packages(extension_dirs) | {"modules"}:
             for name in _names(top):
                 del sys.modules[name]
@@ -48,7 +56,7 @@ class Environment:
         for path in self._paths:
             if path in sys.path:
                 sys.path.remove(path)
-        Environment.current = None
+        Environment.current = self._older
 
     def _extension_packages(self, extension_dirs: Sequence[Path]) -> set[str]:
         roots = [x.resolve() for x in extension_dirs]

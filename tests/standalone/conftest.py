@@ -1,4 +1,4 @@
-"""One headless host with a tiny checkpoint and the tracing extension, for the whole session of these tests."""
+"""A headless host with a tiny checkpoint and the tracing extension for each file of tests."""
 
 from __future__ import annotations
 
@@ -85,13 +85,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def app(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     extension = tracing_extension.write(tmp_path_factory.mktemp("extensions") / "Tracing-Extension")
     data = tmp_path_factory.mktemp("data")
     argv = ["--ckpt-dir", str(checkpoints)]
     first = checkpoints / "first.safetensors"
-    with boot(first, data_dir=data, extension_dirs=[extension], argv=argv, api=False, ui=False) as host:
+    settings = {"data_dir": data, "extension_dirs": [extension], "argv": argv, "api": False, "ui": False}
+    with boot(first, nested=True, **settings) as host:  # other tests of this session may have a host of their own
         yield host
 
 

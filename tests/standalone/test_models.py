@@ -229,6 +229,18 @@ def test_two_hosts_at_once_are_refused(app: App, checkpoints: Path) -> None:
         boot(checkpoints / "first.safetensors", extension_dirs=[], api=False, ui=False)
 
 
+def test_a_nested_host_leaves_the_older_one_as_it_was(host: Traced, checkpoints: Path, tmp_path: Path) -> None:
+    expected, shared, load_before = pixels(host.txt2img()), host.app.modules("shared"), torch.load
+    settings = {"data_dir": tmp_path, "extension_dirs": [], "api": False, "ui": False}
+    with boot(checkpoints / "second.safetensors", nested=True, **settings) as younger:
+        assert younger.modules("shared") is not shared
+        with pytest.raises(RuntimeError, match="younger"):
+            host.app._environment.leave([])
+    assert host.app.modules("shared") is shared
+    assert torch.load is load_before
+    assert (pixels(host.txt2img()) == expected).all()
+
+
 def test_pictures_are_numbers_in_range(host: Traced) -> None:
     array = pixels(host.txt2img())
     assert array.dtype == np.uint8
