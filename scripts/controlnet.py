@@ -8,7 +8,7 @@ import sys
 import types
 from pathlib import Path
 
-from modules import script_callbacks, scripts, shared
+from modules import script_callbacks, scripts
 
 ROOT = Path(scripts.basedir())
 
@@ -52,4 +52,4 @@ script_callbacks.on_cfg_denoiser(extension.runner.denoiser_step)
 script_callbacks.on_ui_settings(extension.settings_page)
 script_callbacks.on_app_started(extension.mount_routes)
 script_callbacks.on_script_unloaded(extension.runner.detach)
-extension.register_aliases(shared)
+extension.register_aliases()

@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from ..core.errors import ModelFileError
 from ..families.base import ControlFamily, ControlModel, Runtime
 from ..families.registry import load_model
@@ -50,11 +48,6 @@ class ModelCache:
     def clear(self) -> None:
         """Forgets every model."""
         self._models.clear()
-
-    def offload(self) -> None:
-        """Moves every kept model off the accelerator."""
-        for model in self._models.values():
-            model.move(torch.device("cpu"))
 
     def _evict(self, coming: int) -> None:
         limit = self._limit()

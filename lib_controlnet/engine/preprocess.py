@@ -128,12 +128,6 @@ class PreprocessRunner:
                 self._results.move_to_end(key)
         return PreprocessResult(found, spec, size, params)
 
-    def unload(self) -> None:
-        """Drops detectors and results."""
-        with self._lock:
-            self._detectors.clear()
-            self._results.clear()
-
     def _detect(
         self, entry: Entry, image: Pixels, mask: Pixels | None, size: int, params: tuple[float, ...], seed: int
     ) -> Pixels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -50,7 +50,6 @@ class BindOptions:
     unit: int
     pooled: bool | None = None
     union_type: UnionType = UnionType.unknown
-    extra: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 class BoundControl(Protocol):

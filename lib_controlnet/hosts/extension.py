@@ -60,7 +60,7 @@ class Extension:
 
         mount(app, self.services, _logins(getattr(shared.cmd_opts, "api_auth", None)), queue_lock)
 
-    def register_aliases(self, _shared: Any) -> None:
+    def register_aliases(self) -> None:
         """Offers `external_code` under the names other extensions import, unless somebody else holds them."""
         from ..compat.external_code import register_aliases
 
