@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType, ModuleType
 
+from .libraries import problem
 from .spec import AnnotatorError, Detector, PreprocessorSpec, Runtime
 from .unavailable import UNAVAILABLE, Unavailable
 
@@ -31,6 +32,15 @@ class DuplicatePreprocessor(AnnotatorError, ValueError):
 
 
 @dataclass(frozen=True)
+class Disabled:
+    """A preprocessor that is known and cannot be run here; `reason` is a clause. `spec` is None without a folder."""
+
+    id: str
+    reason: str
+    spec: PreprocessorSpec | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """A preprocessor that can be run. `load` may take long and memory; its detector is kept by whoever asked for it."""
 
@@ -44,7 +54,7 @@ class Registry:
     def __init__(self, known: Iterable[Unavailable] = (), effects: Iterable[str] = ()) -> None:
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
-        self._disabled: dict[str, str] = {}
+        self._disabled: dict[str, Disabled] = {}
         self._known_names: dict[str, str] = {}
         self._effects = frozenset(effects)
         for item in known:
@@ -57,8 +67,8 @@ class Registry:
         return tuple(sorted(rest, key=lambda entry: entry.spec.id != "none"))
 
     @property
-    def disabled(self) -> Mapping[str, str]:
-        """The reason, by id, of each known preprocessor that cannot be offered."""
+    def disabled(self) -> Mapping[str, Disabled]:
+        """By id, each known preprocessor that cannot be offered."""
         return MappingProxyType(self._disabled)
 
     def get(self, name: str) -> Entry:
@@ -72,7 +82,7 @@ class Registry:
         if key in self._known_names:
             disabled = self._known_names[key]
             raise UnavailablePreprocessor(
-                f'the preprocessor "{name}" is known, but not available here: {self._disabled[disabled]}',
+                f'the preprocessor "{name}" is known, but not available here: {self._disabled[disabled].reason}',
                 remedy='choose another one, or make the map elsewhere and use "none"',
             )
         close = difflib.get_close_matches(key, self._names, n=3)
@@ -90,10 +100,11 @@ class Registry:
         Raises `DuplicatePreprocessor` if one of its names is taken; nothing is changed then.
         """
         spec = entry.spec
+        reason = problem(spec.libraries)
         if spec.effect and spec.effect not in self._effects:
-            self.disable(
-                spec.id, f'it needs the effect "{spec.effect}" on sampling, which is not in this version', spec.names
-            )
+            reason = f'it needs the effect "{spec.effect}" on sampling, which is not in this version'
+        if reason:
+            self.disable(spec.id, reason, spec.names, spec)
             return
         taken = [name for name in spec.names if name in self._names]
         if taken:
@@ -104,9 +115,9 @@ class Registry:
         self._entries[spec.id] = entry
         self._names.update(dict.fromkeys(spec.names, spec.id))
 
-    def disable(self, id_: str, reason: str, names: Iterable[str] = ()) -> None:
+    def disable(self, id_: str, reason: str, names: Iterable[str] = (), spec: PreprocessorSpec | None = None) -> None:
         """Remember that `id_` exists and why it cannot be offered."""
-        self._disabled[id_] = reason
+        self._disabled[id_] = Disabled(id_, reason, spec)
         for name in (id_, *names):
             self._known_names.setdefault(name.lower(), id_)
 

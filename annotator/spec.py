@@ -5,10 +5,12 @@ Standard library only: reading every specification must not cost the start of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from .store import NetworkStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 DEFAULT_RESOLUTION = 512
+Network = TypeVar("Network")
 
 
 class AnnotatorError(Exception):
@@ -61,16 +64,52 @@ class Slider:
         return value if self.minimum <= value <= self.maximum else self.default
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WeightFile:
-    """A file that a network needs, and where it is looked for: `folder` below each of the runtime's weight folders."""
+    """A file that a network needs, where it is looked for and where it comes from.
+
+    name, folder: as sd-webui-controlnet saves it, `folder` below each of the runtime's weight folders. size: bytes,
+    about. repo, path (`name` where empty), repo_type: on the Hugging Face hub; repo is empty where the file is not
+    there, and `note` says then how to get it. sha256: where it was published, whole or its first digits; the hub's own
+    record is checked after every download in any case.
+    """
 
     name: str
     folder: str
     size: int
-    sha256: str
     licence: str
-    source: str
+    repo: str = ""
+    path: str = ""
+    repo_type: str = "model"
+    sha256: str = ""
+    note: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where the file comes from, for a person to read."""
+        kind = "" if self.repo_type == "model" else f"{self.repo_type}s/"
+        return f"huggingface.co/{kind}{self.repo}/{self.path or self.name}" if self.repo else self.note
+
+
+@dataclass(frozen=True)
+class Library:
+    """A Python package that a preprocessor runs on; looked for without importing it.
+
+    module: what is imported. package: what is installed (`module` where empty). minimum: first version that works.
+    below: first version that does not. why: completes "needed" where the name does not say it.
+    """
+
+    module: str
+    package: str = ""
+    minimum: str = ""
+    below: str = ""
+    why: str = ""
+
+    @property
+    def requirement(self) -> str:
+        """As pip takes it."""
+        bounds = [f">={self.minimum}"] * bool(self.minimum) + [f"<{self.below}"] * bool(self.below)
+        return (self.package or self.module) + ",".join(bounds)
 
 
 def resolution_slider(default: int = DEFAULT_RESOLUTION) -> Slider:
@@ -97,6 +136,9 @@ class PreprocessorSpec:
     resolution: Slider | None = field(default_factory=resolution_slider)
     sliders: tuple[Slider, ...] = ()
     weights: tuple[WeightFile, ...] = ()
+    """Every file the network reads; looked for when it is first run."""
+    libraries: tuple[Library, ...] = ()
+    """The entry is disabled where one of them is missing or has the wrong version."""
     accepts_mask: bool = False
     requires_mask: bool = False
     model_free: bool = False
@@ -135,6 +177,20 @@ class PreprocessorSpec:
         return tuple(slider.resolve(value) for slider, value in zip(self.sliders, padded, strict=False))
 
 
+@dataclass(frozen=True)
+class Detection:
+    """What a preprocessor found, where that is more than a map.
+
+    map: (h, w, 3) uint8, or (h, w, 4) where the specification keeps alpha; None where an embedding is the result.
+    pose: an OpenPose JSON object (people, animals, canvas_width, canvas_height). tensors: embeddings by name, torch
+    tensors float32 on the processor.
+    """
+
+    map: Pixels | None = None
+    pose: Mapping[str, Any] | None = None
+    tensors: Mapping[str, Any] | None = None
+
+
 def _never() -> bool:
     return False
 
@@ -143,25 +199,36 @@ def _silent(_part: float) -> None:
     return None
 
 
+def _nowhere() -> Path | None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """What a host lends to preprocessors. Strings, so that torch is imported only by those that run a network.
 
-    device, dtype: as `torch.device` and `torch` name them. weight_folders: searched in order. cancelled: asked between
-    stages. progress: told the part done, 0..1.
+    device, dtype: as `torch.device` and `torch` name them. weight_folders: searched in order. download_folder: where
+    missing weights are put; None where the user has not allowed downloads. cancelled: asked between stages. progress:
+    told the part done, 0..1. networks: what is loaded.
     """
 
     device: str = "cpu"
     dtype: str = "float32"
     weight_folders: tuple[Path, ...] = ()
+    download_folder: Callable[[], Path | None] = _nowhere
     cancelled: Callable[[], bool] = _never
     progress: Callable[[float], None] = _silent
+    networks: NetworkStore = field(default_factory=NetworkStore, repr=False, compare=False)
 
     def stage(self, part: float) -> None:
         """Say that `part` (0..1) is done; raises `Cancelled` if the user wants no more."""
         if self.cancelled():
             raise Cancelled("the preprocessor was stopped")
         self.progress(part)
+
+    def network(self, key: str, make: Callable[[], Network]) -> Network:
+        """The network called `key`, made by `make` unless it is loaded. Ask at every call: it may be unloaded since."""
+        return self.networks.get(key, make)
 
 
 class Detector(Protocol):
@@ -175,11 +242,11 @@ class Detector(Protocol):
         params: tuple[float, ...] = (),
         mask: Pixels | None = None,
         rng_seed: int = 0,
-    ) -> Pixels:
+    ) -> Pixels | Detection:
         """`image` (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) uint8; `mask` (H, W) uint8, 255 where to paint.
 
         `resolution` and `params` are taken as they are: `PreprocessorSpec.resolve_*` has checked them. Missing params
         are at their defaults. Returns (h, w, 3) uint8, or (h, w, 4) where the specification keeps alpha, contiguous and
-        not sharing memory with `image`. Raises `AnnotatorError`.
+        not sharing memory with `image`; or a `Detection` where there is more to tell. Raises `AnnotatorError`.
         """
         ...

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +43,14 @@ class PreprocessorSpec(Protocol):
     model_free: bool
     soft_weights_in_hires: bool
     cacheable: bool
+    returns_image: bool
 
 
 class Entry(Protocol):
     """A preprocessor that can be loaded."""
 
     spec: PreprocessorSpec
-    load: Callable[[Any], Callable[..., Pixels]]
+    load: Callable[[Any], Callable[..., Any]]
 
 
 class Annotators(Protocol):
@@ -65,25 +67,58 @@ class Annotators(Protocol):
 
 
 @dataclass(frozen=True)
-class PreprocessResult:
-    """map: (h, w, 3) uint8, or (h, w, 4) with a mask in the last channel. The settings are those really used."""
+class Found:
+    """What a preprocessor found: a map, with a pose in OpenPose JSON where it drew one; or embeddings by name."""
 
-    map: Pixels
+    map: Pixels | None
+    pose: Mapping[str, Any] | None = None
+    tensors: Mapping[str, Any] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of map and embeddings."""
+        maps = 0 if self.map is None else self.map.nbytes
+        return maps + sum(int(tensor.nbytes) for tensor in (self.tensors or {}).values())
+
+
+@dataclass(frozen=True)
+class PreprocessResult:
+    """found: see there. The settings are those really used."""
+
+    found: Found
     spec: PreprocessorSpec
     resolution: int
     params: tuple[float, ...]
 
+    @property
+    def map(self) -> Pixels:
+        """(h, w, 3) uint8, or (h, w, 4) with a mask in the last channel. Raises PreprocessorError if there is none."""
+        if self.found.map is None:
+            raise PreprocessorError(
+                f'the preprocessor "{self.spec.label}" makes an embedding, not a map',
+                field="module",
+                remedy="choose another preprocessor for this control model",
+            )
+        return self.found.map
+
 
 class PreprocessRunner:
-    """Preprocessors behind one door: validated settings, one detector each, results cached up to `limit` bytes."""
+    """Preprocessors behind one door: validated settings, one detector each, results cached up to `limit` bytes.
+
+    `runtime` makes the annotator's Runtime of the host, once, when the first preprocessor is loaded. One preprocessor
+    runs at a time: a preview during a job waits for the job's, and the other way round.
+    """
 
     def __init__(self, annotators: Annotators, runtime: Callable[[], Any], limit: int = 256 << 20) -> None:
         self.annotators = annotators
-        self._runtime = runtime
+        self._make_runtime = runtime
+        self._runtime: Any = None
         self._limit = limit
-        self._detectors: dict[str, Callable[..., Pixels]] = {}
-        self._results: OrderedDict[bytes, Pixels] = OrderedDict()
+        self._detectors: dict[str, Callable[..., Any]] = {}
+        self._results: OrderedDict[bytes, Found] = OrderedDict()
         self._lock = threading.RLock()
+        self._cancelled = threading.Event()
+        self._progress: Callable[[float], None] | None = None
 
     def entry(self, name: str) -> Entry:
         """The preprocessor of a name. Raises PreprocessorError."""
@@ -103,11 +138,13 @@ class PreprocessRunner:
         threshold_b: float = DEFAULT,
         seed: int = 0,
         pixel_perfect: int | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> PreprocessResult:
         """The control map of `image` (H, W, 3) uint8 RGB and `mask` (H, W) uint8, 255 where masked.
 
         -1 asks for a setting's default; a setting the preprocessor does not have is not looked at. `pixel_perfect` is
-        a computed resolution, which takes the place of the asked one and knows no range.
+        a computed resolution, which takes the place of the asked one and knows no range. `progress` is told the part
+        done, 0..1, of downloads and of long preprocessors.
         Raises PreprocessorError, or UnitError for a setting out of range.
         """
         entry = self.entry(name)
@@ -121,6 +158,8 @@ class PreprocessRunner:
         with self._lock:
             found = self._results.get(key)
             if found is None:
+                self._cancelled.clear()
+                self._progress = progress
                 found = self._detect(entry, image, mask, size, params, seed)
                 if spec.cacheable:
                     self._keep(key, found)
@@ -128,25 +167,70 @@ class PreprocessRunner:
                 self._results.move_to_end(key)
         return PreprocessResult(found, spec, size, params)
 
+    def cancel(self) -> None:
+        """Stop the preprocessor that runs now, if any, at the end of its present stage; its caller gets an error."""
+        self._cancelled.set()
+
+    def unload(self) -> None:
+        """Free the memory of all networks; what runs now keeps its own until it ends. Results stay."""
+        with self._lock:
+            self._detectors.clear()
+            if self._runtime is not None:
+                self._runtime.networks.clear()
+
     def _detect(
         self, entry: Entry, image: Pixels, mask: Pixels | None, size: int, params: tuple[float, ...], seed: int
-    ) -> Pixels:
+    ) -> Found:
         name = entry.spec.id
         try:
             if name not in self._detectors:
-                self._detectors[name] = entry.load(self._runtime())
-            found = self._detectors[name](image, resolution=size, params=params, mask=mask, rng_seed=seed)
+                self._detectors[name] = entry.load(self._lent())
+            return _found(self._detectors[name](image, resolution=size, params=params, mask=mask, rng_seed=seed))
         except ControlNetError:
             raise
         except Exception as error:
+            if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+                self.unload()
+                raise _out_of_memory(entry.spec, size, error) from error
             raise _said(error, f'the preprocessor "{entry.spec.label}" failed') from error
-        found.flags.writeable = False  # results are shared by the cache
-        return found
 
-    def _keep(self, key: bytes, result: Pixels) -> None:
+    def _lent(self) -> Any:
+        """The host's runtime, listening to `cancel` and telling the caller's progress."""
+        if self._runtime is None:
+
+            def progress(part: float) -> None:
+                if self._progress is not None:
+                    self._progress(part)
+
+            self._runtime = dataclasses.replace(
+                self._make_runtime(), cancelled=self._cancelled.is_set, progress=progress
+            )
+        return self._runtime
+
+    def _keep(self, key: bytes, result: Found) -> None:
         self._results[key] = result
         while len(self._results) > 1 and sum(r.nbytes for r in self._results.values()) > self._limit:
             self._results.popitem(last=False)
+
+
+def _found(result: Any) -> Found:
+    """A detector's answer, a map or the annotator's `Detection`, as ours."""
+    if isinstance(result, np.ndarray):
+        found = Found(cast(Pixels, result))
+    else:
+        found = Found(result.map, result.pose, result.tensors)
+    if found.map is not None:
+        found.map.flags.writeable = False  # results are shared by the cache
+    return found
+
+
+def _out_of_memory(spec: PreprocessorSpec, size: int, error: Exception) -> PreprocessorError:
+    return PreprocessorError(
+        f'there is not enough memory for the preprocessor "{spec.label}"',
+        field="module",
+        found=f"resolution {size}: {error}",
+        remedy="lower its resolution, or free memory; the preprocessors' networks have been unloaded",
+    )
 
 
 def _said(error: Exception, problem: str = "") -> PreprocessorError:

@@ -122,10 +122,12 @@ def _annotator_runtime(annotator: ModuleType, root: Path) -> Any:
     from modules import devices
 
     spec = importlib.import_module(f"{annotator.__name__}.spec")
+    folders = tuple(annotator_folders(root))
     return spec.Runtime(
         device=str(devices.get_device_for("controlnet")),
         dtype=str(devices.dtype_unet).removeprefix("torch."),
-        weight_folders=tuple(annotator_folders(root)),
+        weight_folders=folders,
+        download_folder=lambda: folders[0] if setting("controlnet_download_weights", False) else None,
     )
 
 

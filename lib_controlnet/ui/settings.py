@@ -24,6 +24,12 @@ def register(shared: Any, script_callbacks: Any) -> None:
     add("control_net_unit_count", slider(3, "Multi-ControlNet: ControlNet unit number", 1, 10, 1).needs_reload_ui())
     add("control_net_models_path", info("", "Extra path to scan for ControlNet models", section=SECTION))
     add("control_net_modules_path", info("", "Path to the weights of preprocessors", section=SECTION))
+    add(
+        "controlnet_download_weights",
+        info(
+            False, "Download missing weights of preprocessors from huggingface.co when they are needed", section=SECTION
+        ),
+    )
     add("controlnet_model_cache_gib", slider(6, "Keep loaded control models up to (GiB)", 1, 64, 1))
     add("control_net_no_detectmap", info(False, "Do not append detectmap to output", section=SECTION))
     add("control_net_detectmap_autosaving", info(False, "Allow detectmap auto saving", section=SECTION))

@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from annotator.registry import Entry, Registry, discover
-from annotator.spec import AnnotatorError, Detector, Runtime
+from annotator.spec import AnnotatorError, Detector, PreprocessorSpec, Runtime
 from lib_controlnet.core.control_types import MODEL_WORDS, default_preprocessor
 
 EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor_luminance", "recolor_intensity")
 REGISTRY: Registry = discover("annotator", EFFECTS)
-ENTRIES = [pytest.param(entry, id=entry.spec.id) for entry in REGISTRY.entries]
+ENTRIES = [pytest.param(entry, id=entry.spec.id) for entry in REGISTRY.entries if not entry.spec.weights]
 every_entry = pytest.mark.parametrize("entry", ENTRIES)
+"""Those that run as they are; test_networks.py has those with weights."""
+every_specification = pytest.mark.parametrize(
+    "spec",
+    [entry.spec for entry in REGISTRY.entries] + [item.spec for item in REGISTRY.disabled.values() if item.spec],
+    ids=lambda spec: spec.id,
+)
 
 
 @cache
@@ -49,17 +55,18 @@ def check(entry: Entry, result: np.ndarray) -> None:
     assert result.flags.c_contiguous
 
 
-@every_entry
-def test_the_specification_is_whole(entry: Entry) -> None:
-    spec = entry.spec
+@every_specification
+def test_the_specification_is_whole(spec: PreprocessorSpec) -> None:
     assert len(spec.sliders) <= 3
     assert spec.resolution is None or (spec.resolution.unit, spec.resolution.step) == ("px", 8)
     assert set(spec.control_types) <= set(MODEL_WORDS)
     for weight in spec.weights:
         assert weight.size > 0
-        assert len(weight.sha256) == 64
+        assert set(weight.sha256) <= set("0123456789abcdef")
         assert weight.licence
         assert weight.source
+    for library in spec.libraries:
+        assert library.module
     # -1 is how clients ask for a default, so it must not be a value
     for slider in spec.sliders:
         assert slider.minimum >= 0

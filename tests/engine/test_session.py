@@ -13,6 +13,7 @@ from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from safetensors.torch import save_file
 
 from annotator.registry import UnknownPreprocessor
+from annotator.spec import Runtime as AnnotatorRuntime
 from lib_controlnet.core.errors import BaseModelError, ModelFileError, PreprocessorError, UnitError
 from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode
 from lib_controlnet.core.schedule import soft_ramp
@@ -105,7 +106,7 @@ def services(folder, spec=None, **settings):
     return Services(
         ModelLibrary(lambda: [folder]),
         annotators,
-        PreprocessRunner(annotators, lambda: None),
+        PreprocessRunner(annotators, AnnotatorRuntime),
         ModelCache(discover(), lambda: 1 << 30),
         lambda key, default: settings.get(key, default),
     )

@@ -1,0 +1,85 @@
+"""Whether the Python packages that a preprocessor runs on are there, found out without importing any of them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from .spec import AnnotatorError, Library
+
+_PRIVATE = "sd_controlnet_aux"
+
+
+def problem(libraries: Iterable[Library]) -> str:
+    """Why the first unusable one of `libraries` cannot be used and what to do, as a clause; "" if all can."""
+    for library in libraries:
+        found = _version(library.module, library.package or library.module)
+        purpose = f" ({library.why})" if library.why else ""
+        if found is None:
+            return f"it needs the Python package {library.requirement}{purpose}, which is not installed"
+        if found and not _within(found, library):
+            return f"it needs {library.requirement}{purpose}, and {found} is installed"
+    return ""
+
+
+@cache
+def _version(module: str, package: str) -> str | None:
+    """The installed version; "" where the module is there without metadata, None where it is not there."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return None
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _within(found: str, library: Library) -> bool:
+    version = _numbers(found)
+    return (not library.minimum or version >= _numbers(library.minimum)) and (
+        not library.below or version < _numbers(library.below)
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release part of a version; suffixes such as "rc1" and "+cpu" do not matter to anybody here."""
+    release = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in release[0].split(".")) if release else (0,)
+
+
+def controlnet_aux(path: str) -> ModuleType:
+    """The module `path` of the package controlnet_aux ("hed", "open_pose.model"), and nothing else of it.
+
+    Its root `__init__` imports all of its detectors (4 s), with torchvision, timm and mediapipe, and fails with current
+    releases of the last. So its folder is mounted under a private name, and the `__init__` of the folders on the way to
+    `path` does not run. Raises `AnnotatorError` where the package, or what the module itself imports, is missing.
+    """
+    found = importlib.util.find_spec("controlnet_aux")
+    if found is None or not found.submodule_search_locations:
+        raise AnnotatorError(
+            "the Python package controlnet_aux is not installed", remedy="pip install --no-deps controlnet-aux"
+        )
+    folder, name = Path(next(iter(found.submodule_search_locations))), _PRIVATE
+    for step in ("", *path.split(".")[:-1]):
+        folder, name = (folder / step, f"{name}.{step}") if step else (folder, name)
+        if name not in sys.modules:
+            package = ModuleType(name)
+            package.__path__ = [str(folder)]
+            sys.modules[name] = package
+    try:
+        return importlib.import_module(f"{_PRIVATE}.{path}")
+    except ImportError as error:
+        raise AnnotatorError(
+            f"the part {path} of the Python package controlnet_aux cannot be imported",
+            found=f"{type(error).__name__}: {error}",
+            remedy="install what it names, or reinstall controlnet-aux",
+        ) from error

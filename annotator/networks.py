@@ -1,0 +1,115 @@
+"""Networks of preprocessors: weights into modules, pictures into tensors. Imported only by what runs a network."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .spec import AnnotatorError, Runtime, WeightFile
+from .weights import find
+
+_WRAPPERS = ("state_dict", "model", "params_ema", "params", "model_state_dict")
+_DATA_PARALLEL = "module."
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a pickle without code, by name.
+
+    Training left some of them in an outer dictionary, or with names that begin with "module.": both are undone.
+    Raises `AnnotatorError` for a damaged file and for one that holds code.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise AnnotatorError(
+            f"{path.name} is not a file of weights alone: it holds code, or is damaged",
+            found=" ".join(str(error).split())[:200],
+            remedy=f"delete {path} and get it again; a file that holds code is never run",
+        ) from error
+    except Exception as error:  # any error of the readers: a truncated file ends in half a dozen different ones
+        raise AnnotatorError(
+            f"{path.name} cannot be read: it is damaged or truncated",
+            found=f"{type(error).__name__}: {error}",
+            remedy=f"delete {path} and get it again",
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+            break
+    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    if tensors and all(name.startswith(_DATA_PARALLEL) for name in tensors):
+        return {name.removeprefix(_DATA_PARALLEL): value for name, value in tensors.items()}
+    return tensors
+
+
+def fill(module: Module, weights: Mapping[str, Tensor], path: Path) -> Module:
+    """`module` with these weights, every one of them. Raises `AnnotatorError` that lists what does not fit."""
+    own = module.state_dict()
+    missing = [name for name in own if name not in weights]
+    unexpected = [name for name in weights if name not in own]
+    wrong = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if missing or unexpected or wrong:
+        found = [
+            f"{len(names)} {kind} ({', '.join(names[:3])})"
+            for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+            if names
+        ]
+        raise AnnotatorError(
+            f"the weights in {path.name} are not those of this preprocessor",
+            found="; ".join(found),
+            remedy=f"delete {path} and get the right file",
+        )
+    module.load_state_dict(dict(weights))
+    return module
+
+
+def load_network(
+    runtime: Runtime,
+    weight: WeightFile,
+    make: Callable[[], Module],
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda weights: weights,
+    dtype: torch.dtype = torch.float32,
+) -> Module:
+    """The network of one weight file: found, read, filled, on the runtime's device, for inference.
+
+    `rename` turns the file's names into the module's. Preprocessors compute in float32 unless `dtype` says otherwise,
+    as those did that made the maps on which control models were trained.
+    """
+    path = find(weight, runtime)
+    network = fill(make(), rename(read_weights(path)), path)
+    return network.to(runtime.device, dtype).eval().requires_grad_(False)
+
+
+def to_tensor(image: NDArray[Any], runtime: Runtime) -> Tensor:
+    """(H, W, C) uint8 or float to (1, C, H, W) float32 on the runtime's device, values unchanged."""
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))[None]
+    return torch.from_numpy(planes).to(runtime.device, torch.float32)
+
+
+def normalised(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(B, C, H, W) minus `mean`, over `std`, channel by channel."""
+    shape = (1, -1, 1, 1)
+    return (image - image.new_tensor(mean).view(shape)) / image.new_tensor(std).view(shape)
+
+
+def to_pixels(plane: Tensor) -> NDArray[np.uint8]:
+    """(H, W) or (C, H, W) float 0..255 as (H, W) or (H, W, C) uint8: cut off at the ends and truncated."""
+    if plane.ndim == 3:
+        plane = plane.permute(1, 2, 0)
+    return np.ascontiguousarray(plane.detach().float().cpu().numpy().clip(0, 255).astype(np.uint8))

@@ -1,0 +1,84 @@
+"""What every preprocessor with a network promises, with random weights: a new folder is covered without a new test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from annotator.registry import Entry, Registry, discover
+from annotator.spec import AnnotatorError, Detection, Runtime
+from annotator.weights import MissingWeights
+
+from .makers import can_make, random_runtime
+
+EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor_luminance", "recolor_intensity")
+REGISTRY: Registry = discover("annotator", EFFECTS)
+WITH_WEIGHTS = [entry for entry in REGISTRY.entries if entry.spec.weights]
+every_network = pytest.mark.parametrize("entry", WITH_WEIGHTS, ids=lambda entry: entry.spec.id)
+every_makeable = pytest.mark.parametrize(
+    "entry", [entry for entry in WITH_WEIGHTS if can_make(entry.spec)], ids=lambda entry: entry.spec.id
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("weights")
+
+
+def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 2.0).reshape(height, width, channels)
+
+
+def run(entry: Entry, runtime: Runtime, image: np.ndarray, resolution: int = 64) -> Detection:
+    spec = entry.spec
+    mask = np.zeros(image.shape[:2], np.uint8) if spec.requires_mask else None
+    found = entry.load(runtime)(image, resolution=resolution, params=spec.resolve_params(), mask=mask)
+    return found if isinstance(found, Detection) else Detection(found)
+
+
+@every_network
+def test_missing_weights_are_named(entry: Entry, tmp_path: Path) -> None:
+    with pytest.raises(MissingWeights) as caught:
+        run(entry, Runtime(weight_folders=(tmp_path,)), picture(64, 64))
+    text = str(caught.value)
+    weight = next(weight for weight in entry.spec.weights if weight.name in text)
+    assert str(tmp_path) in text
+    assert weight.folder in text
+    assert weight.source in text
+    assert " MB" in text or " GB" in text
+
+
+@every_makeable
+@pytest.mark.parametrize("shape", [(1, 1, 3), (50, 83, 1), (64, 64, 4)], ids=str)
+def test_a_picture_becomes_a_map_or_an_embedding(entry: Entry, shape: tuple[int, int, int], folder: Path) -> None:
+    runtime, image = random_runtime(entry.spec, folder), picture(*shape)
+    before = image.copy()
+    found, again = run(entry, runtime, image), run(entry, runtime, image)
+    assert np.array_equal(image, before)
+    if not entry.spec.returns_image:
+        assert found.map is None
+        assert found.tensors
+        return
+    assert found.map is not None
+    assert again.map is not None
+    assert found.map.dtype == np.uint8
+    assert found.map.ndim == 3
+    assert found.map.shape[2] == (4 if entry.spec.keeps_alpha else 3)
+    assert found.map.flags.c_contiguous
+    assert np.array_equal(found.map, again.map)
+
+
+@every_makeable
+def test_damaged_weights_are_refused(entry: Entry, tmp_path: Path, folder: Path) -> None:
+    random_runtime(entry.spec, folder)
+    for weight in entry.spec.weights:
+        whole = (folder / weight.folder / weight.name).read_bytes()
+        file = tmp_path / weight.folder / weight.name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AnnotatorError, match=r"damaged|truncated"):
+        run(entry, Runtime(weight_folders=(tmp_path,)), picture(64, 64))
