@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from annotator.registry import Entry, Registry
-from annotator.spec import PreprocessorSpec, Runtime, Slider
+from annotator.spec import Detection, PreprocessorSpec, Runtime, Slider
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
 from lib_controlnet.engine.preprocess import PreprocessRunner
@@ -40,6 +41,23 @@ def with_alpha(_runtime: Runtime) -> Any:
     def detect(image: np.ndarray, *, mask: np.ndarray | None, **_options: Any) -> np.ndarray:
         assert mask is not None
         return np.dstack([image[..., :3], mask])
+
+    return detect
+
+
+POSE = {"people": [{"pose_keypoints_2d": [0.5, 0.25, 1.0]}], "animals": [], "canvas_width": 64, "canvas_height": 64}
+
+
+def posed(_runtime: Runtime) -> Any:
+    return lambda image, **_options: Detection(image[..., :3].copy(), pose=POSE)
+
+
+def embedding(_runtime: Runtime) -> Any:
+    """The mean colour, as an embedding of three numbers, and how many pixels it was taken of."""
+
+    def detect(image: np.ndarray, **_options: Any) -> Detection:
+        mean = torch.tensor(image[..., :3].reshape(-1, 3).mean(axis=0), dtype=torch.float32)
+        return Detection(tensors={"mean": mean, "pixels": torch.tensor([float(image.shape[0] * image.shape[1])])})
 
     return detect
 
@@ -87,6 +105,8 @@ def make_registry() -> Registry:
             with_alpha,
         ),
         (PreprocessorSpec(id="broken"), failing),
+        (PreprocessorSpec(id="openpose", control_types=("OpenPose",)), posed),
+        (PreprocessorSpec(id="clip_vision", control_types=("T2I-Adapter",), returns_image=False), embedding),
         (
             PreprocessorSpec(
                 id="reference_only",

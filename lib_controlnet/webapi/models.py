@@ -5,7 +5,7 @@ The prefix keeps their names apart from the host's in its schema.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 from pydantic import BaseModel, Field
@@ -41,13 +41,20 @@ class ControlNetDetect(_Strict):
     controlnet_processor_res: int = Field(-1, description="Resolution, -1 for the preprocessor's default")
     controlnet_threshold_a: float = Field(-1, description="First setting, -1 for the preprocessor's default")
     controlnet_threshold_b: float = Field(-1, description="Second setting, -1 for the preprocessor's default")
-    low_vram: bool = Field(False, description="Accepted for older clients; memory is managed by itself")
+    low_vram: bool = Field(False, description="Unload the preprocessors' networks when it is done")
+    controlnet_tensor_format: Literal["safetensors", "torch"] = Field(
+        "safetensors", description='How embeddings are sent; "torch" (torch.save) is for clients of sd-webui-controlnet'
+    )
 
 
 class ControlNetDetected(_Answer):
-    """The maps, as base64 PNG in the order of the pictures."""
+    """What was found in each picture, in their order; a key that does not apply to the preprocessor is absent."""
 
-    images: list[str]
+    images: list[str] | None = Field(None, description="Maps as base64 PNG")
+    poses: list[dict[str, Any]] | None = Field(
+        None, description="Poses in OpenPose's JSON, as render_openpose_json takes"
+    )
+    tensor: list[str] | None = Field(None, description="Embeddings in base64, in the form that was asked for")
     info: str = "Success"
 
 

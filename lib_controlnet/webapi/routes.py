@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..core.errors import ControlNetError, PreprocessorError
 from ..core.hints import inpaint_display
 from ..core.inputs import preprocessor_input
 from ..core.units import configured_units, parse_unit
+from ..engine.preprocess import Found
 from ..engine.services import Services
 from . import models
 
@@ -58,6 +59,7 @@ def mount(
             methods=methods,
             dependencies=dependencies,
             responses=refusal if methods == ["POST"] else None,
+            response_model_exclude_none=True,
             tags=["ControlNet"],
         )
 
@@ -112,21 +114,21 @@ class _Routes:
             spec: Any = self._services.preprocess.entry(body.controlnet_module).spec
         except ControlNetError as error:
             raise HTTPException(_UNPROCESSABLE, f"Module not available. {error}") from error
-        if not spec.returns_image:
-            raise HTTPException(_UNPROCESSABLE, f"Module not supported: {spec.id} makes no picture")
         if not images:
             raise HTTPException(_UNPROCESSABLE, "No image selected")
         if len(body.controlnet_masks) not in ((len(images),) if spec.requires_mask else (0, len(images))):
             sizes = f"{len(images)} images and {len(body.controlnet_masks)} masks"
             raise HTTPException(_UNPROCESSABLE, f"There must be one mask for each image. Found: {sizes}")
         masks = body.controlnet_masks or [None] * len(images)
-        maps = [self._run(spec, body, image, mask) for image, mask in zip(images, masks, strict=True)]
-        return {"images": maps, "info": "Success"}
+        found = [self._run(spec, body, image, mask) for image, mask in zip(images, masks, strict=True)]
+        if body.low_vram:
+            self._services.preprocess.unload()
+        return {**_encoded(found, body.controlnet_tensor_format), "info": "Success"}
 
     def _specs(self) -> list[Any]:
         return [entry.spec for entry in self._services.annotators.entries]
 
-    def _run(self, spec: Any, body: models.ControlNetDetect, image: str, mask: str | None) -> str:
+    def _run(self, spec: Any, body: models.ControlNetDetect, image: str, mask: str | None) -> Found:
         fields = {
             "enabled": True,
             "module": body.controlnet_module,
@@ -155,7 +157,30 @@ class _Routes:
             raise HTTPException(500 if failed else _UNPROCESSABLE, str(error)) from error
         except ControlNetError as error:
             raise HTTPException(_UNPROCESSABLE, str(_without_unit(error))) from error
-        return _png(result.map if result.map.shape[2] == 3 else inpaint_display(result.map))
+        return result.found
+
+
+def _encoded(found: Sequence[Found], tensor_format: str) -> dict[str, list[Any]]:
+    """Maps, poses and embeddings as the answer has them; only the keys that the preprocessor fills."""
+    columns: dict[str, list[Any]] = {
+        "images": [_png(inpaint_display(f.map) if f.map.shape[2] == 4 else f.map) for f in found if f.map is not None],
+        "poses": [f.pose for f in found if f.pose is not None],
+        "tensor": [_tensors(f.tensors, tensor_format) for f in found if f.tensors is not None],
+    }
+    return {name: column for name, column in columns.items() if column}
+
+
+def _tensors(tensors: Mapping[str, Any], tensor_format: str) -> str:
+    """Embeddings by name in base64: safetensors, or what torch.save makes of them, alone where there is only one."""
+    import safetensors.torch
+    import torch
+
+    if tensor_format == "safetensors":
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        return base64.b64encode(safetensors.torch.save(contiguous)).decode()
+    buffer = io.BytesIO()
+    torch.save(dict(tensors) if len(tensors) > 1 else next(iter(tensors.values())), buffer)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _without_unit(error: ControlNetError) -> ControlNetError:

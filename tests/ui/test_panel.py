@@ -271,7 +271,7 @@ def test_model_free_preprocessor_hides_the_model(services: Services) -> None:
 def test_types_with_nothing_behind_are_not_offered(page: Page) -> None:
     radio = page.by_id(TYPE.format(0))
     names = [choice[0] if isinstance(choice, tuple) else choice for choice in radio.choices]
-    assert names == ["All", "Canny", "Depth", "Inpaint", "Reference", "Scribble"]
+    assert names == ["All", "Canny", "Depth", "Inpaint", "OpenPose", "Reference", "Scribble", "T2I-Adapter"]
 
 
 def test_refresh_finds_new_files_and_drops_lost_choices(services: Services, tmp_path: Any) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
+from safetensors.torch import load as load_tensors
 
 from lib_controlnet.webapi.routes import mount
-from tests.surface_services import MODEL_NAMES, make_services
+from tests.surface_services import MODEL_NAMES, POSE, make_services
 
 RGB = np.random.default_rng(4).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 
@@ -245,6 +247,7 @@ def test_schema_describes_every_route(client: TestClient) -> None:
         "controlnet_processor_res",
         "controlnet_threshold_a",
         "controlnet_threshold_b",
+        "controlnet_tensor_format",
     }
     assert all("description" in field for field in body.values())
 
@@ -253,3 +256,31 @@ def test_schema_names_do_not_meet_the_hosts(client: TestClient) -> None:
     """A name used twice would be renamed in the host's own schema."""
     names = set(client.get("/openapi.json").json()["components"]["schemas"])
     assert {name for name in names if not name.startswith("ControlNet")} == {"HTTPValidationError", "ValidationError"}
+
+
+def test_detect_returns_poses_beside_maps(client: TestClient) -> None:
+    body = {"controlnet_module": "openpose", "controlnet_input_images": [png(RGB), png(RGB)]}
+    answer = client.post("/controlnet/detect", json=body).json()
+    assert answer["poses"] == [POSE, POSE]
+    assert len(answer["images"]) == 2
+    assert "tensor" not in answer
+
+
+@pytest.mark.parametrize("tensor_format", [None, "safetensors", "torch"])
+def test_detect_returns_embeddings(client: TestClient, tensor_format: str | None) -> None:
+    body = {"controlnet_module": "clip_vision", "controlnet_input_images": [png(RGB)]}
+    if tensor_format:
+        body["controlnet_tensor_format"] = tensor_format
+    answer = client.post("/controlnet/detect", json=body).json()
+    assert set(answer) == {"tensor", "info"}
+    raw = base64.b64decode(answer["tensor"][0])
+    found = torch.load(io.BytesIO(raw), weights_only=True) if tensor_format == "torch" else load_tensors(raw)
+    assert found["pixels"].tolist() == [24 * 40]
+    assert torch.allclose(found["mean"], torch.tensor(RGB.reshape(-1, 3).mean(axis=0)).float())
+
+
+def test_an_unknown_tensor_format_is_refused(client: TestClient) -> None:
+    body = {"controlnet_module": "clip_vision", "controlnet_input_images": [png(RGB)]}
+    answer = client.post("/controlnet/detect", json={**body, "controlnet_tensor_format": "pickle"})
+    assert answer.status_code == 422
+    assert "controlnet_tensor_format" in answer.text
