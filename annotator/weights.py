@@ -23,6 +23,7 @@ STAGING = ".downloads"
 _SCRIPT = Path(__file__).with_name("hub_download.py")
 _PART_OF_PATIENCE = 0.1
 _MIB = 1 << 20
+_HUB = dict.fromkeys(("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"), "1")
 
 
 class MissingWeights(AnnotatorError):
@@ -69,7 +70,7 @@ def download(
     answer = _run(weight, staging, folder, progress, cancelled)
     _check(weight, Path(answer["file"]), answer["sha256"], staging, folder)
     try:
-        Path(answer["file"]).resolve().replace(target)
+        Path(answer["file"]).replace(target)
     except OSError as error:
         raise _failed(weight, folder, str(error)) from error
     shutil.rmtree(staging, ignore_errors=True)
@@ -95,9 +96,9 @@ def _run(
         "repo": weight.repo,
         "path": weight.path or weight.name,
         "repo_type": weight.repo_type,
-        "cache": str(staging),
+        "folder": str(staging),
     }
-    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", **_HUB}
     log = staging / "log.txt"
     with log.open("w+", encoding="utf-8") as output:
         process = subprocess.Popen(

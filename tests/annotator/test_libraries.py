@@ -1,0 +1,78 @@
+"""Whether Python packages are there, seen without importing them; parts of controlnet_aux without the whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from annotator import libraries
+from annotator.libraries import controlnet_aux, problem
+from annotator.registry import Registry, UnavailablePreprocessor
+from annotator.spec import AnnotatorError, Library, PreprocessorSpec
+
+from .test_registry import entry
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package `fancy_net`, installed as "fancy-net" 1.10.2+cpu, that must not be imported."""
+    (tmp_path / "fancy_net").mkdir()
+    (tmp_path / "fancy_net" / "__init__.py").write_text("raise RuntimeError('imported')", encoding="utf-8")
+    info = tmp_path / "fancy_net-1.10.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fancy-net\nVersion: 1.10.2+cpu\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    libraries._version.cache_clear()
+    return "fancy_net"
+
+
+@pytest.mark.parametrize(
+    ("minimum", "below", "reason"),
+    [
+        ("", "", ""),
+        ("1.10", "", ""),
+        ("1.9", "1.11", ""),
+        ("1.10.2", "1.10.3", ""),
+        ("1.11", "", "it needs fancy-net>=1.11, and 1.10.2+cpu is installed"),
+        ("", "1.10.2", "it needs fancy-net<1.10.2, and 1.10.2+cpu is installed"),
+        ("1", "1.10", "it needs fancy-net>=1,<1.10, and 1.10.2+cpu is installed"),
+    ],
+)
+def test_versions(package: str, minimum: str, below: str, reason: str) -> None:
+    assert problem([Library(package, "fancy-net", minimum, below)]) == reason
+
+
+def test_a_missing_package_is_named_with_its_purpose() -> None:
+    found = problem([Library("torch"), Library("nobody_has_this", "nobody-has-this", "2.0", why="finds faces")])
+    assert found == "it needs the Python package nobody-has-this>=2.0 (finds faces), which is not installed"
+
+
+def test_an_entry_without_its_library_is_disabled_with_the_reason() -> None:
+    registry = Registry()
+    registry.register(entry("faces", libraries=(Library("nobody_has_this"),)))
+    with pytest.raises(UnavailablePreprocessor, match="Python package nobody_has_this"):
+        registry.get("faces")
+    spec = registry.disabled["faces"].spec
+    assert isinstance(spec, PreprocessorSpec)
+    assert spec.id == "faces"
+
+
+def test_a_part_of_controlnet_aux_comes_alone() -> None:
+    code = """
+import sys
+from annotator.libraries import controlnet_aux
+assert controlnet_aux("hed").ControlNetHED_Apache2
+assert controlnet_aux("open_pose.model").bodypose_model
+assert controlnet_aux("hed") is controlnet_aux("hed")
+unwanted = {"controlnet_aux", "torchvision", "timm", "mediapipe", "skimage", "scipy"} & set(sys.modules)
+assert not unwanted, unwanted
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_part_that_lacks_something_says_what() -> None:
+    with pytest.raises(AnnotatorError, match="no_such_part"):
+        controlnet_aux("no_such_part")
