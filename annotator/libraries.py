@@ -16,6 +16,12 @@ from .spec import AnnotatorError, Library
 _PRIVATE = "sd_controlnet_aux"
 
 
+def use_folder(folder: Path) -> None:
+    """Look for packages in `folder` too, after everything else that is installed, if there is such a folder."""
+    if folder.is_dir() and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
 def problem(libraries: Iterable[Library]) -> str:
     """Why the first unusable one of `libraries` cannot be used and what to do, as a clause; "" if all can."""
     for library in libraries:

@@ -12,9 +12,10 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 
-from .libraries import problem
+from .libraries import problem, use_folder
 from .spec import AnnotatorError, Detector, PreprocessorSpec, Runtime
 from .unavailable import UNAVAILABLE, Unavailable
 
@@ -128,6 +129,7 @@ def discover(package: str | ModuleType, effects: Iterable[str] = ()) -> Registry
     `effects` are the effects on sampling that the caller has; entries that need another one are disabled.
     """
     root = importlib.import_module(package) if isinstance(package, str) else package
+    use_folder(Path(__file__).resolve().parents[1] / ".packages")  # where install.py puts what hosts do not have
     registry = Registry(UNAVAILABLE, effects)
     for found in pkgutil.iter_modules(root.__path__):
         if not found.ispkg:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,16 @@ def test_missing_package_comes_without_touching_numpy(tmp_path):
     assert "opencv-python-headless" in result.stdout
     assert f"numpy=={numpy.__version__}" in result.stdout
     assert "safetensors" not in result.stdout
+
+
+def test_what_preprocessors_run_on_goes_into_a_folder_of_the_extension(tmp_path):
+    result = run_install(tmp_path, MISSING="controlnet_aux mediapipe onnxruntime absl flatbuffers")
+    assert result.returncode == 0, result.stderr
+    commands = [json.loads(line)[0] for line in result.stdout.splitlines()]
+    assert len(commands) == 5
+    for command in commands:
+        assert command.startswith(f'install --no-deps --upgrade --target "{ROOT / ".packages"}" "')
+    assert any("controlnet-aux==" in command for command in commands)
 
 
 def test_failure_is_said_and_the_rest_is_tried(tmp_path):

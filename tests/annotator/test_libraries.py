@@ -76,3 +76,16 @@ assert not unwanted, unwanted
 def test_a_part_that_lacks_something_says_what() -> None:
     with pytest.raises(AnnotatorError, match="no_such_part"):
         controlnet_aux("no_such_part")
+
+
+def test_a_folder_of_packages_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "fancy_net").mkdir()
+    (tmp_path / "fancy_net" / "__init__.py").write_text("", encoding="utf-8")
+    libraries._version.cache_clear()
+    libraries.use_folder(tmp_path / "nowhere")
+    libraries.use_folder(tmp_path)
+    libraries.use_folder(tmp_path)
+    assert sys.path[-1] == str(tmp_path)
+    assert sys.path.count(str(tmp_path)) == 1
+    assert problem([Library("fancy_net")]) == ""
