@@ -4,6 +4,7 @@
     python launch.py [webui] [options]    the embedded WebUI, http://127.0.0.1:7860
     python launch.py demo [--out DIR]     draw without and with control, and measure the difference
     python launch.py test [pytest args]   the test suite
+    python launch.py annotate INPUT...    preprocessors over folders of pictures; --list shows them
     python launch.py bench [--quick]      the benchmarks
     python launch.py help                 this text
 
@@ -63,6 +64,7 @@ COMMANDS = {
     "webui": Command("standalone.webui"),
     "demo": Command("standalone.demo.run"),
     "test": Command("pytest", ours=False, tools=True, environment=CPU),
+    "annotate": Command("standalone.annotate.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
     "bench": Command("standalone.bench.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
 }
 

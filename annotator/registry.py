@@ -52,12 +52,12 @@ class Entry:
 class Registry:
     """Preprocessors by any of their names, and the reasons of those that cannot be offered."""
 
-    def __init__(self, known: Iterable[Unavailable] = (), effects: Iterable[str] = ()) -> None:
+    def __init__(self, known: Iterable[Unavailable] = (), effects: Iterable[str] | None = ()) -> None:
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
         self._disabled: dict[str, Disabled] = {}
         self._known_names: dict[str, str] = {}
-        self._effects = frozenset(effects)
+        self._effects = None if effects is None else frozenset(effects)
         for item in known:
             self.disable(item.id, item.reason, item.names)
 
@@ -102,7 +102,7 @@ class Registry:
         """
         spec = entry.spec
         reason = problem(spec.libraries)
-        if spec.effect and spec.effect not in self._effects:
+        if spec.effect and self._effects is not None and spec.effect not in self._effects:
             reason = f'it needs the effect "{spec.effect}" on sampling, which is not in this version'
         if reason:
             self.disable(spec.id, reason, spec.names, spec)
@@ -123,10 +123,11 @@ class Registry:
             self._known_names.setdefault(name.lower(), id_)
 
 
-def discover(package: str | ModuleType, effects: Iterable[str] = ()) -> Registry:
+def discover(package: str | ModuleType, effects: Iterable[str] | None = ()) -> Registry:
     """Every preprocessor in the folders of `package`, the annotator package under whatever name it is mounted.
 
-    `effects` are the effects on sampling that the caller has; entries that need another one are disabled.
+    `effects` are the effects on sampling that the caller has; entries that need another one are disabled. None: only
+    maps are wanted.
     """
     root = importlib.import_module(package) if isinstance(package, str) else package
     use_folder(Path(__file__).resolve().parents[1] / ".packages")  # where install.py puts what hosts do not have

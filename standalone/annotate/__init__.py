@@ -1,0 +1,1 @@
+"""`launch.py annotate`: preprocessors over folders, globs and WebDataset shards."""

@@ -1,0 +1,197 @@
+"""`launch.py annotate` over folders, patterns and shards, as a user calls it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from standalone.annotate import cli, work
+from standalone.annotate.options import parameter_names
+
+RANDOM = np.random.default_rng(3)
+
+
+def picture(path: Path, size: tuple[int, int] = (64, 96)) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = cv2.GaussianBlur(RANDOM.integers(0, 256, (*size, 3), dtype=np.uint8), (0, 0), 1)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def annotate(*arguments: object) -> int:
+    work._worker.cache_clear()
+    return cli.main([str(argument) for argument in arguments])
+
+
+def report(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    picture(tmp_path / "in" / "a.png")
+    picture(tmp_path / "in" / "deep" / "b.png")
+    return tmp_path / "in"
+
+
+def test_a_folder_keeps_its_shape_and_the_maps_are_those_of_opencv(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert annotate(folder, "--preprocessor", "canny", "--param", "low_threshold=30", "--param", "resolution=64",
+                    "--out", out) == 0  # fmt: skip
+    for name in ("a.png", "deep/b.png"):
+        source = np.asarray(Image.open(folder / name))  # its short side is 64, so nothing is resized
+        padded = np.pad(source, ((0, 0), (0, -source.shape[1] % 64), (0, 0)), mode="edge")
+        expected = cv2.Canny(padded, 30, 200)[:, : source.shape[1]]
+        assert np.array_equal(np.asarray(Image.open(out / name))[:, :, 0], expected)
+        assert expected.any()
+    assert report(out)["done"] == 2
+
+
+def test_a_second_run_goes_on_where_the_first_ended(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    annotate(folder, "--preprocessor", "invert", "--out", out)
+    kept = (out / "a.png").stat().st_mtime_ns
+    (out / "deep" / "b.png").unlink()
+    (out / "deep" / "b.png.part").write_bytes(b"half")
+    assert annotate(folder, "--preprocessor", "invert", "--out", out) == 0
+    assert (report(out)["done"], report(out)["skipped"]) == (1, 1)
+    assert (out / "a.png").stat().st_mtime_ns == kept
+    assert not list(out.rglob("*.part"))
+
+
+def test_other_settings_are_not_mixed_into_one_folder(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    annotate(folder, "--preprocessor", "invert", "--out", out)
+    inverted = (out / "a.png").read_bytes()
+    assert annotate(folder, "--preprocessor", "none", "--out", out) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert (out / "a.png").read_bytes() == inverted
+    assert annotate(folder, "--preprocessor", "none", "--out", out, "--overwrite") == 0
+    assert (out / "a.png").read_bytes() != inverted
+
+
+def test_a_broken_picture_is_reported_and_the_rest_is_done(folder: Path, tmp_path: Path) -> None:
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    out = tmp_path / "out"
+    assert annotate(folder, "--preprocessor", "invert", "--out", out, "--contact-sheet") == 1
+    assert report(out)["done"] == 2
+    (failure,) = report(out)["failed"]
+    assert failure["file"] == "bad.jpg"
+    assert "picture" in failure["error"]
+    assert not (out / "bad.png").exists()
+    with Image.open(out / "contact_sheet.jpg") as sheet:
+        assert sheet.width > 300
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_make_the_same_maps(folder: Path, tmp_path: Path, workers: int) -> None:
+    out = tmp_path / f"out{workers}"
+    assert annotate(folder, "--preprocessor", "invert", "--out", out, "--workers", workers) == 0
+    for name in ("a.png", "deep/b.png"):
+        expected = 255 - np.asarray(Image.open(folder / name))
+        assert np.array_equal(np.asarray(Image.open(out / name)), expected)
+
+
+def test_a_pattern_names_pictures(folder: Path, tmp_path: Path) -> None:
+    assert annotate(folder / "**" / "b.*", "--preprocessor", "none", "--out", tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["b.png"]
+
+
+def shard(path: Path, broken: str = "") -> dict[str, np.ndarray]:
+    pictures: dict[str, np.ndarray] = {}
+    with tarfile.open(path, "w") as archive:
+        for key in ("0001", "0002", "0003"):
+            pictures[key] = RANDOM.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(pictures[key]).save(buffer, "PNG")
+            content = b"broken" if key == broken else buffer.getvalue()
+            for name, data in ((f"{key}.png", content), (f"{key}.txt", b"a caption")):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return pictures
+
+
+def test_a_shard_gets_a_hint_for_each_picture(tmp_path: Path) -> None:
+    pictures = shard(tmp_path / "set.tar")
+    assert annotate(tmp_path / "set.tar", "--preprocessor", "invert", "--out", tmp_path / "out") == 0
+    with tarfile.open(tmp_path / "out" / "set.tar") as made:
+        names = made.getnames()
+        assert names == [f"{key}.{part}" for key in pictures for part in ("png", "txt", "hint.png")]
+        for key, pixels in pictures.items():
+            content = made.extractfile(f"{key}.hint.png")
+            assert content is not None
+            assert np.array_equal(np.asarray(Image.open(content)), 255 - pixels)
+    assert report(tmp_path / "out")["done"] == 3
+
+
+def test_a_shard_leaves_out_what_failed_and_says_so(tmp_path: Path) -> None:
+    shard(tmp_path / "set.tar", broken="0002")
+    assert annotate(tmp_path / "set.tar", "--preprocessor", "invert", "--out", tmp_path / "out") == 1
+    with tarfile.open(tmp_path / "out" / "set.tar") as made:
+        assert not [name for name in made.getnames() if name.startswith("0002")]
+    assert [failure["file"] for failure in report(tmp_path / "out")["failed"]] == ["set.tar:0002"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give INPUT, --preprocessor and --out"),
+        (("{in}", "--preprocessor", "cany", "--out", "{out}"), "similar names: canny"),
+        (("{in}", "--preprocessor", "canny", "--param", "low=3", "--out", "{out}"), "low_threshold, high_threshold"),
+        (("{in}", "--preprocessor", "canny", "--param", "low_threshold=x", "--out", "{out}"), "NAME=NUMBER"),
+        (("{in}/nothing", "--preprocessor", "canny", "--out", "{out}"), "names no picture"),
+        (("{in}", "--preprocessor", "invert", "--out", "{in}"), "overwritten by its own map"),
+        (("{in}", "--preprocessor", "hed", "--out", "{out}"), "ControlNetHED.pth"),
+        (("{in}", "--preprocessor", "invert", "--out", "{out}", "--engine", "ray"), 'pip install "ray[data]"'),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    arguments: tuple[str, ...], said: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    places = {"in": folder, "out": tmp_path / "out"}
+    assert annotate(*(argument.format(**places) for argument in arguments)) == 2
+    assert said in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_out_of_range_settings_are_reported(folder: Path, tmp_path: Path) -> None:
+    assert annotate(folder, "--preprocessor", "canny", "--param", "low_threshold=900", "--out", tmp_path / "out") == 1
+    assert "out of range" in report(tmp_path / "out")["failed"][0]["error"]
+
+
+def test_the_list_tells_of_every_preprocessor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert annotate("--list", "--json") == 0
+    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)["preprocessors"]}
+    assert len(rows) >= 72
+    assert rows["canny"]["available"]
+    assert [param["name"] for param in rows["canny"]["params"]] == ["resolution", "low_threshold", "high_threshold"]
+    assert rows["hed"]["weights"][0]["source"] == "huggingface.co/lllyasviel/Annotators/ControlNetHED.pth"
+    assert all(row["reason"] for row in rows.values() if not row["available"])
+    spec = cli.importlib.import_module("annotator.registry").discover("annotator").get("canny").spec
+    assert parameter_names(spec) == ["resolution", "low_threshold", "high_threshold"]
+
+
+def test_masks_are_found_by_name(tmp_path: Path) -> None:
+    pixels = picture(tmp_path / "in" / "a.jpg", (32, 32))
+    (tmp_path / "masks").mkdir()
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:16] = 255
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    out = tmp_path / "out"
+    assert annotate(tmp_path / "in", "--preprocessor", "inpaint", "--masks", tmp_path / "masks", "--out", out) == 0
+    made = np.asarray(Image.open(out / "a.png"))
+    assert made.shape == (*pixels.shape[:2], 4)
+    assert np.array_equal(made[:, :, 3], mask)
