@@ -58,7 +58,7 @@ def main() -> int:
             failed |= not _install(host, f'"{requirement}" {_kept()}', requirement, "ControlNet")
     for extra in extras():
         if not (host.is_installed(extra.module) or (PACKAGES / extra.module).is_dir()):
-            place = f'--no-deps --upgrade --target "{PACKAGES}"'
+            place = f'--no-deps --upgrade --retries 1 --target "{PACKAGES}"'
             failed |= not _install(host, f'{place} "{extra.requirement}"', extra.requirement, extra.purpose)
     return 1 if failed else 0
 

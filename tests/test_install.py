@@ -59,7 +59,7 @@ def test_what_preprocessors_run_on_goes_into_a_folder_of_the_extension(tmp_path)
     commands = [json.loads(line)[0] for line in result.stdout.splitlines()]
     assert len(commands) == 5
     for command in commands:
-        assert command.startswith(f'install --no-deps --upgrade --target "{ROOT / ".packages"}" "')
+        assert command.startswith(f'install --no-deps --upgrade --retries 1 --target "{ROOT / ".packages"}" "')
     assert any("controlnet-aux==" in command for command in commands)
 
 
