@@ -5,6 +5,7 @@
     python launch.py demo [--out DIR]     draw without and with control, and measure the difference
     python launch.py test [pytest args]   the test suite
     python launch.py annotate INPUT...    preprocessors over folders of pictures; --list shows them
+    python launch.py train CONFIG.toml    train a ControlNet: see docs/training.md
     python launch.py bench [--quick]      the benchmarks
     python launch.py help                 this text
 
@@ -65,6 +66,7 @@ COMMANDS = {
     "demo": Command("standalone.demo.run"),
     "test": Command("pytest", ours=False, tools=True, environment=CPU),
     "annotate": Command("standalone.annotate.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
+    "train": Command("standalone.train.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
     "bench": Command("standalone.bench.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
 }
 

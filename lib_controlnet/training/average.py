@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,16 @@ class MovingAverage:
             yield
         finally:
             self._swap()
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on to the bit."""
+        return {"updates": self._updates, "values": self.values}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._updates = int(state["updates"])
+        for value, stored in zip(self.values, state["values"], strict=True):
+            value.copy_(stored)
 
     @torch.no_grad()
     def _swap(self) -> None:

@@ -42,10 +42,10 @@ class NoiseSchedule:
         signal, sigma = self._amplitudes(latents, timesteps)
         return signal * noise - sigma * latents
 
-    def min_snr_weights(self, timesteps: Tensor, gamma: float | None) -> Tensor:
+    def min_snr_weights(self, timesteps: Tensor, gamma: float) -> Tensor:
         """Loss weights (B,) of Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy"
-        (arXiv:2303.09556), for the network's own prediction; all 1 where `gamma` is None."""
-        if gamma is None:
+        (arXiv:2303.09556), for the network's own prediction; all 1 where `gamma` is 0."""
+        if not gamma:
             return torch.ones(len(timesteps), device=timesteps.device)
         alphas = self.alphas_cumprod.to(timesteps.device)[timesteps]
         ratio = alphas / (1 - alphas)

@@ -1,30 +1,32 @@
-"""The training loop of a ControlNet.
-
-The U-Net is truly locked: its weights ask for no gradient, and since nothing that enters its encoder asks for one
-either,
-no graph is built there; the decoder keeps only what the residuals need. A step then costs about as much as one of
-fine-tuning the U-Net itself.
-"""
+"""The training loop of a ControlNet: draw, predict, compare, step. Device and scale are accelerate's business."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from ..nets.controlnet import ControlNet
 from ..nets.unet import UNetModel
 from .average import MovingAverage
+from .chance import Draw, Order, draw, step_generator
+from .controlled import ControlledUNet
 from .dataset import Batch, ControlDataset
+from .errors import NotFinite, TrainingError
 from .noise import NoiseSchedule
+from .optimizer import make_optimizer
 from .options import TrainOptions
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After an optimizer step: `step` counts from 1."""
+    """After an optimizer step: `step` counts from 1; `loss` is the mean over the step's pictures."""
 
     step: int
     loss: float
@@ -35,24 +37,41 @@ class Progress:
 class ControlTrainer:
     """Trains `control` so that the locked `unet`, fed its residuals, predicts the noise of the data set's pictures.
 
-    Chance (order of the pictures, timesteps, noise, dropped prompts) comes from one generator seeded by the options, so
-    the same options on the same machine give the same weights.
+    All chance follows from the options' seed and the step (see chance.py), so the same options on the same machine
+    give the same weights, in one go or resumed, in one process or, up to rounding, in several.
     """
 
     def __init__(
-        self, unet: UNetModel, control: ControlNet, data: ControlDataset, noise: NoiseSchedule, options: TrainOptions
+        self,
+        unet: UNetModel,
+        control: ControlNet,
+        data: ControlDataset,
+        noise: NoiseSchedule,
+        options: TrainOptions,
+        accelerator: Accelerator | None = None,
     ) -> None:
-        self.unet = unet.eval().requires_grad_(False)
-        self.control = control.train().requires_grad_(True)
-        self.data = data
-        self.noise = noise
-        self.options = options
+        self.accelerator = accelerator or Accelerator(mixed_precision=options.precision)
+        self.unet, self.control, self.data, self.noise, self.options = unet, control, data, noise, options
         self.step = 0
-        self.generator = torch.Generator().manual_seed(options.seed)
-        self.optimizer = torch.optim.AdamW(
-            control.parameters(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
+        processes = self.accelerator.num_processes
+        self.order = Order(data.groups, options.batch_size * processes, options.seed)
+        first = self.accelerator.process_index * options.batch_size
+        self._rows = slice(first, first + options.batch_size)
+        model = ControlledUNet(
+            unet, control, train_decoder=not options.sd_locked, only_mid_control=options.only_mid_control
         )
-        self.average = MovingAverage(control.parameters(), options.average_decay) if options.average_decay else None
+        _set_precision(model, self.accelerator)
+        if options.checkpointing:
+            unet.use_checkpointing()
+            control.use_checkpointing()
+        self.trained = [*model.control_parameters(), *model.decoder_parameters()]
+        self.model: Any = self.accelerator.prepare_model(model)
+        self.optimizer: Any = self.accelerator.prepare_optimizer(make_optimizer(model, options))
+        self.average = MovingAverage(self.trained, options.average_decay) if options.average_decay else None
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
 
     def run(self, watch: Callable[[Progress], None] | None = None) -> None:
         """Train to the last step; `watch` sees every step and may raise to stop."""
@@ -62,59 +81,111 @@ class ControlTrainer:
                 watch(progress)
 
     def train_step(self) -> Progress:
-        rate = self.options.rate(self.step)
+        """One optimizer step. Raises NotFinite, with all weights as they were, where the loss is no number."""
+        factor = self.options.factor(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = group["full_rate"] * factor
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self._next_batch())
-        loss.backward()
-        limit = self.options.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.control.parameters(), float("inf") if limit is None else limit)
+        loss = self._backward()
+        if not torch.isfinite(loss):
+            raise NotFinite(
+                f"the loss of step {self.step + 1} is {loss.item()}; the step was not taken",
+                field="train",
+                remedy="lower train.learning_rate, or use train.precision = bf16 instead of fp16",
+            )
+        limit = self.options.clip_norm or float("inf")
+        norm: Any = self.accelerator.clip_grad_norm_(self.trained, limit)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
         self.step += 1
-        return Progress(self.step, loss.item(), rate, norm.item())
+        return Progress(self.step, loss.item(), self.optimizer.param_groups[0]["lr"], float(norm))
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Weighted mean squared error of the prediction, a scalar, at random timesteps with random noise."""
-        latents = batch.latents
-        count = len(latents)
-        timesteps = torch.randint(0, self.noise.steps, (count,), generator=self.generator).to(latents.device)
-        noise = torch.randn(latents.shape, generator=self.generator).to(latents)
-        context = self._drop_prompts(batch)
-        noisy = self.noise.add_noise(latents, noise, timesteps)
-        residuals = self.control(noisy, self.control.encode_hint(batch.hints), timesteps, context, batch.y)
-        answer = controlled_forward(self.unet, noisy, timesteps, context, residuals, batch.y)
-        error = (answer - self.noise.target(latents, noise, timesteps)).square().mean((1, 2, 3))
-        return (error * self.noise.min_snr_weights(timesteps, self.options.min_snr_gamma)).mean()
+    def _backward(self) -> Tensor:
+        """Gradients of all passes of this step, averaged; returns the loss over all processes, a scalar."""
+        passes = self.options.accumulation
+        losses: list[Tensor] = []
+        for part in range(passes):
+            batch, chance = self._part(part)
+            with self._syncing(part == passes - 1):
+                loss = self.loss(batch, chance)
+                self.accelerator.backward(loss / passes)
+            losses.append(loss.detach())
+        mean: Any = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
+        return mean
 
-    def _next_batch(self) -> Batch:
-        indices = torch.randint(0, len(self.data), (self.options.batch_size,), generator=self.generator)
-        return self.data.batch(indices, self.generator)
+    def _syncing(self, last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients in the last pass only."""
+        return contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
 
-    def _drop_prompts(self, batch: Batch) -> Tensor:
-        dropped = torch.rand(len(batch.context), generator=self.generator) < self.options.empty_prompts
-        return torch.where(dropped.to(batch.context.device)[:, None, None], batch.empty_context, batch.context)
+    def _part(self, part: int) -> tuple[Batch, Draw]:
+        """This process's rows of pass `part` of the step."""
+        generator = step_generator(self.options.seed, self.step, part)
+        indices = self.order.indices(self.step * self.options.accumulation + part)
+        batch = self.data.batch(indices[self._rows], generator)
+        shape = (len(indices), *batch.latents.shape[1:])
+        chance = draw(generator, shape, self.noise.steps, self.options.empty_prompts)
+        return batch.to(self.device), chance.rows(self._rows).to(self.device)
+
+    def loss(self, batch: Batch, chance: Draw) -> Tensor:
+        """Weighted mean squared error of the prediction, a scalar."""
+        noisy = self.noise.add_noise(batch.latents, chance.noise, chance.timesteps)
+        context = torch.where(chance.dropped[:, None, None], batch.empty_context, batch.context)
+        y = batch.y
+        if y is not None and batch.empty_y is not None:
+            y = torch.where(chance.dropped[:, None], batch.empty_y, y)
+        answer = self.model(noisy, chance.timesteps, context, batch.hints, y)
+        target = self.noise.target(batch.latents, chance.noise, chance.timesteps)
+        error = (answer - target).square().mean((1, 2, 3))
+        return (error * self.noise.min_snr_weights(chance.timesteps, self.options.min_snr_gamma)).mean()
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on to the bit."""
+        scaler = self.accelerator.scaler
+        return {
+            "step": self.step,
+            "trained": [parameter.detach() for parameter in self.trained],
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`. Raises TrainingError where it belongs to networks of other sizes."""
+        shapes = [tuple(parameter.shape) for parameter in self.trained]
+        if shapes != [tuple(stored.shape) for stored in state["trained"]]:
+            raise TrainingError(
+                "the saved state belongs to a training of other networks",
+                field="resume",
+                remedy="use another output.folder, or the configuration that made the state",
+            )
+        for parameter, stored in zip(self.trained, state["trained"], strict=True):
+            parameter.copy_(stored)
+        rates = [group["full_rate"] for group in self.optimizer.param_groups]
+        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["full_rate"] = rate  # the options decide, also where they have changed
+        if self.average is not None and state["average"] is not None:
+            self.average.restore(state["average"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step = int(state["step"])
 
 
-def controlled_forward(
-    unet: UNetModel, x: Tensor, timesteps: Tensor, context: Tensor, residuals: Sequence[Tensor], y: Tensor | None = None
-) -> Tensor:
-    """The U-Net with `residuals` (one per input block, the middle's last) added to its skips and its middle, as
-    `ControlledUnetModel` of lllyasviel/ControlNet: each skip gets its residual when the decoder takes it.
-
-    The encoder runs without a graph. x (B, 4, h, w), timesteps (B,), context (B, N, D).
-    """
-    with torch.no_grad():
-        embedding = unet.embed(timesteps, y)
-        h, skips = x, list[Tensor]()
-        for block in unet.input_blocks:
-            h = block(h, embedding, context)
-            skips.append(h)
-        h = unet.middle_block(h, embedding, context)
-    remaining = list(residuals)
-    h = h + remaining.pop()
-    for block in unet.output_blocks:
-        h = block(torch.cat([h, skips.pop() + remaining.pop()], dim=1), embedding, context)
-    return unet.out(h)
+def _set_precision(model: ControlledUNet, accelerator: Accelerator) -> None:
+    """What is trained is kept in float32, what is locked in the precision of the arithmetic."""
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise TrainingError(
+            "fp16 cannot be trained on a processor",
+            field="train.precision",
+            found="fp16",
+            remedy='use "bf16" or "no"',
+        )
+    dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    model.control.float()
+    model.unet.float()
+    for part in (model.unet.time_embed, model.unet.input_blocks, model.unet.middle_block):
+        part.to(dtypes.get(accelerator.mixed_precision, torch.float32))
+    if not any(model.decoder_parameters()):
+        model.unet.to(dtypes.get(accelerator.mixed_precision, torch.float32))

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from lib_controlnet.nets.config import ControlNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
+from lib_controlnet.training.noise import NoiseSchedule
+from lib_controlnet.training.sampling import Condition, Guide, sample
 
 from . import checkpoint
 from .controls import TYPES, control_map
@@ -30,10 +32,11 @@ from .data import HELD_OUT_SEED, hint_tensor
 from .metrics import edge_f1, edges, picture_colours
 from .networks import posterior
 from .prompts import tokenize
-from .sampler import Guide, decode, sample
-from .shapes import Image, Picture, pictures
+from .sampler import decode
+from .shapes import SIZE, Image, Picture, pictures
 from .train_vae import to_tensor
 
+LATENT = (SIZE // 8, SIZE // 8)
 # name: (weight, start, end, CFG)
 CASES = {
     "weight 0": (0.0, 0.0, 1.0, 4.0),
@@ -104,9 +107,10 @@ class Bench:
         made: list[Image] = []
         for first in range(0, len(self.truth), 8):
             part = slice(first, first + 8)
-            context = self.context([picture.prompt for picture in self.truth[part]])
+            condition = Condition(self.context([p.prompt for p in self.truth[part]]), self.context([""]))
             guide = Guide(self.control, hint_tensor(self.maps[part]), weight, start, end)
-            latents = sample(self.model.unet, context, self.context([""]), seed=first, cfg=cfg, guide=guide)
+            noise = NoiseSchedule.scaled_linear()
+            latents = sample(self.model.unet, condition, noise, LATENT, seed=first, cfg=cfg, guide=guide)
             made += decode(self.model.vae, latents, self.model.scale)
         return made
 

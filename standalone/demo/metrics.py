@@ -7,38 +7,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lib_controlnet.training.adherence import TOLERANCE, edge_score
+
 from .shapes import COLOURS, Image, Picture
-
-TOLERANCE = 2
-
-
-@dataclass(frozen=True)
-class EdgeScore:
-    precision: float
-    recall: float
-
-    @property
-    def f1(self) -> float:
-        total = self.precision + self.recall
-        return 2 * self.precision * self.recall / total if total else 0.0
 
 
 def edges(image: Image) -> np.ndarray:
     """The canny preprocessor's lines at its default thresholds, (h, w) bool."""
     return cv2.Canny(np.ascontiguousarray(image), 100, 200) > 0
-
-
-def edge_score(found: np.ndarray, wanted: np.ndarray, tolerance: int = TOLERANCE) -> EdgeScore:
-    """Lines (h, w) bool against lines: a pixel counts as met within `tolerance` pixels (Euclidean).
-
-    Nothing found, or nothing wanted, scores 0 unless both are empty.
-    """
-    if not found.any() or not wanted.any():
-        both = float(not found.any() and not wanted.any())
-        return EdgeScore(both, both)
-    return EdgeScore(
-        float((_distance(wanted)[found] <= tolerance).mean()), float((_distance(found)[wanted] <= tolerance).mean())
-    )
 
 
 def edge_f1(image: Image, control: Image, tolerance: int = TOLERANCE) -> float:
@@ -94,8 +70,3 @@ def _mean_colour(image: Image, where: np.ndarray) -> np.ndarray:
     """Mean of the pixels at least 3 from the border of `where`, where there are any."""
     core = cv2.erode(where.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     return image[core if core.any() else where].astype(np.float64).mean(0)
-
-
-def _distance(lines: np.ndarray) -> np.ndarray:
-    """Distance of every pixel to the nearest line pixel."""
-    return cv2.distanceTransform((~lines).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

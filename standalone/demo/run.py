@@ -21,7 +21,9 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from .metrics import ColourScore, colour_score, edge_score, edges
+from lib_controlnet.training.adherence import edge_score
+
+from .metrics import ColourScore, colour_score, edges
 from .shapes import COLOURS, SHAPES, SIZE, Image
 
 MODELS: Final = Path(__file__).resolve().parents[2] / "models" / "demo"

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from standalone.demo.metrics import colour_score, edge_f1, edge_score, edges, nearest_colour
+from lib_controlnet.training.adherence import edge_score
+from standalone.demo.metrics import colour_score, edge_f1, edges, nearest_colour
 
 
 def lines(*columns: int) -> np.ndarray:

@@ -11,10 +11,12 @@ from torch import Tensor
 from lib_controlnet.nets.config import UNetConfig
 from lib_controlnet.nets.controlnet import ControlNet, trainable_copy
 from lib_controlnet.nets.unet import UNetModel
+from lib_controlnet.training.chance import draw, step_generator
+from lib_controlnet.training.controlled import controlled_forward
 from lib_controlnet.training.dataset import Batch
 from lib_controlnet.training.noise import NoiseSchedule
 from lib_controlnet.training.options import TrainOptions
-from lib_controlnet.training.trainer import ControlTrainer, controlled_forward
+from lib_controlnet.training.trainer import ControlTrainer
 
 OPTIONS = TrainOptions(steps=8, batch_size=2, learning_rate=1e-3, weight_decay=0.0, seed=3)
 
@@ -29,8 +31,9 @@ class RandomData:
         self.hints = torch.rand(8, 3, 64, 64, generator=chance)
         self.seen: list[list[int]] = []
 
-    def __len__(self) -> int:
-        return 8
+    @property
+    def groups(self) -> list[list[int]]:
+        return [list(range(8))]
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         self.seen.append(indices.tolist())
@@ -170,20 +173,24 @@ def test_loss_falls_when_the_hint_tells_the_answer() -> None:
     assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 400)])
-def test_prompts_are_dropped_at_the_extremes(share: float, expected: int) -> None:
-    run = trainer(replace(OPTIONS, empty_prompts=share))
-    assert _dropped(run) == expected
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (1.0, 400, 400), (0.5, 160, 240)])
+def test_prompts_are_dropped(share: float, least: int, most: int) -> None:
+    dropped = draw(step_generator(0, 0, 0), (400, 4, 1, 1), 1000, share).dropped
+    assert least <= int(dropped.sum()) <= most
 
 
 def test_half_of_the_prompts_are_dropped_by_default() -> None:
-    assert 150 < _dropped(trainer()) < 250
+    assert TrainOptions(steps=1).empty_prompts == 0.5
 
 
-def _dropped(run: ControlTrainer) -> int:
-    data = RandomData()
-    batch = data.batch(torch.arange(8).repeat(50), torch.Generator())
-    return int((run._drop_prompts(batch) == 0).all(2).all(1).sum())
+def test_dropped_prompts_are_the_empty_one() -> None:
+    """With every prompt dropped, the prompts of the data make no difference."""
+    losses = []
+    for value in (0.0, 1.0):
+        run = trainer(replace(OPTIONS, empty_prompts=1.0))
+        run.data.context += value  # type: ignore[attr-defined]
+        losses.append(run.train_step().loss)
+    assert losses[0] == losses[1]
 
 
 def test_average_lags_behind_and_is_put_back() -> None:

@@ -1,0 +1,179 @@
+"""The checkpoint a ControlNet is trained for: U-Net, auto-encoder, text encoders, and what the U-Net predicts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ..core.errors import ModelFileError
+from ..families.base import describe_config
+from ..loading.build import fill
+from ..loading.canonical import canonical
+from ..loading.mapped import RenamedWeights
+from ..loading.reader import WeightFile, read_weights
+from ..nets.config import ControlNetConfig, UNetConfig
+from ..nets.controlnet import ControlNet, trainable_copy
+from ..nets.unet import UNetModel
+from .chance import generator_of
+from .config import BaseOptions
+from .errors import TrainingError
+from .initial import scale_hint_encoder
+from .noise import NoiseSchedule, Prediction
+from .text import TextEncoders, load_text_encoders
+
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+_SCALES = {"sdxl": 0.13025}
+_SCALE_KEYS = ("scale_factor", "demo.scale_factor")
+_HINT_STREAM = 2
+
+
+class Autoencoder:
+    """diffusers' AutoencoderKL; pictures (B, 3, 8h, 8w) in -1..1, latents (B, 4, h, w) as the U-Net sees them."""
+
+    def __init__(self, model: Any, scale: float) -> None:
+        self.model = model
+        self.scale = scale
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """The mean of the posterior, scaled: what is encoded once and for all need not be a random sample."""
+        weight = next(self.model.parameters())
+        return self.model.encode(pictures.to(weight)).latent_dist.mean * self.scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        weight = next(self.model.parameters())
+        return self.model.decode(latents.to(weight) / self.scale).sample.clamp(-1, 1)
+
+    def to(self, device: torch.device | str) -> Autoencoder:
+        """Moves the network."""
+        self.model.to(device)
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The networks of a checkpoint in float32 on the processor; none asks for a gradient."""
+
+    path: Path
+    unet: UNetModel
+    autoencoder: Autoencoder
+    text: TextEncoders
+    noise: NoiseSchedule
+
+    @property
+    def kind(self) -> str:
+        """As ModelSpec names it."""
+        return architecture(self.unet.config)
+
+
+def architecture(config: UNetConfig) -> str:
+    """ModelSpec's name of the base: XL takes `y`, SD 2.x has heads of 64 channels, SD 1.x the rest."""
+    if config.adm_channels is not None:
+        return "stable-diffusion-xl-v1-base"
+    return "stable-diffusion-v2" if config.head_dim else "stable-diffusion-v1"
+
+
+def load_base(options: BaseOptions) -> Base:
+    """Read the checkpoint. Raises ModelFileError or TrainingError where something is missing in it."""
+    file = read_weights(options.checkpoint)
+    if f"{UNET}input_blocks.0.0.weight" not in file.weights:
+        raise ModelFileError(
+            f'"{options.checkpoint.name}" is no whole Stable Diffusion checkpoint',
+            field="base.checkpoint",
+            found=f"no {UNET}input_blocks.0.0.weight",
+            remedy="choose the file of an SD 1.x, SD 2.x or SDXL model",
+        )
+    config = UNetConfig.from_weights(file.weights, UNET)
+    if config.in_channels != 4:
+        raise TrainingError(
+            "only checkpoints whose U-Net takes 4 channels can be trained on",
+            field="base.checkpoint",
+            found=f"{config.in_channels} channels (an inpainting or pix2pix model)",
+            remedy="use the plain model of the same family; the ControlNet works with both",
+        )
+    unet = fill(lambda: UNetModel(config), _below(file.weights, UNET), torch.float32, "cpu", name=file.path.name)
+    vae_file = read_weights(options.vae) if options.vae else file
+    autoencoder = Autoencoder(_autoencoder(vae_file), _scale(file, config))
+    noise = NoiseSchedule.scaled_linear(prediction=_prediction(options, file, unet))
+    return Base(options.checkpoint, unet, autoencoder, load_text_encoders(file.weights), noise)
+
+
+def new_control(base: Base, options: BaseOptions, seed: int) -> ControlNet:
+    """The ControlNet to be trained: a copy of the base's encoder, or the file `options.start` in any of its formats."""
+    if options.start is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            control = trainable_copy(base.unet, hint_widths=options.hint_widths)
+        if options.hint_init == "he":
+            scale_hint_encoder(control, generator_of(seed, _HINT_STREAM))
+        return control
+    weights = canonical(read_weights(options.start).weights)
+    config = ControlNetConfig.from_weights(weights)
+    if config.unet.input_channels != base.unet.config.input_channels:
+        raise TrainingError(
+            f'"{options.start.name}" belongs to another kind of base',
+            field="base.start",
+            found=f"{describe_config(config.unet)} instead of {describe_config(base.unet.config)}",
+            remedy="choose a ControlNet of this base's kind",
+        )
+    return fill(lambda: ControlNet(config), weights, torch.float32, "cpu", name=options.start.name)
+
+
+def _below(weights: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
+    return RenamedWeights(weights, {key[len(prefix) :]: key for key in weights if key.startswith(prefix)})
+
+
+def _scale(file: WeightFile, config: UNetConfig) -> float:
+    """Factor between the auto-encoder's latents and the U-Net's: stated by the file, else that of the family."""
+    stated = next((file.metadata[key] for key in _SCALE_KEYS if key in file.metadata), None)
+    return float(stated) if stated else _SCALES["sdxl"] if config.adm_channels is not None else 0.18215
+
+
+def _autoencoder(file: WeightFile) -> Any:
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    own = {
+        key.removeprefix(VAE): value for key, value in file.weights.items() if not key.startswith(("model.", "cond"))
+    }
+    if "decoder.conv_in.weight" not in own:
+        raise ModelFileError(f'"{file.path.name}" has no VAE', field="base.vae", found="no decoder.conv_in.weight",
+                             remedy="name a file with one in base.vae")  # fmt: skip
+    levels = 1 + max(int(match[1]) for key in own if (match := re.match(r"decoder\.up\.(\d+)\.", key)))
+    blocks = sum(f"decoder.up.0.block.{index}.conv2.weight" in own for index in range(16))
+    widths = tuple(own[f"decoder.up.{i}.block.{blocks - 1}.conv2.weight"].shape[0] for i in range(levels))
+    sizes: dict[str, Any] = {
+        "block_out_channels": widths,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "layers_per_block": blocks - 1,
+        "latent_channels": own["decoder.conv_in.weight"].shape[1],
+        "norm_num_groups": 32,
+    }
+    model: Any = AutoencoderKL(**sizes)
+    named = {VAE + key: value.float() for key, value in own.items()}
+    model.load_state_dict(convert_ldm_vae_checkpoint(named, sizes), strict=True)
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _prediction(options: BaseOptions, file: WeightFile, unet: UNetModel) -> Prediction:
+    """What the U-Net answers with: asked for, stated in the file, or, for SD 2.x, found by asking it."""
+    if options.prediction != "auto":
+        return cast("Prediction", options.prediction)
+    if "v_pred" in file.weights or file.metadata.get("modelspec.prediction_type") in ("v", "v_prediction"):
+        return "velocity"
+    if unet.config.context_dim != 1024:
+        return "epsilon"
+    # A velocity model answers a constant latent at the last step with about its negative, an epsilon model with about
+    # itself (AUTOMATIC1111, sd_models_config.py, is_using_v_parameterization_for_sd2).
+    x = torch.full((1, 4, 8, 8), 0.5)
+    answer = unet(x, torch.tensor([999]), torch.full((1, 2, 1024), 0.5))
+    return "velocity" if (answer - x).mean().item() < -1 else "epsilon"

@@ -1,0 +1,41 @@
+"""The optimizer of a training, and which weights it moves how fast."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+
+from .controlled import ControlledUNet
+from .errors import TrainingError
+from .options import TrainOptions
+
+
+def make_optimizer(model: ControlledUNet, options: TrainOptions) -> torch.optim.Optimizer:
+    """AdamW over the weights of `model` that ask for a gradient; each group has its undiminished rate in `full_rate`.
+
+    Raises TrainingError where 8-bit AdamW is asked for and bitsandbytes cannot be imported.
+    """
+    groups: list[dict[str, Any]] = [_group(list(model.control_parameters()), options.learning_rate)]
+    decoder = list(model.decoder_parameters())
+    if decoder:
+        groups.append(_group(decoder, options.decoder_learning_rate))
+    make: Any = torch.optim.AdamW if options.optimizer == "adamw" else _eight_bit()
+    return make(groups, betas=options.betas, eps=options.epsilon, weight_decay=options.weight_decay)
+
+
+def _group(parameters: list[Any], rate: float) -> dict[str, Any]:
+    return {"params": parameters, "lr": rate, "full_rate": rate}
+
+
+def _eight_bit() -> Any:
+    try:
+        return importlib.import_module("bitsandbytes").optim.AdamW8bit
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:
+        raise TrainingError(
+            "8-bit AdamW needs the package bitsandbytes, which cannot be used here",
+            field="train.optimizer",
+            found=f"{type(error).__name__}: {error}",
+            remedy='install it with "pip install bitsandbytes", or set optimizer = "adamw"',
+        ) from error

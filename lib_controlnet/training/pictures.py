@@ -1,0 +1,94 @@
+"""Pictures and control maps at the size of a training: read, turned upright, resized, cut."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from .errors import TrainingError
+
+Pixels = NDArray[np.uint8]
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_BUCKET = 64
+_MOST_STRETCHED = 2.5
+
+
+def read_picture(source: Path | bytes, name: str) -> Pixels:
+    """(H, W, 3) RGB uint8 of a file or its content, upright, transparent parts on black. Raises TrainingError."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            upright = ImageOps.exif_transpose(opened) or opened
+            if "A" in upright.getbands() or "transparency" in upright.info:
+                clear = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear)
+            return np.array(upright.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise TrainingError(
+            f'the picture "{name}" cannot be read',
+            field="data",
+            found=f"{type(error).__name__}: {error}",
+            remedy="replace or remove it",
+        ) from error
+
+
+def picture_size(source: Path) -> tuple[int, int]:
+    """(width, height) of an upright picture from its header. Raises OSError where it is none."""
+    with Image.open(source) as opened:
+        turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        width, height = opened.size
+        return (height, width) if turned else (width, height)
+
+
+def training_size(size: tuple[int, int], resolution: int, aspect: str) -> tuple[int, int]:
+    """(width, height) at which a picture of `size` is trained.
+
+    "crop" is the square; "buckets" the shape nearest to the picture's among those whose sides are multiples of 64
+    pixels and whose area is at most that of the square (kohya's and NovelAI's buckets).
+    """
+    if aspect == "crop":
+        return resolution, resolution
+    wanted = math.log(size[0] / size[1])
+    return min(_buckets(resolution), key=lambda shape: abs(math.log(shape[0] / shape[1]) - wanted))
+
+
+def _buckets(resolution: int) -> list[tuple[int, int]]:
+    step = min(_BUCKET, resolution)
+    found = [(resolution, resolution)]
+    for width in range(step, int(resolution * _MOST_STRETCHED), step):
+        height = resolution * resolution // width // step * step
+        if height and max(width / height, height / width) <= _MOST_STRETCHED:
+            found += [(width, height), (height, width)]
+    return sorted(set(found), key=lambda shape: (shape[0] * shape[1], shape), reverse=True)
+
+
+def fitted(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resized until it covers `size` (width, height) and cut from the middle; (height, width, 3) uint8.
+
+    Bilinear with antialiasing, as torchvision's Resize and CenterCrop in the training scripts of diffusers.
+    """
+    height, width = pixels.shape[:2]
+    if (width, height) == size:
+        return pixels
+    scale = max(size[0] / width, size[1] / height)
+    across, down = max(size[0], round(width * scale)), max(size[1], round(height * scale))
+    image = Image.fromarray(pixels).resize((across, down), Image.Resampling.BILINEAR)
+    left, top = (across - size[0]) // 2, (down - size[1]) // 2
+    return np.array(image.crop((left, top, left + size[0], top + size[1])))
+
+
+def as_tensor(pictures: Sequence[Pixels]) -> Tensor:
+    """(n, 3, h, w) float32 in 0..1 of pictures of one size."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+
+
+def as_pixels(pictures: Tensor) -> list[Pixels]:
+    """Pictures (n, 3, h, w) in -1..1 as (h, w, 3) uint8."""
+    return list(((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())

@@ -1,0 +1,87 @@
+"""What a training leaves for its users: the model in the formats asked for, and the curve as a picture."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from ..loading.reader import read_weights
+from ..nets.controlnet import ControlNet
+from .base import UNET, Base, architecture
+from .config import TrainConfig
+from .export import export_control, export_diffusers, file_sha256, write_weights
+from .trainer import ControlTrainer
+
+
+class Products:
+    """Files of one training. `files`: name -> path of what was written."""
+
+    def __init__(self, config: TrainConfig, base: Base, trainer: ControlTrainer) -> None:
+        self._config, self._base, self._trainer = config, base, trainer
+        self.files: dict[str, Path] = {}
+        self._sha256: str | None = None
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[ControlNet]:
+        """The ControlNet as it would be used: with averaged weights where they are kept."""
+        trainer = self._trainer
+        averaged = contextlib.nullcontext() if trainer.average is None else trainer.average.applied()
+        trainer.control.eval()
+        with averaged:
+            yield trainer.control
+        trainer.control.train()
+
+    def write(self, curve: Sequence[tuple[int, float]]) -> None:
+        """All formats, with the weights of now. Raises TrainingError where the disk refuses."""
+        output = self._config.output
+        metadata = self._metadata(curve)
+        with self.in_use() as control:
+            if "v1.1" in output.formats:
+                self.files["model"] = output.folder / f"{output.name}.safetensors"
+                export_control(control, self.files["model"], metadata)
+            if "diffusers" in output.formats:
+                self.files["diffusers"] = output.folder / f"{output.name}_diffusers"
+                export_diffusers(control, self.files["diffusers"])
+            if not self._config.train.sd_locked:
+                self.files["base"] = output.folder / f"{output.name}_base.safetensors"
+                self._write_base(self.files["base"])
+        self.files["log"] = output.folder / "log.jsonl"
+        if curve:
+            self.files["samples"] = output.folder / "samples" / f"step-{curve[-1][0]:06d}.png"
+
+    def _write_base(self, path: Path) -> None:
+        """The checkpoint with the decoder that was trained."""
+        file = read_weights(self._base.path)
+        weights = dict(file.weights)
+        for key, value in self._base.unet.state_dict().items():
+            if key.startswith(("output_blocks.", "out.")):
+                weights[UNET + key] = value.detach().cpu().to(weights[UNET + key].dtype)
+        write_weights(weights, path, file.metadata, torch.float16)
+
+    def _metadata(self, curve: Sequence[tuple[int, float]]) -> dict[str, str]:
+        """What the file says of itself: ModelSpec's keys, and under `controlnet.` what a loader or a person may ask."""
+        config = self._config
+        if self._sha256 is None:
+            self._sha256 = file_sha256(config.base.checkpoint)
+        recipe = {key: value for key, value in config.as_json()["train"].items() if key != "steps"}
+        recipe["steps"] = self._trainer.step
+        metadata = {
+            "modelspec.sai_model_spec": "1.0.0",
+            "modelspec.architecture": f"{architecture(self._base.unet.config)}/controlnet",
+            "modelspec.title": config.output.title or config.output.name,
+            "modelspec.license": config.output.license,
+            "modelspec.resolution": f"{config.data.resolution}x{config.data.resolution}",
+            "controlnet.type": config.output.control_type,
+            "controlnet.preprocessor": config.data.preprocessor,
+            "controlnet.base": config.base.checkpoint.name,
+            "controlnet.base_sha256": self._sha256,
+            "controlnet.recipe": json.dumps(recipe),
+            "controlnet.start": "base" if config.base.start is None else config.base.start.name,
+        }
+        if curve:
+            metadata["controlnet.adherence"] = str(curve[-1][1])
+        return {key: value for key, value in metadata.items() if value}

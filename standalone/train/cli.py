@@ -1,0 +1,115 @@
+"""The command line of the trainer.
+
+    python launch.py train CONFIG.toml [--steps N] [--out DIR] [--resume] [--json]
+
+The configuration is described in docs/training.md. Several processes: `accelerate launch -m standalone.train.cli ...`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from annotator import registry
+from annotator.spec import Runtime
+from lib_controlnet.core.errors import ControlNetError
+from lib_controlnet.engine.preprocess import PreprocessRunner
+from lib_controlnet.training.config import TrainConfig, read_config
+from lib_controlnet.training.pictures import Pixels
+from lib_controlnet.training.session import Outcome, TrainingSession
+
+from .screen import Screen, memory
+from .shapes import read_shapes
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0 after a whole training, 1 after an error that is told, 130 after one that was stopped."""
+    options = _parser().parse_args(argv)
+    screen = Screen(hidden=options.quiet)
+    try:
+        config = _config(options)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        session = TrainingSession(
+            config, screen, preprocess_with(weights=options.weights), {"demo": read_shapes}, resume=options.resume
+        )
+        outcome = session.run()
+    except ControlNetError as error:
+        screen.close()
+        print(json.dumps({"error": str(error)}) if options.json else f"launch.py train: {error}", file=sys.stderr)
+        return 1
+    screen.close()
+    if session.accelerator.is_main_process:
+        report = report_of(outcome)
+        print(json.dumps(report) if options.json else _text(report))
+    return 130 if outcome.stopped else 0
+
+
+def _config(options: argparse.Namespace) -> TrainConfig:
+    changes: dict[str, dict[str, Any]] = {}
+    if options.steps:
+        changes["train"] = {"steps": options.steps}
+    if options.out:
+        changes["output"] = {"folder": options.out.resolve()}
+    return read_config(options.config, **changes)
+
+
+class preprocess_with:  # noqa: N801 - reads as a function at its call
+    """Runs the preprocessors of this repository by name: see `Preprocess` in the trainer."""
+
+    def __init__(self, weights: Path | None) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        folders = () if weights is None else (weights,)
+        runtime = Runtime(device=device, weight_folders=folders)
+        self._runner = PreprocessRunner(registry.discover("annotator"), lambda: runtime)  # type: ignore[arg-type]
+
+    def __call__(self, name: str, picture: Pixels, resolution: int, settings: Sequence[float]) -> Pixels:
+        thresholds = dict(zip(("threshold_a", "threshold_b"), settings, strict=False))
+        return self._runner.run(name, picture, resolution=resolution, **thresholds).map  # type: ignore[arg-type]
+
+
+def report_of(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON."""
+    found = outcome.convergence
+    return {
+        "steps": outcome.steps,
+        "loss": None if outcome.loss is None else round(outcome.loss, 6),
+        "locked_unchanged": outcome.locked_unchanged,
+        "f1": outcome.adherence,
+        "f1_without": outcome.adherence_without,
+        "f1_ceiling": outcome.ceiling,
+        "convergence": None if found is None else dataclasses.asdict(found),
+        "stopped": outcome.stopped,
+        "seconds": round(outcome.seconds, 1),
+        "memory_mb": memory() >> 20,
+        "files": {name: str(path) for name, path in outcome.files.items()},
+    }
+
+
+def _text(report: dict[str, Any]) -> str:
+    lines = [f"{key:<18}{value}" for key, value in report.items() if key != "files"]
+    return "\n".join([*lines, *(f"{key:<18}{path}" for key, path in report["files"].items())])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="launch.py train", description="Train a ControlNet.")
+    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="what to train: see docs/training.md")
+    parser.add_argument("--steps", type=int, default=0, help="instead of train.steps")
+    parser.add_argument("--out", type=Path, help="instead of output.folder")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest state in the output folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    parser.add_argument("--threads", type=int, default=0, help="threads of PyTorch (small networks: 1)")
+    parser.add_argument("--weights", type=Path, help="folder of the preprocessors' weights")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
