@@ -38,8 +38,17 @@ class ControlNetScript(scripts.Script):
     def ui(self, is_img2img):
         return extension.panel(self, is_img2img)
 
+    def before_process(self, p, *args):
+        extension.runner.before_process(p, lambda: extension.units(args), lambda: extension.options(args))
+
     def process(self, p, *args):
         extension.runner.process(p, lambda: extension.units(args))
+
+    def before_process_batch(self, p, *args, batch_number, **kwargs):
+        extension.runner.begin_batch(p, batch_number)
+
+    def postprocess_image(self, p, pp, *args):
+        extension.runner.picture_made(p, pp.image)
 
     def process_before_every_sampling(self, p, *args, **kwargs):
         extension.runner.begin_sampling(p, kwargs["x"])

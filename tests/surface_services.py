@@ -10,12 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from annotator import weights as annotator_weights
 from annotator.registry import Entry, Registry
 from annotator.spec import Detection, PreprocessorSpec, Runtime, Slider
+from lib_controlnet.core.errors import HostError
+from lib_controlnet.engine.facts import FactReader
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
 from lib_controlnet.engine.preprocess import PreprocessRunner
-from lib_controlnet.engine.services import Services
+from lib_controlnet.engine.services import PageServices
+from lib_controlnet.engine.weights import WeightFiles
+from lib_controlnet.families.base import BaseModel
 from lib_controlnet.families.registry import discover
 
 MODEL_NAMES = ("control_v11p_sd15_canny", "control_sd15_depth", "own_model")
@@ -123,17 +128,25 @@ def make_registry() -> Registry:
     return registry
 
 
-def make_services(folder: Path, settings: dict[str, Any] | None = None) -> Services:
+def no_checkpoint() -> BaseModel:
+    raise HostError("no checkpoint is loaded yet")
+
+
+def make_services(folder: Path, settings: dict[str, Any] | None = None) -> PageServices:
     """Services over a folder with the files of MODEL_NAMES (valid, empty safetensors, so that only names count)."""
     header = json.dumps({}).encode()
     for name in MODEL_NAMES:
         (folder / f"{name}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     registry = make_registry()
     known = settings if settings is not None else {}
-    return Services(
+    return PageServices(
         library=ModelLibrary(lambda: [folder]),
         annotators=registry,  # type: ignore[arg-type]
         preprocess=PreprocessRunner(registry, Runtime),  # type: ignore[arg-type]
         models=ModelCache(discover(), lambda: 1 << 30),
         setting=lambda key, default: known.get(key, default),
+        facts=FactReader(discover()),
+        weights=WeightFiles(annotator_weights, lambda: [folder / "weights"]),
+        presets=folder / "presets",
+        base_model=no_checkpoint,
     )

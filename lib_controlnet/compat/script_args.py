@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.arguments import widget_mappings
 from ..core.images import read_mask, read_rgb
+from ..core.panel_options import is_options
 from ..core.units import is_unit
 from .unit import ControlNetUnit
 
@@ -37,7 +38,8 @@ def to_processing_unit(unit: Any) -> Any:
 
 def units_in(arguments: Sequence[Any]) -> list[Any]:
     """The units among our script's arguments: those in slots, else those of the widgets."""
-    given = [to_processing_unit(value) for value in arguments if value is not None and is_unit(value)]
+    units = (value for value in arguments if value is not None and is_unit(value) and not is_options(value))
+    given = [to_processing_unit(value) for value in units]
     if given:
         return given
     return [_from_widgets(fields) for fields in widget_mappings(arguments)]
@@ -63,7 +65,7 @@ def update_cn_script(script_runner: Any, script_args: Arguments, units: Sequence
     old = list(script_args[script.args_from : script.args_to])
     new: list[Any] = [to_processing_unit(unit) for unit in units]
     new += [ControlNetUnit() for _ in range(count - len(new))]
-    new += [None if is_unit(value) else value for value in old[len(new) :]]
+    new += [None if is_unit(value) and not is_options(value) else value for value in old[len(new) :]]
     _move_following(script_runner, script, len(new) - len(old))
     result = [*script_args[: script.args_from], *new, *script_args[script.args_from + len(old) :]]
     script.args_to = script.args_from + len(new)

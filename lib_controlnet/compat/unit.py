@@ -86,6 +86,9 @@ DEFAULTS: Mapping[str, Any] = {
     "union_control_type": "Unknown",
     "input_mode": InputMode.SIMPLE,
     "batch_images": None,
+    "output_dir": "",
+    "loopback": False,
+    "images": [],
 }
 """Field -> default, in the peers' words."""
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
 
 from .errors import HostError, UnitError
+from .panel_options import PanelOptions, is_options, parse_options
 from .units import ControlNetUnit, is_unit, parse_unit
 
 SLOTS = 32
@@ -13,6 +16,12 @@ SLOTS = 32
 The host drops arguments beyond the last component, so there are more slots than units can be configured: a unit too
 many is then seen and refused.
 """
+
+PANEL: tuple[str, ...] = ("prompt_mode", "caption", "batch_option")
+"""The panel's own part of the arguments, behind the slots; see PanelOptions."""
+
+FIRST_UNIT = SLOTS + len(PANEL)
+"""Where the widgets of the units begin."""
 
 FIELDS: tuple[str, ...] = (
     "enabled",
@@ -35,8 +44,23 @@ FIELDS: tuple[str, ...] = (
     "resize_mode",
     "hr_option",
     "region_mask",
+    "use_region",
+    "input_mode",
+    "batch_images",
+    "merge_images",
+    "batch_dir",
+    "output_dir",
+    "loopback",
+    "layer_weights",
+    "union_type",
+    "use_preview",
+    "preview",
 )
-"""A unit's part of the script's arguments, in order. `own_image` is the panel's: img2img's picture is used without."""
+"""A unit's part of the script's arguments, in order.
+
+Of the panel only: `own_image` (without it img2img's picture is used), `use_region` (without it the region mask is not),
+`use_preview` (the map in `preview` is the picture, and no preprocessor runs).
+"""
 
 
 def units_from_args(args: Sequence[object], unit_count: int) -> tuple[ControlNetUnit, ...]:
@@ -47,9 +71,9 @@ def units_from_args(args: Sequence[object], unit_count: int) -> tuple[ControlNet
     without a page has none. Raises UnitError for a wrong unit, for what cannot be one, and for an enabled unit beyond
     `unit_count`.
     """
-    given = [(index, value) for index, value in enumerate(args) if value is not None and is_unit(value)]
+    given = [(index, value) for index, value in enumerate(args) if _is_given(value)]
     for index, value in enumerate(args[:SLOTS]):
-        if value is not None and not is_unit(value):
+        if value is not None and not is_unit(value) and not is_options(value):
             raise UnitError(
                 "this is not a unit",
                 unit=index,
@@ -61,9 +85,18 @@ def units_from_args(args: Sequence[object], unit_count: int) -> tuple[ControlNet
     return tuple(parse_unit(fields, index) for index, fields in enumerate(widget_mappings(args)))
 
 
+def options_from_args(args: Sequence[object]) -> PanelOptions:
+    """The panel's own options: an object with their names among the arguments (API), else the widgets'."""
+    given = next((value for value in args if is_options(value)), None)
+    if given is None:
+        values = args[SLOTS:FIRST_UNIT]
+        given = dict(zip(PANEL, values, strict=False)) if not any(_is_given(value) for value in args) else {}
+    return parse_options(given)
+
+
 def widget_mappings(args: Sequence[object]) -> list[dict[str, object]]:
     """All arguments -> what each unit's widgets say, for `parse_unit`. Raises HostError where they are not ours."""
-    values = args[SLOTS:]
+    values = args[FIRST_UNIT:]
     if all(value is None for value in values):
         return []
     if len(values) % len(FIELDS):
@@ -76,9 +109,30 @@ def widget_mappings(args: Sequence[object]) -> list[dict[str, object]]:
 def as_mapping(values: Sequence[object]) -> dict[str, object]:
     """The values of FIELDS -> what `parse_unit` reads."""
     fields = dict(zip(FIELDS, values, strict=True))
-    if not fields.pop("own_image"):
+    own, preview, use_preview = fields.pop("own_image"), fields.pop("preview"), fields.pop("use_preview")
+    if not fields.pop("use_region"):
+        fields["region_mask"] = None
+    if use_preview and preview is not None:
+        fields.update(image=preview, mask=None, preprocessor="none", pixel_perfect=False)
+    elif not own:
         fields.update(image=None, mask=None)
+    batch, merge = fields.pop("batch_images"), fields.pop("merge_images")
+    uploads = _list(merge if fields["input_mode"] == "merge" else batch)
+    fields["images"] = [Path(name) for item in uploads if (name := _file_name(item))]
     return fields
+
+
+def _list(value: object) -> Sequence[object]:
+    return cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else () if value is None else (value,)
+
+
+def _file_name(item: object) -> str:
+    """The uploaded file, which gradio 3 gives as an open one and gradio 4 by name."""
+    return str(getattr(item, "name", item) or "")
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and is_unit(value) and not is_options(value)
 
 
 def _from_objects(given: Sequence[tuple[int, object]], unit_count: int) -> tuple[ControlNetUnit, ...]:

@@ -6,9 +6,11 @@ peers' words: that shortens a list and picks a default, and decides nothing abou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from .modes import UnionType
 
 ALL = "All"
 NO_PREPROCESSOR = "none"
@@ -60,6 +62,22 @@ MODEL_WORDS: Mapping[str, ModelWords] = {
 """The peers' types in their order, after "All"."""
 
 
+UNION_TYPES: Mapping[str, UnionType] = {
+    "Canny": UnionType.hard_edge,
+    "Depth": UnionType.depth,
+    "Inpaint": UnionType.inpaint,
+    "Lineart": UnionType.hard_edge,
+    "MLSD": UnionType.hard_edge,
+    "NormalMap": UnionType.normal,
+    "OpenPose": UnionType.openpose,
+    "Scribble": UnionType.soft_edge,
+    "Segmentation": UnionType.segmentation,
+    "SoftEdge": UnionType.soft_edge,
+    "Tile": UnionType.tile,
+}
+"""What a union model is told for a control type; "Unknown" for the others."""
+
+
 def type_names(specs: Iterable[TypedSpec] = ()) -> list[str]:
     """All types: "All", the peers', and those that third-party preprocessors add."""
     extra = {name for spec in specs for name in spec.control_types} - set(MODEL_WORDS) - {ALL}
@@ -96,8 +114,11 @@ def models_of(control_type: str, names: Iterable[str]) -> list[str]:
     return [NO_MODEL, *(name for name in names if any(word in name.lower() for word in words))]
 
 
-def default_model(control_type: str, names: Iterable[str]) -> str:
-    """The type's first model of ControlNet 1.1 (`…_v11p_…`), else its first, else "None"."""
-    fitting = [] if control_type == ALL else models_of(control_type, names)[1:]
+def default_model(control_type: str, names: Iterable[str], fits: Callable[[str], bool] = lambda _name: True) -> str:
+    """The type's first model of ControlNet 1.1 (`…_v11p_…`), else its first, else "None".
+
+    `fits` says whether a model controls the loaded checkpoint: one that does not is no default.
+    """
+    fitting = [] if control_type == ALL else [name for name in models_of(control_type, names)[1:] if fits(name)]
     newer = [name for name in fitting if "11" in name.rpartition(" [")[0]]
     return next(iter(newer or fitting), NO_MODEL)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from .errors import UnitError
-from .modes import HiResOption, UnionType
+from .modes import HiResOption, InputMode, UnionType
 from .units import ControlNetUnit, parse_unit
 
 PREFIX = "ControlNet"
@@ -112,6 +112,7 @@ def read_units(params: Mapping[str, object]) -> tuple[dict[int, ControlNetUnit],
 
 
 def _read_leniently(index: int, fields: dict[str, str], problems: list[UnitError]) -> ControlNetUnit:
+    fields.pop("input_mode", None)  # a text has no pictures, which every mode but the simple one needs
     while True:
         try:
             return parse_unit({**fields, "enabled": True}, index)
@@ -124,6 +125,14 @@ def _read_leniently(index: int, fields: dict[str, str], problems: list[UnitError
 def _extras(unit: ControlNetUnit) -> Iterator[tuple[str, object]]:
     if unit.hr_option is not HiResOption.both:
         yield "Hr Option", unit.hr_option.value
+    if unit.low_vram:
+        yield "Low Vram", True
+    if not unit.save_map:
+        yield "Save Detected Map", False
+    if unit.input_mode is not InputMode.simple:
+        yield "Input Mode", unit.input_mode.value
+    if unit.loopback:
+        yield "Loopback", True
     if not unit.crop_to_mask:
         yield "Inpaint Crop Input Image", False
     if unit.union_type is not UnionType.unknown:

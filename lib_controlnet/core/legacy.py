@@ -38,6 +38,9 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "union_type": ("union_control_type", "union_type"),
     "input_mode": ("input_mode",),
     "batch_dir": ("batch_images", "batch_image_dir", "batch_dir"),
+    "output_dir": ("output_dir",),
+    "loopback": ("loopback",),
+    "images": ("images", "multi_inputs_gallery", "batch_input_gallery"),
 }
 """Our field -> the names callers give it. The first is the name said in errors when nothing was given."""
 
@@ -55,13 +58,9 @@ IGNORED = frozenset(
         "index",
         "is_ui",
         "pulid_mode",
-        "output_dir",
-        "loopback",
         "batch_mask_dir",
         "batch_image_files",
-        "batch_input_gallery",
         "batch_mask_gallery",
-        "multi_inputs_gallery",
         "generated_image",
     )
 )
@@ -156,7 +155,7 @@ def _find(kind: type[_E], value: object) -> _E | None:
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, (int, float)):
-        numbers = _NUMBERS[kind]
+        numbers = _NUMBERS.get(kind, tuple(kind))
         return cast(_E, numbers[int(value)]) if value in range(len(numbers)) else None
     if not isinstance(value, str):
         return None
@@ -166,4 +165,4 @@ def _find(kind: type[_E], value: object) -> _E | None:
     for member in kind:
         if word in (str(member.value).lower(), member.name.lower()):
             return member
-    return cast("_E | None", _WORDS[kind].get(word))
+    return cast("_E | None", _WORDS.get(kind, {}).get(word))

@@ -9,16 +9,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from . import legacy
 from .errors import ControlNetError, UnitError
-from .images import MAX_PIXELS, Picture, Pixels, is_empty, read_mask, read_picture, same_size
+from .images import MAX_PIXELS, Picture, Pixels, is_empty, read_mask, read_picture, read_rgb, same_size
 from .modes import ControlMode, HiResOption, InputMode, ResizeMode, UnionType
 
-__all__ = ["ControlNetUnit", "configured_units", "is_unit", "parse_unit"]
+__all__ = ["ControlNetUnit", "Source", "configured_units", "is_unit", "parse_unit"]
+
+Source = Path | Pixels
+"""A picture of a batch: a file that the page uploaded, read when its turn comes, or (H, W, 3) uint8."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,7 +30,9 @@ class ControlNetUnit:
     """One unit as asked for; -1 in `resolution` and thresholds means "the preprocessor's default".
 
     `image`: (H, W, 3) uint8 RGB. `mask`: (H, W) uint8, 255 where masked. `region_mask`: (H, W) uint8, where and how
-    strongly the unit acts. `layer_weights`: one number for each residual, encoder order then middle.
+    strongly the unit acts. `layer_weights`: one number for each residual, encoder order then middle. `images`: those of
+    a batch (one generation for each) or to be merged; `batch_dir`: a folder with the batch's instead. `loopback`: a
+    batch goes on from its own results.
     """
 
     index: int = 0
@@ -53,6 +59,9 @@ class ControlNetUnit:
     union_type: UnionType = UnionType.unknown
     input_mode: InputMode = InputMode.simple
     batch_dir: str = ""
+    output_dir: str = ""
+    loopback: bool = False
+    images: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,7 @@ def _parse(value: object, index: int, max_pixels: int) -> ControlNetUnit:
     if enabled:
         _check_together(fields)
         fields.update(_read_pictures(entries, index, max_pixels))
+        fields["images"] = _read_images(entries, fields, max_pixels)
     if enabled or not any(name in given for name in legacy.SPELLINGS["enabled"]):
         _refuse_unknown(value, given)
     return ControlNetUnit(**fields)
@@ -164,7 +174,7 @@ class _GuessMode:
 
 
 def _says_nothing(value: object) -> bool:
-    return isinstance(value, str) and not value.strip()
+    return (isinstance(value, str) and not value.strip()) or (isinstance(value, (list, tuple)) and not value)
 
 
 def _equal(first: object, second: object) -> bool:
@@ -255,13 +265,6 @@ def _read_control_mode(value: object) -> ControlMode:
     return legacy.read_choice(ControlMode, value)
 
 
-def _read_input_mode(value: object) -> InputMode:
-    mode = legacy.read_choice(InputMode, value)
-    if mode is not InputMode.simple:
-        raise UnitError("a unit takes one picture", found=mode.value, remedy="send one generation for each picture")
-    return mode
-
-
 def _read_weights(value: object) -> tuple[float, ...] | None:
     if isinstance(value, str):
         value = [part for part in re.split(r"[\s,/]+", value.strip(" []")) if part]
@@ -273,7 +276,7 @@ def _read_weights(value: object) -> tuple[float, ...] | None:
 
 
 def _read_folder(value: object) -> str:
-    return value if isinstance(value, str) else ""  # lists and iterators are the batch tab's own, unused here
+    return value.strip().strip('"') if isinstance(value, str) else ""  # lists and iterators are a peer's own state
 
 
 _READERS: Mapping[str, Callable[[object], object]] = {
@@ -294,8 +297,10 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "save_map": _read_bool,
     "layer_weights": _read_weights,
     "union_type": partial(legacy.read_choice, UnionType),
-    "input_mode": _read_input_mode,
+    "input_mode": partial(legacy.read_choice, InputMode),
     "batch_dir": _read_folder,
+    "output_dir": _read_folder,
+    "loopback": _read_bool,
 }
 
 
@@ -346,3 +351,29 @@ def _one_mask(picture: Picture, mask: Pixels | None) -> Pixels | None:
         raise UnitError("there are two masks", field="mask", remedy="send it either beside the image or in it")
     same_size(picture.pixels, mask)
     return mask
+
+
+def _read_images(entries: Mapping[str, _Entry], fields: Mapping[str, Any], max_pixels: int) -> tuple[Source, ...]:
+    """The pictures of a batch or merge; what the page holds for them is not looked at in the simple mode."""
+    mode = fields.get("input_mode", InputMode.simple)
+    if mode is InputMode.simple:
+        return ()
+    entry = entries.get("images")
+    found = () if entry is None else _images_of(entry, max_pixels)
+    if not found and not (mode is InputMode.batch and fields.get("batch_dir")):
+        raise UnitError(
+            f"the input mode is {mode.value}, and there are no pictures for it",
+            field="input_mode",
+            remedy="give images, choose a folder, or use the input mode simple",
+        )
+    return found
+
+
+def _images_of(entry: _Entry, max_pixels: int) -> tuple[Source, ...]:
+    if not isinstance(entry.value, (list, tuple)):
+        raise UnitError("this is not a list of pictures", field=entry.key, found=type(entry.value).__name__)
+    items = cast(Sequence[object], entry.value)
+    try:
+        return tuple(item if isinstance(item, Path) else read_rgb(item, max_pixels=max_pixels) for item in items)
+    except UnitError as error:
+        raise UnitError(error.problem, field=entry.key, found=error.found, remedy=error.remedy) from error.__cause__

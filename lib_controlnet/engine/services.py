@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ..families.base import BaseModel
+from .facts import FactReader
 from .library import ModelLibrary
 from .model_cache import ModelCache
 from .preprocess import Annotators, PreprocessRunner
+from .weights import WeightFiles
 
 
 @dataclass(frozen=True)
@@ -20,3 +24,15 @@ class Services:
     preprocess: PreprocessRunner
     models: ModelCache
     setting: Callable[[str, Any], Any]
+
+
+@dataclass(frozen=True)
+class PageServices(Services):
+    """What the page needs besides, to say beforehand what will and will not work."""
+
+    facts: FactReader
+    weights: WeightFiles
+    presets: Path
+    """The folder of the user's presets."""
+    base_model: Callable[[], BaseModel]
+    """The loaded checkpoint. Raises HostError where there is none; asking never loads one."""

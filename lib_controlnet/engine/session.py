@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..core.batch import parted
 from ..core.control import Control, RegionMask
 from ..core.errors import BaseModelError, ControlNetError, UnitError
 from ..core.hints import Hint, hint_from_map
@@ -93,7 +94,7 @@ class ControlSession:
         for unit in units:
             if unit.enabled:
                 try:
-                    self.runs.append(self._prepare(unit))
+                    self.runs += [self._prepare(part) for part in parted(unit)]
                 except ControlNetError as error:
                     raise error.for_unit(unit.index) from error
 
@@ -130,12 +131,12 @@ class ControlSession:
     def control(self, step: Step) -> Control | None:
         """The sum of what the active units add to one U-Net call, or None."""
         total: Control | None = None
-        for position, run in enumerate(self.runs):
+        for run in self.runs:
             if not self._acts(run, step):
                 continue
             if run.mismatch is not None:
                 raise run.mismatch
-            part = self._part(run, step, self._rows(position, run, step))
+            part = self._part(run, step, self._rows(run, step))
             if part is not None:
                 total = part if total is None else total.merged(part)
         return total
@@ -219,10 +220,11 @@ class ControlSession:
     def _acts(run: UnitRun, step: Step) -> bool:
         return run.guidance.contains(step.progress) and any(run.weights)
 
-    def _rows(self, position: int, run: UnitRun, step: Step) -> list[int]:
+    def _rows(self, run: UnitRun, step: Step) -> list[int]:
         """The rows a unit has a say in; the others are not computed."""
         cond_only = run.unit.control_mode.cond_only or (run.bound is not None and run.bound.pooled)
-        units = len(self.runs) if self._generation.unit_per_image else 1
+        indices = sorted({other.unit.index for other in self.runs}) if self._generation.unit_per_image else []
+        units, position = max(len(indices), 1), indices.index(run.unit.index) if indices else 0
         return [
             row
             for row in range(step.batch)

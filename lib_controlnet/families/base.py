@@ -34,6 +34,18 @@ class BaseModel:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """What the names and shapes in a file tell before it is loaded.
+
+    outputs: number of residuals. made_for: the checkpoints it controls, in words. fits: whether it controls one.
+    """
+
+    outputs: int
+    made_for: str
+    fits: Callable[[BaseModel], bool]
+
+
+@dataclass(frozen=True)
 class Runtime:
     """Where and how a control model is to run; passed in, never global."""
 
@@ -91,7 +103,10 @@ class ControlModel(Protocol):
 
 
 class ControlFamily(Protocol):
-    """A kind of control model; stateless, one a file in this folder, found as `FAMILY`."""
+    """A kind of control model; stateless, one a file in this folder, found as `FAMILY`.
+
+    It may also have `inspect(path, weights) -> Sheet`, which the page asks before anything is loaded.
+    """
 
     id: str
     before: Sequence[str]

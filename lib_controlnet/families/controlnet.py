@@ -20,7 +20,7 @@ from ..loading.difference import add_base
 from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.controlnet import ControlNet
 from ..nets.operations import Operations
-from .base import BaseModel, BindOptions, Runtime, Weights, describe_config
+from .base import BaseModel, BindOptions, Runtime, Sheet, Weights, describe_config
 
 DIFFERENCE_KEY = "difference"
 
@@ -56,6 +56,17 @@ class ControlNetFamily:
             name=path.name,
         )
         return LoadedControlNet(path, net, config, pooled=_pooled_by_default(path, metadata), holds_base=holds_base)
+
+
+    def inspect(self, path: Path, weights: Weights) -> Sheet:
+        """What the shapes tell before the file is loaded."""
+        del path
+        unet = ControlNetConfig.from_weights(weights).unet
+        return Sheet(
+            len(unet.input_channels) + 1,
+            describe_config(unet),
+            lambda base: _essentials(unet) == _essentials(base.config),
+        )
 
 
 FAMILY = ControlNetFamily()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from ..core.errors import ModelFileError
 from ..loading.canonical import canonical
@@ -29,13 +32,18 @@ def discover() -> list[ControlFamily]:
     return _ordered(families)
 
 
+def find_family(weights: Mapping[str, Tensor], families: list[ControlFamily]) -> ControlFamily | None:
+    """The family of a file's canonical weights."""
+    return next((family for family in families if family.condition.matches(weights.keys())), None)
+
+
 def load_model(path: Path, runtime: Runtime, families: list[ControlFamily]) -> ControlModel:
     """Reads a file, finds its family and builds the network. Raises ModelFileError with what was sought and found."""
     file = read_weights(path)
     weights = canonical(file.weights)
-    for family in families:
-        if family.condition.matches(weights.keys()):
-            return family.load(path, weights, file.metadata, runtime)
+    family = find_family(weights, families)
+    if family is not None:
+        return family.load(path, weights, file.metadata, runtime)
     sought = "; ".join(f"{f.id} ({', '.join(f.condition.missing(weights.keys()))})" for f in families)
     raise ModelFileError(
         f'"{path.name}" is not a control model this version can use',

@@ -57,6 +57,15 @@ class A1111Host:
         info = getattr(shared.sd_model, "sd_checkpoint_info", None)
         return BaseModel(self._configs[unet], title=getattr(info, "title", None) or "the loaded checkpoint")
 
+    def loaded_model(self) -> BaseModel:
+        """The checkpoint that is loaded now. Raises HostError where there is none; asking never loads one."""
+        from modules import sd_models
+
+        data = getattr(sd_models, "model_data", None)
+        if data is None or data.sd_model is None:
+            raise HostError("no checkpoint is loaded yet", remedy="it is loaded with the first picture")
+        return self.base_model(self.unet())
+
     def base_id(self) -> str:
         """Changes when another checkpoint's weights are in use."""
         from modules import shared

@@ -9,12 +9,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..core.arguments import units_from_args
+from ..core.arguments import options_from_args, units_from_args
+from ..core.panel_options import PanelOptions
 from ..core.units import ControlNetUnit, configured_units
+from ..engine.facts import FactReader
 from ..engine.library import ModelLibrary
 from ..engine.model_cache import ModelCache
 from ..engine.preprocess import PreprocessRunner
-from ..engine.services import Services
+from ..engine.services import PageServices
+from ..engine.weights import WeightFiles
 from ..families.registry import discover
 from .a1111 import A1111Host
 from .runner import Runner
@@ -28,9 +31,21 @@ class Extension:
     def __init__(self, root: Path, annotator: ModuleType, registry: Any) -> None:
         host = A1111Host()
         library = ModelLibrary(lambda: model_folders(root), exclude=[root / "models" / "demo" / "demo.safetensors"])
-        models = ModelCache(discover(), lambda: int(float(setting("controlnet_model_cache_gib", 6)) * GIB))
+        families = discover()
+        models = ModelCache(families, lambda: int(float(setting("controlnet_model_cache_gib", 6)) * GIB))
         preprocess = PreprocessRunner(registry, lambda: _annotator_runtime(annotator, root))
-        self.services = Services(library, registry, preprocess, models, setting)
+        weights = importlib.import_module(f"{annotator.__name__}.weights")
+        self.services = PageServices(
+            library,
+            registry,
+            preprocess,
+            models,
+            setting,
+            FactReader(families),
+            WeightFiles(weights, lambda: tuple(annotator_folders(root))),
+            root / "presets",
+            host.loaded_model,
+        )
         self.runner = Runner(self.services, host)
 
     def panel(self, script: Any, is_img2img: bool) -> list[Any]:
@@ -42,6 +57,10 @@ class Extension:
     def units(self, args: Sequence[object]) -> Sequence[ControlNetUnit]:
         """The units among a script's arguments."""
         return units_from_args(args, unit_count())
+
+    def options(self, args: Sequence[object]) -> PanelOptions:
+        """The panel's own options among a script's arguments."""
+        return options_from_args(args)
 
     def settings_page(self) -> None:
         """Registers our options with the host."""

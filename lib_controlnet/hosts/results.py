@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ Setting = Callable[[str, Any], Any]
 
 
 def write_infotext(p: Any, session: ControlSession) -> None:
-    """One generation parameter a unit, under the unit's own number."""
-    for run in session.runs:
+    """One generation parameter a unit, under the unit's own number; one that merges pictures is one unit again."""
+    for run in {run.unit.index: run for run in reversed(session.runs)}.values():
+        weight = sum(other.unit.weight for other in session.runs if other.unit.index == run.unit.index)
         p.extra_generation_params[unit_key(run.unit.index)] = format_unit(
-            run.unit,
+            replace(run.unit, weight=round(weight, 6)),
             preprocessor=run.spec.id,
             model=run.model_name,
             resolution=run.results[0].resolution,

@@ -8,21 +8,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from ..core.control import Control
 from ..core.errors import ControlNetError, HostError
+from ..core.panel_options import BatchOption, PanelOptions
 from ..core.step import Pass, RowCursor, Step
 from ..core.units import ControlNetUnit
 from ..engine.injection import RaisingHook, UNetHooks
 from ..engine.services import Services
 from ..engine.session import ControlSession
 from .a1111 import A1111Generation, A1111Host, cond_repeats, latent_pixels
+from .plan import PLAN, Plan, finish_batch, make_plan, repeat_seeds
 from .results import add_maps, write_infotext
 
 log = logging.getLogger("ControlNet")
 JOB = "controlnet_job"
 """The attribute of the host's processing object that holds our Job."""
+PLAN_ERROR = "controlnet_plan_error"
+"""The attribute for what went wrong before `process`, where alone it can stop the job."""
 
 
 @dataclass(eq=False)
@@ -31,6 +36,10 @@ class Job:
 
     session: ControlSession | None = None
     error: Exception | None = None
+    plan: Plan | None = None
+
+
+ReadUnits = Callable[[], Sequence[ControlNetUnit]]
 
 
 class Runner:
@@ -50,21 +59,71 @@ class Runner:
         self._progress = 0.0
         self._pass = Pass.base
 
-    def process(self, p: Any, read_units: Callable[[], Sequence[ControlNetUnit]]) -> None:
+    def before_process(self, p: Any, read_units: ReadUnits, read_options: Callable[[], PanelOptions]) -> None:
+        """A job is about to count its pictures: a batch needs more, and the prompt mode may write the prompt."""
+        setattr(p, PLAN_ERROR, None)
+        try:
+            make_plan(p, read_options(), read_units())
+        except Exception as error:  # noqa: BLE001 (as in process)
+            setattr(p, PLAN_ERROR, error)
+
+    def process(self, p: Any, read_units: ReadUnits) -> None:
         """A job begins: reads its units and prepares them. Whatever an earlier job left is undone first."""
         self.detach()
-        job = Job()
+        job = Job(plan=getattr(p, PLAN, None))
         setattr(p, JOB, job)
         try:
+            if getattr(p, PLAN_ERROR, None) is not None:
+                raise p.__dict__[PLAN_ERROR]
             units = [unit for unit in read_units() if unit.enabled]
             if not units:
                 return
-            session = ControlSession(self._services, A1111Generation(self._host, p))
-            session.prepare(units)
-            write_infotext(p, session)
-            job.session = session
+            if job.plan is not None and job.plan.batch is not None:
+                repeat_seeds(p, job.plan, self._services.setting)
+                units = self._turn(job.plan, 0)
+            job.session = self._prepared(p, job, units)
         except Exception as error:  # noqa: BLE001 (whatever it is must stop the job, not be swallowed by the host)
             self._fail(job, error)
+
+    def begin_batch(self, p: Any, number: int) -> None:
+        """Generation `number` of the job begins; in a batch of pictures the units may have come to the next one."""
+        job: Job | None = getattr(p, JOB, None)
+        if job is None or job.session is None or job.plan is None or job.plan.batch is None:
+            return
+        turn = number // max(job.plan.n_iter, 1)
+        if turn == job.plan.turn:
+            return
+        try:
+            job.plan.turn = turn
+            job.session.close()
+            job.session = self._prepared(p, job, self._turn(job.plan, turn))
+        except Exception as error:  # noqa: BLE001 (as in process)
+            self._fail(job, error)
+
+    def picture_made(self, p: Any, picture: Any) -> None:
+        """A picture (PIL) is ready; the first of a turn is what looping units go on from."""
+        job: Job | None = getattr(p, JOB, None)
+        plan = None if job is None else job.plan
+        if plan is not None and plan.batch is not None and plan.last is None:
+            plan.last = np.asarray(picture.convert("RGB"), np.uint8)
+
+    @staticmethod
+    def _turn(plan: Plan, number: int) -> list[ControlNetUnit]:
+        if plan.batch is None:
+            return []
+        turn = plan.batch.turn(number, plan.last)
+        plan.last = None
+        plan.names.append(turn.name)
+        return [unit for unit in turn.units if unit.enabled]
+
+    def _prepared(self, p: Any, job: Job, units: Sequence[ControlNetUnit]) -> ControlSession:
+        generation = A1111Generation(self._host, p)
+        options = PanelOptions() if job.plan is None else job.plan.options
+        generation.unit_per_image = options.batch_option is BatchOption.one_each
+        session = ControlSession(self._services, generation)
+        session.prepare(units)
+        write_infotext(p, session)
+        return session
 
     def begin_sampling(self, p: Any, x: Tensor) -> None:
         """A pass of the job begins: binds hints to its size and hooks the U-Net until its sampling ends."""
@@ -99,9 +158,13 @@ class Runner:
         self.detach()
         job: Job | None = getattr(p, JOB, None)
         setattr(p, JOB, None)
-        if job is not None and job.session is not None:
+        if job is None or job.session is None:
+            return
+        if job.plan is not None and job.plan.batch is not None:
+            finish_batch(p, job.plan, processed, self._services.setting)
+        else:
             add_maps(p, processed, job.session, self._services.setting)
-            job.session.close()
+        job.session.close()
 
     def detach(self) -> None:
         """Takes every hook of ours off the host; it is then as if we had never been there."""

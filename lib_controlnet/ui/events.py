@@ -1,6 +1,7 @@
 """What the widgets of a unit do to each other.
 
-User actions only (`input`, `click`): a paste sets widgets too, and must not be overwritten by what it sets off.
+User actions only (`input`, `click`): a paste sets widgets too, and must not be overwritten by what it sets off. What a
+unit says beforehand follows every change, whoever made it.
 """
 
 from __future__ import annotations
@@ -9,17 +10,24 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
-from ..core.arguments import FIELDS, as_mapping
-from ..core.control_types import NO_MODEL, NO_PREPROCESSOR, default_model, default_preprocessor, models_of
+from ..core.arguments import FIELDS
+from ..core.control_types import (
+    NO_MODEL,
+    NO_PREPROCESSOR,
+    UNION_TYPES,
+    default_model,
+    default_preprocessor,
+    models_of,
+)
 from ..core.errors import ControlNetError, UnitError
-from ..core.hints import inpaint_display
 from ..core.images import read_picture
-from ..core.inputs import preprocessor_input
-from ..core.resize import pixel_perfect_resolution
-from ..core.units import parse_unit
-from ..engine.services import Services
-from .gradio_compat import find_component
+from ..core.modes import UnionType
+from ..engine.services import PageServices, Services
+from .gradio_compat import find_component, webcam_toggle
+from .layers import DEFAULT_OUTPUTS, choose_shape, draw
+from .notes import absent_preprocessors, model_facts, unit_notes
 from .sliders import slider_updates
 from .unit_panel import UnitWidgets, preprocessor_labels
 
@@ -27,7 +35,7 @@ QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 """Events that only rearrange the page."""
 
 
-def connect(services: Services, tab: str, is_img2img: bool, index: int, unit: UnitWidgets) -> None:
+def connect(services: PageServices, tab: str, is_img2img: bool, index: int, unit: UnitWidgets) -> None:
     """Connects the events of one unit."""
     values = unit.values
     sliders = [values[name] for name in ("resolution", "threshold_a", "threshold_b")]
@@ -35,7 +43,7 @@ def connect(services: Services, tab: str, is_img2img: bool, index: int, unit: Un
     unit.control_type.input(
         shown_errors(lambda kind, perfect: choose_type(services, kind, perfect)),
         [unit.control_type, values["pixel_perfect"]],
-        [values["preprocessor"], *settings],
+        [values["preprocessor"], *settings, values["union_type"], unit.absent],
         **QUICK,
     )
     values["preprocessor"].input(
@@ -56,14 +64,22 @@ def connect(services: Services, tab: str, is_img2img: bool, index: int, unit: Un
         [values["model"]],
         **QUICK,
     )
-    _connect_upload(values, is_img2img)
-    unit.show_preview.input(lambda shown: gr.update(visible=shown), [unit.show_preview], [unit.preview], **QUICK)
-    _connect_preview(services, tab, index, unit)
+    _connect_pictures(values, is_img2img)
+    _connect_buttons(tab, index, unit)
+    _connect_notes(services, unit)
+    _connect_layers(services, unit)
+    _connect_hires(values, is_img2img)
 
 
-def _connect_upload(values: dict[str, Any], is_img2img: bool) -> None:
+def _connect_pictures(values: dict[str, Any], is_img2img: bool) -> None:
     """A picture that is uploaded is meant to be used: without this img2img would pass over it."""
     values["image"].upload(lambda: True, None, [values["enabled"]], **QUICK)
+    values["use_region"].change(
+        lambda shown: gr.update(visible=shown), [values["use_region"]], [values["region_mask"]], **QUICK
+    )
+    for name in ("image", "preprocessor", "pixel_perfect", "resolution", "threshold_a", "threshold_b"):
+        action = "upload" if name == "image" else "input"
+        getattr(values[name], action)(lambda: False, None, [values["use_preview"]], **QUICK)
     if not is_img2img:
         return
     own, resize = values["own_image"], values["resize_mode"]
@@ -72,24 +88,73 @@ def _connect_upload(values: dict[str, Any], is_img2img: bool) -> None:
     own.input(lambda chosen: gr.update(visible=chosen), [own], [resize], **QUICK)
 
 
-def _connect_preview(services: Services, tab: str, index: int, unit: UnitWidgets) -> None:
-    size = [find_component(f"{tab}_{name}") for name in ("width", "height")]
-    known = [component for component in size if component is not None]
-    has_size = len(known) == 2
+def _connect_buttons(tab: str, index: int, unit: UnitWidgets) -> None:
+    pictures, values = unit.pictures, unit.values
+    known = page_size(tab)
+    if known:
+        pictures.buttons["send_size"].click(shown_errors(picture_size, index), [values["image"]], known, **QUICK)
+    pictures.buttons["new_canvas"].click(lambda: gr.update(visible=True), None, [pictures.canvas], **QUICK)
+    pictures.create_canvas.click(
+        lambda width, height: (blank_canvas(width, height), gr.update(visible=False), True),
+        [*pictures.canvas_size],
+        [values["image"], pictures.canvas, values["enabled"]],
+        **QUICK,
+    )
+    if "webcam" in pictures.buttons:
+        on = gr.State(False)
+        pictures.buttons["webcam"].click(
+            lambda was: (not was, webcam_toggle(not was)), [on], [on, values["image"]], **QUICK
+        )
 
-    def run(*arguments: Any) -> tuple[Any, bool]:
-        fields = dict(zip(FIELDS, arguments, strict=False))
-        target = arguments[len(FIELDS) :] if has_size else (512, 512)
-        return gr.update(value=preview(services, fields, index, target), visible=True), True
 
-    inputs = [*unit.arguments(), *(known if has_size else [])]
-    unit.run.click(shown_errors(run, index), inputs, [unit.preview, unit.show_preview])
-    if has_size:
-        unit.send_size.click(shown_errors(picture_size, index), [unit.values["image"]], known, **QUICK)
+def _connect_notes(services: PageServices, unit: UnitWidgets) -> None:
+    names = ("preprocessor", "model", "guidance_start", "guidance_end", "control_mode")
+    sources = [unit.values[name] for name in names]
+    targets = [unit.notes.text, unit.notes.download, unit.values["union_type"]]
+    say = shown_errors(lambda *chosen: unit_notes(services, *chosen))
+    for name in ("preprocessor", "model", "control_mode"):
+        unit.values[name].change(say, sources, targets, **QUICK)
+    for name in ("guidance_start", "guidance_end"):
+        unit.values[name].release(say, sources, targets, **QUICK)
+    unit.notes.recheck.click(say, sources, targets, **QUICK)
+    shown = [unit.notes.stop]
+    unit.notes.download.click(lambda: gr.update(visible=True), None, shown, **QUICK).then(
+        lambda name, progress=gr.Progress(): download_weights(services, name, progress),  # noqa: B008 (gradio's way)
+        [unit.values["preprocessor"]],
+        [unit.notes.text],
+    ).then(lambda: gr.update(visible=False), None, shown, **QUICK).then(say, sources, targets, **QUICK)
+    unit.notes.stop.click(services.weights.cancel, None, None, **QUICK)
 
 
-def choose_type(services: Services, control_type: str, pixel_perfect: bool) -> list[Any]:
-    """Control type -> its preprocessors and models, its defaults, and the default preprocessor's settings."""
+def _connect_layers(services: PageServices, unit: UnitWidgets) -> None:
+    editor, values = unit.layers, unit.values
+
+    def shape(name: str, weight: float, model: str) -> tuple[str, str]:
+        facts = model_facts(services, model)
+        outputs = facts.sheet.outputs if facts is not None and facts.sheet is not None else DEFAULT_OUTPUTS
+        return choose_shape(name, weight, outputs)
+
+    sources = [editor.shape, values["weight"], values["model"]]
+    editor.shape.input(shape, sources, [editor.weights, editor.plot], **QUICK)
+    editor.weights.change(draw, [editor.weights], [editor.plot], **QUICK)
+
+
+def _connect_hires(values: dict[str, Any], is_img2img: bool) -> None:
+    """Which pass a unit acts in is a question only where there are two."""
+    enabled = None if is_img2img else find_component("txt2img_hr-checkbox") or find_component("txt2img_enable_hr")
+    if enabled is not None:
+        values["hr_option"].visible = bool(enabled.value)
+        enabled.change(lambda on: gr.update(visible=bool(on)), [enabled], [values["hr_option"]], **QUICK)
+
+
+def page_size(tab: str) -> list[Any]:
+    """The tab's sliders of width and height; [] in the throw-away blocks in which hosts call `ui()`."""
+    found = [find_component(f"{tab}_{name}") for name in ("width", "height")]
+    return [component for component in found if component is not None] if all(found) else []
+
+
+def choose_type(services: PageServices, control_type: str, pixel_perfect: bool) -> list[Any]:
+    """Control type -> its preprocessors, its default's settings, models, union type, and who is absent."""
     specs: list[Any] = [entry.spec for entry in services.annotators.entries]
     spec = default_preprocessor(control_type, specs)
     label = spec.label if spec is not None else NO_PREPROCESSOR
@@ -98,10 +163,20 @@ def choose_type(services: Services, control_type: str, pixel_perfect: bool) -> l
     free = spec is not None and spec.model_free
     model = gr.update(
         choices=models_of(control_type, names),
-        value=NO_MODEL if free else default_model(control_type, names),
+        value=NO_MODEL if free else default_model(control_type, names, lambda name: _fits(services, name)),
         visible=not free,
     )
-    return [gr.update(choices=preprocessor_labels(services, control_type), value=label), *settings, model]
+    preprocessor = gr.update(choices=preprocessor_labels(services, control_type), value=label)
+    union = UNION_TYPES.get(control_type, UnionType.unknown).value
+    return [preprocessor, *settings, model, union, absent_preprocessors(services, control_type)]
+
+
+def _fits(services: PageServices, name: str) -> bool:
+    facts = model_facts(services, name)
+    try:
+        return facts is None or not facts.mismatch(services.base_model())
+    except ControlNetError:
+        return not (facts and facts.problem)
 
 
 def choose_preprocessor(services: Services, name: str, pixel_perfect: bool) -> list[Any]:
@@ -119,26 +194,19 @@ def refresh_models(services: Services, control_type: str, chosen: str) -> Any:
     return gr.update(choices=choices, value=chosen if chosen in choices else NO_MODEL)
 
 
-def preview(services: Services, fields: dict[str, Any], index: int, target: tuple[int, int]) -> Any:
-    """The map that a generation of `target` (width, height) would use, before its fitting: (h, w, 3) uint8."""
-    fields = {**fields, "own_image": True}
-    unit = parse_unit({**as_mapping([fields[name] for name in FIELDS]), "enabled": True}, index)
-    if unit.image is None:
-        raise UnitError("there is no picture to preprocess", field="image", remedy="upload one in the Image tab")
-    spec = services.preprocess.entry(unit.preprocessor).spec
-    ignore = bool(services.setting("controlnet_ignore_noninpaint_mask", False))
-    image, mask = preprocessor_input(unit.image, unit.mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore)
-    fitting = pixel_perfect_resolution(image, int(target[1]), int(target[0]), unit.resize_mode)
-    result = services.preprocess.run(
-        unit.preprocessor,
-        image,
-        mask,
-        resolution=unit.resolution,
-        pixel_perfect=fitting if unit.pixel_perfect else None,
-        threshold_a=unit.threshold_a,
-        threshold_b=unit.threshold_b,
-    )
-    return result.map if result.map.shape[2] == 3 else inpaint_display(result.map)
+def download_weights(services: PageServices, name: str, progress: Any) -> str:
+    """Brings the weights of a preprocessor, telling the page how far it is; what went wrong is shown there."""
+    try:
+        spec = services.preprocess.entry(name).spec
+        services.weights.download(spec, lambda part, file: progress(part, desc=file))
+    except ControlNetError as error:
+        raise gr.Error(str(error)) from error
+    return ""
+
+
+def blank_canvas(width: float, height: float) -> Any:
+    """A white picture (height, width, 3) uint8."""
+    return np.full((int(height), int(width), 3), 255, np.uint8)
 
 
 def picture_size(image: Any) -> tuple[int, int]:
@@ -164,3 +232,8 @@ def shown_errors(handler: Callable[..., Any], index: int | None = None) -> Calla
 
 def _has_resolution(services: Services, name: str) -> bool:
     return services.preprocess.entry(name).spec.resolution is not None
+
+
+def fields_of(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """The values of a unit's components by field."""
+    return dict(zip(FIELDS, arguments, strict=False))

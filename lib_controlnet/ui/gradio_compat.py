@@ -20,7 +20,7 @@ def picture_input(label: str, **options: Any) -> gr.Image:
     if "source" in _parameters(gr.Image):
         source["source"] = "upload"
     else:
-        source["sources"] = ["upload", "clipboard"]
+        source["sources"] = ["upload", "webcam", "clipboard"]
     return not_saved(gr.Image(label=label, type="pil", **source, **options))
 
 
@@ -29,9 +29,36 @@ def picture_output(label: str, **options: Any) -> gr.Image:
     return not_saved(gr.Image(label=label, type="numpy", interactive=False, **options))
 
 
+def files_input(label: str, **options: Any) -> gr.File:
+    """An upload of several pictures, given to handlers as temporary files."""
+    return not_saved(gr.File(label=label, file_count="multiple", file_types=["image"], **options))
+
+
+def webcam_toggle(on: bool) -> Update | None:
+    """The update that lets a picture come from the webcam; None where the component offers that itself (gradio 4)."""
+    if "source" not in _parameters(gr.Image):
+        return None
+    return gr.update(value=None, source="webcam" if on else "upload")
+
+
 def tool_button(text: str, tooltip: str, **options: Any) -> gr.Button:
     """A small square button as the host's own."""
-    button: Any = gr.Button(text, elem_classes=["tool", "cnet-tool"], scale=0, min_width=42, **options)
+    classes = ["tool", "cnet-tool", *options.pop("elem_classes", [])]
+    return _with_tooltip(gr.Button(text, elem_classes=classes, scale=0, min_width=42, **options), tooltip)
+
+
+def small_button(text: str, tooltip: str, **options: Any) -> gr.Button:
+    """A button with a word or two, as wide as they are."""
+    classes = ["cnet-small", *options.pop("elem_classes", [])]
+    return _with_tooltip(gr.Button(text, elem_classes=classes, size="sm", scale=0, min_width=80, **options), tooltip)
+
+
+def script_option(code: str) -> dict[str, str]:
+    """`code` as the JavaScript of an event listener."""
+    return {"_js" if gr.__version__.startswith("3.") else "js": code}
+
+
+def _with_tooltip(button: Any, tooltip: str) -> Any:
     button.webui_tooltip = tooltip  # A1111 and Forge put this attribute into the page's configuration
     return button
 

@@ -6,17 +6,19 @@ from typing import Any
 
 import gradio as gr
 
-from ..core.arguments import SLOTS
+from ..core.arguments import PANEL, SLOTS
+from ..core.panel_options import BatchOption, PromptMode
 from ..core.units import configured_units
-from ..engine.services import Services
+from ..engine.services import PageServices
 from . import paste
 from .events import connect
 from .gradio_compat import not_saved
+from .preview import connect_preview
 from .unit_panel import UnitWidgets, build_unit
 
 
-def build(services: Services, tabname: str, is_img2img: bool, script: Any) -> list[Any]:
-    """Makes the panel at this place of the page and returns the script's arguments: SLOTS states, then the widgets.
+def build(services: PageServices, tabname: str, is_img2img: bool, script: Any) -> list[Any]:
+    """Makes the panel at this place of the page and returns the script's arguments: states, the panel's, the units'.
 
     Called several times for one script (hosts also build throw-away pages): nothing is kept but the paste fields,
     which the host reads from the script right after.
@@ -25,22 +27,53 @@ def build(services: Services, tabname: str, is_img2img: bool, script: Any) -> li
     count = configured_units(services.setting)
     with gr.Group(elem_id=f"{tabname}_controlnet"), gr.Accordion("ControlNet", open=False, elem_id="controlnet"):
         units = _tabs(services, tabname, is_img2img, count)
+        options = _options(tabname)
     script.infotext_fields = []
     script.paste_field_names = []
     if services.setting("control_net_sync_field_args", True):
         script.infotext_fields = [
-            field for index, unit in enumerate(units) for field in paste.fields(services, index, unit)
+            *paste.option_fields(options),
+            *(field for index, unit in enumerate(units) for field in paste.fields(services, index, unit)),
         ]
         script.paste_field_names = paste.names(count)
-    return [*slots, *(component for unit in units for component in unit.arguments())]
+    shared = [options[name] for name in PANEL]
+    return [*slots, *shared, *(component for unit in units for component in unit.arguments())]
 
 
-def _tabs(services: Services, tabname: str, is_img2img: bool, count: int) -> list[UnitWidgets]:
+def _tabs(services: PageServices, tabname: str, is_img2img: bool, count: int) -> list[UnitWidgets]:
     units: list[UnitWidgets] = []
     with gr.Tabs(elem_id=f"{tabname}_controlnet_tabs"):
         for index in range(count):
             with gr.Tab(f"ControlNet Unit {index}", elem_classes=["cnet-unit-tab"]):
                 unit = build_unit(services, tabname, is_img2img, index)
                 connect(services, tabname, is_img2img, index, unit)
+                connect_preview(services, tabname, index, unit)
                 units.append(unit)
     return units
+
+
+def _options(tabname: str) -> dict[str, Any]:
+    """What holds for all units together."""
+    prefix = f"{tabname}_controlnet"
+    with gr.Accordion("All units: prompt and batch", open=False, elem_id=f"{prefix}_options"):
+        mode = gr.Dropdown(
+            [member.value for member in PromptMode],
+            value=PromptMode.typed.value,
+            label="Prompt mode (the paper's)",
+            elem_id=f"{prefix}_prompt_mode",
+        )
+        caption = not_saved(
+            gr.Textbox(
+                "",
+                label="Caption for the automatic modes",
+                placeholder="empty: the WebUI's interrogator writes it",
+                elem_id=f"{prefix}_caption",
+            )
+        )
+        option = gr.Radio(
+            [member.value for member in BatchOption],
+            value=BatchOption.all_units.value,
+            label="Batch option",
+            elem_id=f"{prefix}_batch_option_radio",
+        )
+    return {"prompt_mode": mode, "caption": caption, "batch_option": option}

@@ -11,8 +11,9 @@ import gradio as gr
 from ..core.control_types import ALL, NO_MODEL, models_of
 from ..core.errors import ControlNetError
 from ..core.infotext import FIELDS, read_units, unit_key
+from ..core.panel_options import BATCH_OPTION_KEY, PROMPT_MODE_KEY, BatchOption, PromptMode
 from ..core.units import ControlNetUnit
-from ..engine.services import Services
+from ..engine.services import PageServices
 from .sliders import slider_updates
 from .unit_panel import UnitWidgets, preprocessor_labels
 
@@ -22,17 +23,26 @@ Params = Mapping[str, Any]
 Target = Callable[[Params], Any]
 
 _SLIDERS = ("resolution", "threshold_a", "threshold_b")
-_PLAIN = ("weight", "guidance_start", "guidance_end", "pixel_perfect", "crop_to_mask")
-_CHOICES = ("control_mode", "resize_mode", "hr_option")
+_PLAIN = (
+    "weight",
+    "guidance_start",
+    "guidance_end",
+    "pixel_perfect",
+    "crop_to_mask",
+    "low_vram",
+    "save_map",
+    "loopback",
+)
+_CHOICES = ("control_mode", "resize_mode", "hr_option", "union_type")
 
 
 def names(count: int) -> list[str]:
     """What the host lists as this script's parameters: `ControlNet 0` and the peers' `ControlNet 0 Module`, …"""
     keys = [unit_key(index) for index in range(count)]
-    return [*keys, *(f"{key} {field}" for key in keys for field in FIELDS)]
+    return [PROMPT_MODE_KEY, BATCH_OPTION_KEY, *keys, *(f"{key} {field}" for key in keys for field in FIELDS)]
 
 
-def fields(services: Services, index: int, unit: UnitWidgets) -> Iterator[tuple[Any, Target]]:
+def fields(services: PageServices, index: int, unit: UnitWidgets) -> Iterator[tuple[Any, Target]]:
     """(component, parameters -> value, update or None for "leave it") of every pasted widget of a unit.
 
     A text without any ControlNet unit leaves the panel as it is; one with some disables the units it does not name.
@@ -48,6 +58,30 @@ def fields(services: Services, index: int, unit: UnitWidgets) -> Iterator[tuple[
         yield values[name], _when(index, _attribute(name))
     for name in _CHOICES:
         yield values[name], _when(index, _choice(name))
+    yield values["layer_weights"], _when(index, _layer_weights)
+    yield values["use_preview"], _when(index, lambda _unit: False)
+
+
+def option_fields(options: Mapping[str, Any]) -> Iterator[tuple[Any, Target]]:
+    """(component, parameters -> value) of what holds for all units."""
+    for name, key, default in (
+        ("prompt_mode", PROMPT_MODE_KEY, PromptMode.typed.value),
+        ("batch_option", BATCH_OPTION_KEY, BatchOption.all_units.value),
+    ):
+        yield options[name], _option(key, default)
+
+
+def _option(key: str, default: str) -> Target:
+    """The parameter where the text has one, its default where the text has units without it."""
+
+    def target(params: Params) -> Any:
+        return params.get(key, default if read_units(params)[0] else None)
+
+    return target
+
+
+def _layer_weights(unit: ControlNetUnit) -> str:
+    return "" if unit.layer_weights is None else ", ".join(f"{weight:g}" for weight in unit.layer_weights)
 
 
 def _enabled(params: Params, index: int) -> bool | None:
@@ -74,7 +108,7 @@ def _choice(name: str) -> Callable[[ControlNetUnit], str]:
     return lambda unit: str(getattr(unit, name).value)
 
 
-def _preprocessor(services: Services, unit: ControlNetUnit) -> Any:
+def _preprocessor(services: PageServices, unit: ControlNetUnit) -> Any:
     spec = _spec(services, unit)
     if spec is None:
         log.warning('pasted parameters: the preprocessor "%s" is not available here', unit.preprocessor)
@@ -82,7 +116,7 @@ def _preprocessor(services: Services, unit: ControlNetUnit) -> Any:
     return gr.update(choices=preprocessor_labels(services, ALL), value=spec.label)
 
 
-def _model(services: Services, unit: ControlNetUnit) -> Any:
+def _model(services: PageServices, unit: ControlNetUnit) -> Any:
     """The model of that name here; a name that is not found is shown as it is, and refused when it is used."""
     chosen = unit.model
     if chosen != NO_MODEL:
@@ -94,7 +128,7 @@ def _model(services: Services, unit: ControlNetUnit) -> Any:
     return gr.update(choices=choices if chosen in choices else [*choices, chosen], value=chosen, visible=True)
 
 
-def _slider(services: Services, position: int) -> Callable[[ControlNetUnit], Any]:
+def _slider(services: PageServices, position: int) -> Callable[[ControlNetUnit], Any]:
     def update(unit: ControlNetUnit) -> Any:
         spec = _spec(services, unit)
         if spec is None:
@@ -105,7 +139,7 @@ def _slider(services: Services, position: int) -> Callable[[ControlNetUnit], Any
     return update
 
 
-def _spec(services: Services, unit: ControlNetUnit) -> Any | None:
+def _spec(services: PageServices, unit: ControlNetUnit) -> Any | None:
     try:
         return services.preprocess.entry(unit.preprocessor).spec
     except ControlNetError:

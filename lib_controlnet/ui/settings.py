@@ -37,6 +37,14 @@ def register(shared: Any, script_callbacks: Any) -> None:
         "control_net_detectedmap_dir",
         info("detected_maps", "Directory for detected maps auto saving", section=SECTION),
     )
+    add(
+        "controlnet_show_batch_images_in_ui",
+        info(False, "Show all pictures of a batch in the gallery, not only the last", section=SECTION),
+    )
+    add(
+        "controlnet_increment_seed_during_batch",
+        info(False, "Let the seeds go on from picture to picture of a batch", section=SECTION),
+    )
     add("control_net_sync_field_args", info(True, "Paste ControlNet parameters in infotext", section=SECTION))
     add(
         "controlnet_ignore_noninpaint_mask",

@@ -9,10 +9,12 @@ import gradio as gr
 
 from ..core.arguments import FIELDS
 from ..core.control_types import ALL, NO_MODEL, NO_PREPROCESSOR, models_of, preprocessors_of, usable_types
-from ..core.modes import ControlMode, HiResOption, ResizeMode
-from ..engine.services import Services
-from .gradio_compat import not_saved, picture_input, picture_output, tool_button
+from ..core.modes import ControlMode, HiResOption, ResizeMode, UnionType
+from ..engine.services import PageServices, Services
+from .gradio_compat import not_saved, small_button, tool_button
+from .layers import LayerEditor, build_editor
 from .sliders import HIDDEN, slider_options
+from .unit_pictures import PictureWidgets, build_pictures
 
 SETTING: dict[str, Any] = {"elem_classes": ["cnet-setting"]}
 
@@ -22,60 +24,61 @@ class UnitWidgets:
     """Every component of one unit: those of FIELDS, which are the script's arguments, and those around them."""
 
     values: dict[str, Any]
+    pictures: PictureWidgets
+    show_preview: Any
     control_type: Any
+    absent: Any
     run: Any
     refresh: Any
-    preview: Any
-    show_preview: Any
-    send_size: Any
+    notes: NoteWidgets
+    layers: LayerEditor
 
     def arguments(self) -> list[Any]:
         """The components of FIELDS in order."""
         return [self.values[name] for name in FIELDS]
 
 
-def build_unit(services: Services, tab: str, is_img2img: bool, index: int) -> UnitWidgets:
+@dataclass
+class NoteWidgets:
+    """What the unit says beforehand. `recheck` is clicked by the page's script when the checkpoint has changed."""
+
+    text: Any
+    download: Any
+    stop: Any
+    recheck: Any
+
+
+def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -> UnitWidgets:
     """Makes the widgets of unit `index` at this place of the page. Ids and labels are the peers'."""
-    prefix = f"{tab}_controlnet_ControlNet-{index}"
+    prefix = unit_prefix(tab, index)
     values: dict[str, Any] = {}
-    preview, send_size = _pictures(values, prefix)
+    pictures = build_pictures(values, prefix)
     show_preview = _switches(values, prefix, is_img2img)
     control_type = _control_type(services, prefix)
+    absent = gr.HTML("", elem_id=f"{prefix}_absent", elem_classes=["cnet-absent"])
     run, refresh = _choices(values, services, prefix)
+    notes = _notes(prefix)
     _numbers(values, prefix)
     _modes(values, prefix, is_img2img)
-    return UnitWidgets(values, control_type, run, refresh, preview, show_preview, send_size)
+    layers = build_editor(prefix)
+    values["layer_weights"] = layers.weights
+    return UnitWidgets(values, pictures, show_preview, control_type, absent, run, refresh, notes, layers)
 
 
-def _pictures(values: dict[str, Any], prefix: str) -> tuple[Any, Any]:
-    with gr.Row(elem_classes=["cnet-image-row"], equal_height=True):
-        with gr.Column(elem_classes=["cnet-input-image-group"]), gr.Tabs():
-            with gr.Tab("Image"):
-                values["image"] = picture_input(
-                    "Image", elem_id=f"{prefix}_input_image", elem_classes=["cnet-image"], height=300
-                )
-            with gr.Tab("Mask"):
-                values["mask"] = picture_input(
-                    "Mask: white or drawn = masked", elem_id=f"{prefix}_mask_image", height=300
-                )
-            with gr.Tab("Effective Region Mask"):
-                values["region_mask"] = picture_input(
-                    "White = the unit acts, black = it does not",
-                    elem_id=f"{prefix}_effective_region_mask",
-                    height=300,
-                )
-        preview = picture_output(
-            "Preprocessor Preview",
-            elem_id=f"{prefix}_generated_image",
-            elem_classes=["cnet-generated-image-group"],
-            height=300,
-            visible=False,
+def unit_prefix(tab: str, index: int) -> str:
+    """The beginning of the ids of a unit's widgets."""
+    return f"{tab}_controlnet_ControlNet-{index}"
+
+
+def _notes(prefix: str) -> NoteWidgets:
+    text = gr.HTML("", elem_id=f"{prefix}_notes", elem_classes=["cnet-notes"])
+    with gr.Row(elem_classes=["cnet-buttons"]):
+        download = small_button(
+            "Download weights", "Get what the preprocessor lacks", elem_id=f"{prefix}_download_weights", visible=False
         )
-    with gr.Row(elem_classes=["controlnet_image_controls"]):
-        send_size = tool_button(
-            "⤴", "Send the picture's size to Width and Height", elem_id=f"{prefix}_controlnet_send_dimensions"
-        )
-    return preview, send_size
+        stop = small_button("Stop download", "It can be resumed", elem_id=f"{prefix}_stop_download", visible=False)
+        recheck = gr.Button("Check again", elem_id=f"{prefix}_recheck", elem_classes=["cnet-recheck", "cnet-unseen"])
+    return NoteWidgets(text, download, stop, recheck)
 
 
 def _switches(values: dict[str, Any], prefix: str, is_img2img: bool) -> Any:
@@ -88,6 +91,7 @@ def _switches(values: dict[str, Any], prefix: str, is_img2img: bool) -> Any:
         values["low_vram"] = checkbox("Low VRAM", "low_vram")
         values["pixel_perfect"] = checkbox("Pixel Perfect", "pixel_perfect")
         show_preview = not_saved(checkbox("Allow Preview", "preprocessor_preview", elem_classes=["cnet-allow-preview"]))
+        values["use_region"] = not_saved(checkbox("Effective Region Mask", "effective_region_mask"))
         values["save_map"] = checkbox("Add map to results", "save_detected_map", value=True)
         values["own_image"] = checkbox(
             "Upload independent control image", "same_img2img", value=not is_img2img, visible=is_img2img
@@ -126,9 +130,10 @@ def _choices(values: dict[str, Any], services: Services, prefix: str) -> tuple[A
             )
         )
         run = tool_button(
-            "💥",
+            "▶",
             "Run the preprocessor and show its map",
             elem_id=f"{prefix}_controlnet_trigger_preprocessor",
+            elem_classes=["cnet-run-preprocessor"],
         )
         values["model"] = not_saved(
             gr.Dropdown(
@@ -138,7 +143,7 @@ def _choices(values: dict[str, Any], services: Services, prefix: str) -> tuple[A
                 elem_id=f"{prefix}_controlnet_model_dropdown",
             )
         )
-        refresh = tool_button("🔄", "Look for new model files", elem_id=f"{prefix}_controlnet_refresh_models")
+        refresh = tool_button("↻", "Look for new model files", elem_id=f"{prefix}_controlnet_refresh_models")
     return run, refresh
 
 
@@ -161,8 +166,8 @@ def _numbers(values: dict[str, Any], prefix: str) -> None:
             elem_classes=["cnet-setting"],
         )
 
+    values["weight"] = slider("Control Weight", "control_weight", 1.0, 2.0, 0.05)
     with gr.Row(elem_classes=["controlnet_weight_steps", "controlnet_row"]):
-        values["weight"] = slider("Control Weight", "control_weight", 1.0, 2.0, 0.05)
         values["guidance_start"] = slider("Starting Control Step", "start_control_step", 0.0, 1.0, 0.01)
         values["guidance_end"] = slider("Ending Control Step", "ending_control_step", 1.0, 1.0, 0.01)
     names = ("preprocessor_resolution", "threshold_A", "threshold_B")
@@ -181,5 +186,14 @@ def _modes(values: dict[str, Any], prefix: str, is_img2img: bool) -> None:
     values["control_mode"] = radio("Control Mode", "control_mode", ControlMode, ControlMode.balanced)
     values["resize_mode"] = radio(
         "Resize Mode", "resize_mode", ResizeMode, ResizeMode.crop_and_resize, visible=not is_img2img
+    )
+    values["union_type"] = not_saved(
+        gr.Dropdown(
+            [member.value for member in UnionType],
+            label="Union Control Type",
+            value=UnionType.unknown.value,
+            visible=False,
+            elem_id=f"{prefix}_controlnet_union_control_type",
+        )
     )
     values["hr_option"] = radio("Hires-Fix Option", "hr_option", HiResOption, HiResOption.both, visible=not is_img2img)

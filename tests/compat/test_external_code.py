@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 
 from lib_controlnet.compat import external_code as compat
-from lib_controlnet.core.arguments import FIELDS, SLOTS, units_from_args
+from lib_controlnet.core.arguments import FIELDS, FIRST_UNIT, units_from_args
 from lib_controlnet.core.modes import ControlMode, ResizeMode
 from lib_controlnet.core.units import parse_unit
 from tests.surface_services import make_services
 
 COUNT = 3
-WIDTH = SLOTS + COUNT * len(FIELDS)
+WIDTH = FIRST_UNIT + COUNT * len(FIELDS)
 
 
 @dataclass
@@ -81,7 +81,7 @@ def runner() -> Runner:
 @pytest.fixture
 def p(runner: Runner) -> Processing:
     widgets = [*widget_values(enabled=True, model="canny", weight=0.7), *widget_values(), *widget_values()]
-    return Processing(runner, (0, "b1", "b2", *[None] * SLOTS, *widgets, "a1", "a2"))
+    return Processing(runner, (0, "b1", "b2", *[None] * FIRST_UNIT, *widgets, "a1", "a2"))
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_picture_of_the_widgets_is_as_a_sketch(code: ModuleType, runner: Runner)
     mask = (rgb[..., 0] > 127) * np.uint8(255)
     masked = widget_values(enabled=True, image=Image.fromarray(rgb), mask=Image.fromarray(mask))
     plain = widget_values(enabled=True, image=Image.fromarray(rgb))
-    first, second = code.get_all_units(runner, [0, 1, 2, *[None] * SLOTS, *masked, *plain])
+    first, second = code.get_all_units(runner, [0, 1, 2, *[None] * FIRST_UNIT, *masked, *plain])
     assert np.array_equal(first.image["image"], rgb)
     assert np.array_equal(first.image["mask"][..., 0], mask)
     assert not second.image["mask"].any()

@@ -191,9 +191,12 @@ def test_every_field_reads_every_one_of_its_names(field: str) -> None:
         "low_vram": True,
         "crop_to_mask": False,
         "save_map": False,
+        "output_dir": "folder",
+        "loopback": True,
+        "images": [RGB],
     }
     value = samples.get(field, 0.25)
-    extra = {"image": RGB} if field == "mask" else {}
+    extra = {"mask": {"image": RGB}, "images": {"input_mode": "merge"}}.get(field, {})
     read = [vars(parse_unit({"enabled": True, **extra, name: value}, 0))[field] for name in SPELLINGS[field]]
     default = vars(ControlNetUnit())[field]
     for result in read:
@@ -300,7 +303,8 @@ def test_enabled(given: dict[str, object], enabled: bool) -> None:
         ({"module": "canny", "preprocessor": "mlsd"}, "module and preprocessor", "different"),
         ({"ipadapter_input": ["AAAA"]}, "ipadapter_input", "never unpickled"),
         ({"use_preview_as_input": True}, "use_preview_as_input", "not available"),
-        ({"input_mode": "batch"}, "input_mode", "one picture"),
+        ({"input_mode": "batch"}, "input_mode", "no pictures"),
+        ({"input_mode": "merge", "images": ["x"]}, "images", "picture"),
         ({"weigth": 1.0}, "weigth", "did you mean weight"),
         ({"Thresholda": 1.0}, "Thresholda", "did you mean threshold_a"),
         ({"foo": 1}, "foo", "leave it out"),

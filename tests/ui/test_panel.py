@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_controlnet.core.arguments import FIELDS, SLOTS, units_from_args
+from lib_controlnet.core.arguments import FIELDS, FIRST_UNIT, SLOTS, units_from_args
 from lib_controlnet.core.errors import HostError, UnitError
 from lib_controlnet.core.infotext import format_unit
 from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode
@@ -21,6 +21,7 @@ from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.engine.services import Services
 from lib_controlnet.ui import events
 from lib_controlnet.ui.panel import build
+from lib_controlnet.ui.preview import run_preprocessor, shown_map
 
 RGB = np.random.default_rng(3).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 CANNY = "control_v11p_sd15_canny"
@@ -43,7 +44,7 @@ class Page:
         return next(block for block in self.blocks.blocks.values() if getattr(block, "elem_id", None) == elem_id)
 
     def unit(self, index: int = 0) -> dict[str, Any]:
-        start = SLOTS + index * len(FIELDS)
+        start = FIRST_UNIT + index * len(FIELDS)
         return dict(zip(FIELDS, self.components[start : start + len(FIELDS)], strict=True))
 
 
@@ -53,7 +54,7 @@ def page(services: Services, script: Any) -> Page:
 
 
 def test_arguments_are_slots_then_widgets(page: Page) -> None:
-    assert len(page.components) == SLOTS + 3 * len(FIELDS)
+    assert len(page.components) == FIRST_UNIT + 3 * len(FIELDS)
     assert all(isinstance(component, gr.State) and component.value is None for component in page.components[:SLOTS])
     assert not any(isinstance(component, gr.State) for component in page.components[SLOTS:])
 
@@ -66,7 +67,7 @@ def test_untouched_page_means_disabled_units(services: Services, script: Any, ta
 
 def test_untouched_enabled_unit_has_the_defaults(page: Page) -> None:
     values = page.values()
-    values[SLOTS] = True
+    values[FIRST_UNIT] = True
     unit = units_from_args(values, 3)[0]
     assert vars(unit) == vars(ControlNetUnit(enabled=True))
 
@@ -74,7 +75,7 @@ def test_untouched_enabled_unit_has_the_defaults(page: Page) -> None:
 @pytest.mark.parametrize("count", [1, 3, 10])
 def test_number_of_units_is_the_setting(services_with: Callable[..., Services], script: Any, count: int) -> None:
     page = Page(services_with(control_net_unit_count=float(count)), script)
-    assert len(page.components) == SLOTS + count * len(FIELDS)
+    assert len(page.components) == FIRST_UNIT + count * len(FIELDS)
     assert len(units_from_args(page.values(), count)) == count
 
 
@@ -149,6 +150,9 @@ def widget_values(**fields: Any) -> list[Any]:
         "control_mode": "Balanced",
         "resize_mode": "Crop and Resize",
         "hr_option": "Both",
+        "use_region": True,
+        "input_mode": "simple",
+        "union_type": "Unknown",
     }
     return [{**defaults, **fields}.get(name) for name in FIELDS]
 
@@ -157,7 +161,7 @@ def test_widgets_are_read() -> None:
     picture = Image.fromarray(RGB)
     mask = Image.fromarray(RGB[..., 0] > 127)
     args = (
-        [None] * SLOTS
+        [None] * FIRST_UNIT
         + widget_values()
         + widget_values(
             image=picture,
@@ -196,18 +200,18 @@ def test_uploads_keep_depth_and_transparency(page: Page, tmp_path: Path) -> None
     see_through = Image.fromarray(np.array([[[9, 9, 9, 0], [9, 9, 9, 255]]], np.uint8))
     for picture, expected in ((deep, [0, 1, 255]), (see_through, [255, 9])):
         values = widget_values(image=uploaded(component, picture, tmp_path))
-        (unit,) = units_from_args([None] * SLOTS + values, 1)
+        (unit,) = units_from_args([None] * FIRST_UNIT + values, 1)
         assert unit.image[0, :, 0].tolist() == expected
 
 
 def test_img2img_picture_is_used_unless_the_unit_brings_its_own() -> None:
     values = widget_values(image=Image.fromarray(RGB), own_image=False)
-    (unit,) = units_from_args([None] * SLOTS + values, 1)
+    (unit,) = units_from_args([None] * FIRST_UNIT + values, 1)
     assert unit.image is None
 
 
 def test_units_in_slots_win_over_widgets() -> None:
-    args: list[Any] = [None] * SLOTS + widget_values()
+    args: list[Any] = [None] * FIRST_UNIT + widget_values()
     args[1] = {"enabled": True, "model": "own", "weight": 0.2}
     units = units_from_args(args, 3)
     assert [(unit.index, unit.model, unit.weight) for unit in units] == [(1, "own", 0.2)]
@@ -228,20 +232,21 @@ def test_enabled_unit_beyond_the_count_is_refused() -> None:
 
 def test_wrong_widget_value_names_its_unit() -> None:
     with pytest.raises(UnitError) as caught:
-        units_from_args([None] * SLOTS + widget_values() + widget_values(guidance_start=0.9, guidance_end=0.1), 2)
+        units_from_args([None] * FIRST_UNIT + widget_values() + widget_values(guidance_start=0.9, guidance_end=0.1), 2)
     assert (caught.value.unit, caught.value.field) == (1, "guidance_start")
 
 
 def test_stale_page_is_refused() -> None:
     with pytest.raises(HostError, match="reload the page"):
-        units_from_args([None] * SLOTS + widget_values()[:-1], 3)
+        units_from_args([None] * FIRST_UNIT + widget_values()[:-1], 3)
 
 
 # -- events --------------------------------------------------------------------------------------------------------
 
 
 def test_control_type_filters_and_picks_defaults(services: Services) -> None:
-    preprocessor, resolution, low, high, mode, model = events.choose_type(services, "Canny", False)
+    preprocessor, resolution, low, high, mode, model, union, _absent = events.choose_type(services, "Canny", False)
+    assert union == "Hard Edge"
     assert preprocessor["choices"] == ["none", "canny", "invert (from white bg & black line)"]
     assert preprocessor["value"] == "canny"
     assert (resolution["visible"], resolution["value"], resolution["maximum"]) == (True, 512, 2048)
@@ -249,7 +254,7 @@ def test_control_type_filters_and_picks_defaults(services: Services) -> None:
     assert (high["label"], high["value"], high["visible"]) == ("High Threshold", 200, True)
     assert mode["visible"] is True
     assert [name.split(" [")[0] for name in model["choices"]] == ["None", CANNY]
-    assert model["value"].startswith(CANNY)
+    assert model["value"] == "None"  # the files here are empty, and what cannot work is no default
 
 
 def test_pixel_perfect_hides_the_resolution(services: Services) -> None:
@@ -285,7 +290,7 @@ def test_refresh_finds_new_files_and_drops_lost_choices(services: Services, tmp_
 
 def test_preview_is_the_preprocessors_map(services: Services) -> None:
     fields = dict(zip(FIELDS, widget_values(image=Image.fromarray(RGB), threshold_a=50, threshold_b=10), strict=True))
-    result = events.preview(services, {**fields, "enabled": False, "own_image": False}, 0, (512, 512))
+    result = shown_map(run_preprocessor(services, {**fields, "enabled": False, "own_image": False}, 0, (512, 512)))
     expected = (RGB.max(axis=2) > 50) * np.uint8(245)
     expected[0, 0] = 64
     assert np.array_equal(result[..., 0], expected)
@@ -297,7 +302,7 @@ def test_preview_with_pixel_perfect_uses_the_pages_size(
 ) -> None:
     """Also beyond the slider's range: the number is computed, not asked for."""
     fields = dict(zip(FIELDS, widget_values(image=Image.fromarray(RGB), pixel_perfect=True), strict=True))
-    result = events.preview(services, fields, 0, page_size)
+    result = shown_map(run_preprocessor(services, fields, 0, page_size))
     assert result[0, 0, 0] == resolution // 8 % 256
 
 
@@ -305,7 +310,7 @@ def test_preview_of_an_inpaint_map_shows_its_mask_half_transparent(services: Ser
     mask = np.zeros((24, 40), np.uint8)
     mask[:12] = 255
     values = widget_values(image=Image.fromarray(RGB), mask=Image.fromarray(mask), preprocessor="inpaint")
-    result = events.preview(services, dict(zip(FIELDS, values, strict=True)), 0, (512, 512))
+    result = shown_map(run_preprocessor(services, dict(zip(FIELDS, values, strict=True)), 0, (512, 512)))
     assert result[0, 0, 3] == 128
     assert result[23, 0, 3] == 255
 
@@ -321,7 +326,7 @@ def test_preview_of_an_inpaint_map_shows_its_mask_half_transparent(services: Ser
 )
 def test_mistakes_are_shown_on_the_page(services: Services, fields: dict[str, Any], words: str) -> None:
     named = dict(zip(FIELDS, widget_values(**fields), strict=True))
-    shown = events.shown_errors(lambda: events.preview(services, named, 2, (512, 512)), 2)
+    shown = events.shown_errors(lambda: run_preprocessor(services, named, 2, (512, 512)), 2)
     with pytest.raises(gr.Error) as caught:
         shown()
     message = str(getattr(caught.value, "message", caught.value))

@@ -1,0 +1,18 @@
+// The page's side of the ControlNet panel: one object for each unit, made once the page is there.
+import {ControlNetUnit} from "./controlnet/unit.mjs";
+import {Panel} from "./controlnet/panel.mjs";
+
+function start() {
+    for (const tab of ["txt2img", "img2img"]) {
+        const root = gradioApp().getElementById(`${tab}_controlnet`);
+        if (!root || root.dataset.cnetReady) continue;
+        root.dataset.cnetReady = "yes";
+        const panel = new Panel(root, tab);
+        const buttons = panel.tabButtons();
+        panel.units = buttons.map((button, index) => new ControlNetUnit(panel, tab, index, button));
+        panel.refresh();
+    }
+}
+
+if (gradioApp().querySelector("#txt2img_prompt")) start();
+else onUiLoaded(start);

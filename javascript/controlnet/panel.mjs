@@ -1,0 +1,50 @@
+// The accordion of one tab: how many of its units are on, and what the checkpoint's change means to them.
+
+export class Panel {
+    constructor(root, tab) {
+        this.root = root;
+        this.tab = tab;
+        this.units = [];
+        this.badge = document.createElement("span");
+        this.badge.className = "cnet-badge";
+        this.badge.hidden = true;
+        root.querySelector("#controlnet .label-wrap > span")?.after(this.badge);
+        this.checkpoint = null;
+        if (typeof onOptionsChanged === "function") onOptionsChanged(() => this.checkpointMayHaveChanged());
+        // Only the panel's own page is watched, and only where gradio writes values without an event of the browser.
+        this.pending = false;
+        new MutationObserver(() => this.refreshSoon()).observe(root, {
+            childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["src", "class"],
+        });
+        for (const kind of ["input", "change", "click"]) root.addEventListener(kind, () => this.refreshSoon());
+    }
+
+    tabButtons() {
+        const nav = this.root.querySelector(`#${this.tab}_controlnet_tabs > .tab-nav, #${this.tab}_controlnet_tabs [role="tablist"]`);
+        return nav ? Array.from(nav.querySelectorAll(":scope > button")) : [];
+    }
+
+    refreshSoon() {
+        if (this.pending) return;
+        this.pending = true;
+        requestAnimationFrame(() => {
+            this.pending = false;
+            this.refresh();
+        });
+    }
+
+    refresh() {
+        const buttons = this.tabButtons();
+        this.units.forEach((unit, index) => unit.show(buttons[index]));
+        const active = this.units.filter((unit) => unit.enabled).length;
+        const text = active ? `${active} unit${active > 1 ? "s" : ""}` : "";
+        if (this.badge.textContent !== text) this.badge.textContent = text;
+        this.badge.hidden = !active;
+    }
+
+    checkpointMayHaveChanged() {
+        const now = typeof opts === "object" ? opts.sd_model_checkpoint : null;
+        if (this.checkpoint !== null && now !== this.checkpoint) this.units.forEach((unit) => unit.recheck());
+        this.checkpoint = now ?? null;
+    }
+}

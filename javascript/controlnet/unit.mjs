@@ -1,0 +1,116 @@
+// One unit: its tab's header, its pictures, its drawing tools.
+import {acceptPageDrops, acceptPaste, fetchPicture, galleryPicture, putFile, shownPicture} from "./picture.mjs";
+import {DrawingDialog} from "./drawing.mjs";
+import {PoseDialog} from "./pose.mjs";
+import {fail} from "./dialog.mjs";
+import {LayerBars} from "./layers.mjs";
+
+export class ControlNetUnit {
+    constructor(panel, tab, index, button) {
+        this.panel = panel;
+        this.tab = tab;
+        this.index = index;
+        this.prefix = `${tab}_controlnet_ControlNet-${index}`;
+        this.name = button.textContent.trim();
+        this.shown = "";
+        for (const [id, label] of [["controlnet_trigger_preprocessor", "Run preprocessor"], ["controlnet_refresh_models", "Refresh models"]]) {
+            const tool = this.part(id);
+            if (!tool) continue;
+            tool.setAttribute("aria-label", label);
+            if (!tool.title) tool.title = label;
+        }
+        for (const id of ["input_image", "mask_image", "effective_region_mask"]) {
+            const component = this.part(id);
+            if (!component) continue;
+            acceptPageDrops(component, id === "input_image" ? () => this.enable() : undefined);
+            acceptPaste(component);
+            component.setAttribute("aria-label", `${this.name}: ${id.replaceAll("_", " ")}`);
+            component.setAttribute("role", "group");
+        }
+        this.on("draw_mask", () => this.drawMask());
+        this.on("take_result", () => this.takeResult());
+        this.on("edit_pose", () => this.editPose());
+        this.on("save_pose", () => this.savePose());
+        new LayerBars(this.part("controlnet_layer_plot"), () => this.field("controlnet_advanced_weighting"));
+    }
+
+    part(id) {
+        return gradioApp().getElementById(`${this.prefix}_${id}`);
+    }
+
+    field(id) {
+        return this.part(id)?.querySelector("textarea, input") ?? null;
+    }
+
+    on(id, handler) {
+        this.part(id)?.addEventListener("click", () => Promise.resolve().then(handler).catch(fail));
+    }
+
+    get enabled() {
+        return Boolean(this.field("controlnet_enable_checkbox")?.checked);
+    }
+
+    enable() {
+        const box = this.field("controlnet_enable_checkbox");
+        if (box && !box.checked) box.click();
+    }
+
+    recheck() {
+        this.part("recheck")?.click();
+    }
+
+    // The header says what is on: preprocessor or model, weight, and the picture.
+    show(button) {
+        if (!button) return;
+        button.classList.toggle("cnet-unit-active", this.enabled);
+        const module = this.field("controlnet_preprocessor_dropdown")?.value ?? "none";
+        const model = (this.field("controlnet_model_dropdown")?.value ?? "None").replace(/ \[[0-9a-f]+\]$/, "");
+        const what = module !== "none" ? module.replace(/ \(.*/, "") : model !== "None" ? model : "";
+        const weight = this.field("controlnet_control_weight_slider")?.value ?? "1";
+        const picture = this.enabled ? shownPicture(this.part("input_image"))?.src ?? "" : "";
+        const facts = this.enabled && what ? `${what} · ${Number(weight)}` : "";
+        const state = `${facts}|${picture.length}|${picture.slice(-40)}`;
+        // gradio writes the button anew when tabs change, so what is there counts and not what was written
+        const present = button.querySelector(".cnet-tab-facts")?.textContent ?? "";
+        if (state === this.shown && present === facts && Boolean(button.querySelector(".cnet-thumb")) === Boolean(picture)) return;
+        this.shown = state;
+        button.querySelectorAll(".cnet-tab-facts, .cnet-thumb").forEach((old) => old.remove());
+        if (picture) button.prepend(Object.assign(new Image(), {src: picture, alt: "", className: "cnet-thumb"}));
+        if (facts) button.append(Object.assign(document.createElement("span"), {className: "cnet-tab-facts", textContent: facts}));
+    }
+
+    async takeResult() {
+        const picture = galleryPicture(this.tab) ?? galleryPicture(this.tab === "txt2img" ? "img2img" : "txt2img");
+        if (!picture) throw new Error("There is no picture in the gallery yet.");
+        putFile(this.part("input_image"), await fetchPicture(picture.src), "result.png");
+    }
+
+    async drawMask() {
+        const picture = shownPicture(this.part("input_image"));
+        if (!picture) throw new Error("Give the unit a picture first, or make a new canvas to draw on.");
+        const old = shownPicture(this.part("mask_image"));
+        const drawn = await new DrawingDialog(`Mask of ${this.name}`, picture.src, old?.src).result;
+        if (drawn) putFile(this.part("mask_image"), drawn, "mask.png");
+    }
+
+    async editPose() {
+        const text = this.field("pose_json");
+        const behind = shownPicture(this.part("input_image"));
+        const edited = await new PoseDialog(`Pose of ${this.name}`, text?.value ?? "", behind?.src).result;
+        if (edited === null || !text) return;
+        text.value = edited;
+        updateInput(text);
+        // gradio takes the value over after this event, and the click must find it there
+        requestAnimationFrame(() => this.part("draw_pose")?.click());
+    }
+
+    savePose() {
+        const text = this.field("pose_json")?.value;
+        if (!text) throw new Error("There is no pose to save.");
+        const link = document.createElement("a");
+        link.href = URL.createObjectURL(new Blob([text], {type: "application/json"}));
+        link.download = "pose.json";
+        link.click();
+        URL.revokeObjectURL(link.href);
+    }
+}

@@ -1,0 +1,67 @@
+"""What a control model's file says of itself, read without loading it: for the page, before anything is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..core.errors import ControlNetError
+from ..families.base import BaseModel, ControlFamily, Sheet
+from ..families.registry import find_family
+from ..loading.canonical import canonical
+from ..loading.detect import describe_kind
+from ..loading.reader import read_weights
+
+
+@dataclass(frozen=True)
+class Facts:
+    """family: its id, "" where none can use the file. kind: in words. size: bytes. problem: why it cannot be used."""
+
+    family: str
+    kind: str
+    size: int
+    sheet: Sheet | None = None
+    problem: str = ""
+
+    def mismatch(self, base: BaseModel) -> str:
+        """Why the model cannot control `base`, in a sentence; "" where it can, or where only loading it will tell."""
+        if self.problem:
+            return self.problem
+        if self.sheet is None or self.sheet.fits(base):
+            return ""
+        return f"it was made for {self.sheet.made_for}, and the checkpoint is {base.kind}"
+
+
+class FactReader:
+    """Facts of files, kept until the file changes."""
+
+    def __init__(self, families: list[ControlFamily]) -> None:
+        self._families = families
+        self._known: dict[tuple[Path, int, int], Facts] = {}
+
+    def read(self, path: Path) -> Facts:
+        """The facts of a file; a file that cannot be used has its reason among them."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            return Facts("", "a missing file", 0, problem=f"the file cannot be read: {error.strerror or error}")
+        key = (path, stat.st_mtime_ns, stat.st_size)
+        if key not in self._known:
+            self._known[key] = self._read(path, stat.st_size)
+        return self._known[key]
+
+    def _read(self, path: Path, size: int) -> Facts:
+        try:
+            file = read_weights(path)
+            weights: Mapping[str, Tensor] = canonical(file.weights)
+            family = find_family(weights, self._families)
+            kind = describe_kind(file.weights.keys())
+            if family is None:
+                return Facts("", kind, size, problem=f"it is {kind}, which this version cannot use")
+            inspect = getattr(family, "inspect", None)
+            return Facts(family.id, kind, size, None if inspect is None else inspect(path, weights))
+        except ControlNetError as error:
+            return Facts("", "a damaged or foreign file", size, problem=f"{error.problem} ({error.found})")

@@ -1,0 +1,88 @@
+"""The weights of preprocessors as the page sees them: which are missing, and bringing them when the user asks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..core.errors import ControlNetError, PreprocessorError
+
+
+class WeightFile(Protocol):
+    """A file that a preprocessor's network reads (see annotator/spec.py)."""
+
+    name: str
+    folder: str
+    size: int
+    licence: str
+    repo: str
+
+    @property
+    def source(self) -> str: ...
+
+
+class WeightFiles:
+    """`module` is the annotator's own (`existing_file`, `download`); `folders` are those of the host, first preferred.
+
+    One download runs at a time. Clicking its button is the permission that the setting for automatic downloads gives
+    once and for all.
+    """
+
+    def __init__(self, module: Any, folders: Callable[[], Sequence[Path]]) -> None:
+        self._module = module
+        self._folders = folders
+        self._lock = threading.Lock()
+        self._cancelled = threading.Event()
+
+    def path(self, file: WeightFile) -> Path | None:
+        """Where the file is; None where it is missing."""
+        return self._module.existing_file(file, tuple(self._folders()))
+
+    def missing(self, spec: Any) -> list[WeightFile]:
+        """The files of a preprocessor that are in no folder."""
+        return [file for file in getattr(spec, "weights", ()) if self.path(file) is None]
+
+    def download(self, spec: Any, progress: Callable[[float, str], None]) -> None:
+        """Brings what is missing into the first folder; `progress` is told the part done and the file's name.
+
+        Raises PreprocessorError: no network, no room, stopped, or a file that its owner gives to registered users only.
+        """
+        with self._lock:
+            self._cancelled.clear()
+            for file in self.missing(spec):
+                self._bring(spec, file, progress)
+
+    def cancel(self) -> None:
+        """Stops the download that runs now, if any; the next one resumes it."""
+        self._cancelled.set()
+
+    def _bring(self, spec: Any, file: WeightFile, progress: Callable[[float, str], None]) -> None:
+        if not file.repo:
+            raise PreprocessorError(
+                f"{file.name} cannot be downloaded from here",
+                field="module",
+                found=f'the weights of "{spec.label}" come from: {file.source}',
+                remedy=f"put the file into {next(iter(self._folders())) / file.folder}",
+            )
+        try:
+            self._module.download(
+                file,
+                next(iter(self._folders())),
+                progress=lambda part: progress(part, file.name),
+                cancelled=self._cancelled.is_set,
+            )
+        except ControlNetError:
+            raise
+        except Exception as error:
+            problem = getattr(error, "problem", None)
+            if problem is None:
+                raise
+            found, remedy = getattr(error, "found", None), getattr(error, "remedy", "")
+            raise PreprocessorError(problem, field="module", found=found, remedy=remedy) from error
+
+
+def human_size(size: int) -> str:
+    """Bytes in the unit that people compare with their disk."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(size / 1e6, 0.1):.1f} MB"

@@ -1,0 +1,127 @@
+"""What is decided before a job begins: how many generations a batch of pictures needs, and the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.batch import Batch, is_batch
+from ..core.errors import ControlNetError, UnitError
+from ..core.panel_options import PanelOptions
+from ..core.units import ControlNetUnit
+from .prompts import FIRST_RESULT, apply_prompt_mode
+
+Setting = Callable[[str, Any], Any]
+PLAN = "controlnet_plan"
+"""The attribute of the host's processing object that holds our Plan."""
+
+
+@dataclass(eq=False)
+class Plan:
+    """`n_iter` and `saves` are the job's own, which a batch changes. `error` waits for `process` to be raised."""
+
+    n_iter: int
+    saves: tuple[bool, bool]
+    options: PanelOptions = field(default_factory=PanelOptions)
+    batch: Batch | None = None
+    error: ControlNetError | None = None
+    turn: int = 0
+    names: list[str] = field(default_factory=list)
+    last: NDArray[np.uint8] | None = None
+    """The first result of the turn before, for units that loop."""
+
+
+def make_plan(p: Any, options: PanelOptions, units: Sequence[ControlNetUnit]) -> Plan:
+    """Changes the number of generations and the prompt of a job that begins, and remembers what they were.
+
+    The host's own batch tab runs one processing object many times, so what an earlier plan changed is undone first.
+    """
+    earlier: Plan | None = getattr(p, PLAN, None)
+    if earlier is not None:
+        p.n_iter = earlier.n_iter
+        p.do_not_save_samples, p.do_not_save_grid = earlier.saves
+    apply_prompt_mode(p, options, units)
+    plan = Plan(p.n_iter, (p.do_not_save_samples, p.do_not_save_grid), options)
+    setattr(p, PLAN, plan)
+    if any(is_batch(unit) for unit in units):
+        plan.batch = _batch(p, units)
+        p.n_iter *= 1 if getattr(p, FIRST_RESULT, False) else plan.batch.length
+        p.do_not_save_grid = True
+        p.do_not_save_samples = p.do_not_save_samples or bool(plan.batch.output_dir)
+    return plan
+
+
+def repeat_seeds(p: Any, plan: Plan, setting: Setting) -> None:
+    """Every turn of a batch has the seeds of the first, unless the user wants them to go on."""
+    if plan.batch is None or setting("controlnet_increment_seed_during_batch", False):
+        return
+    count = plan.n_iter * p.batch_size
+    p.all_seeds = list(p.all_seeds[:count]) * plan.batch.length
+    p.all_subseeds = list(p.all_subseeds[:count]) * plan.batch.length
+
+
+def finish_batch(p: Any, plan: Plan, processed: Any, setting: Setting) -> None:
+    """Saves a batch's pictures under their sources' names where a folder was given; shows all of them or the last."""
+    if plan.batch is None:
+        return
+    folder = plan.batch.output_dir
+    first = processed.index_of_first_image
+    pictures = processed.images[first:]
+    if folder:
+        _save(p, plan, processed, pictures, Path(folder))
+    if not setting("controlnet_show_batch_images_in_ui", False) and not getattr(p, "is_api", False):
+        p.comment(
+            f"ControlNet batch: {len(pictures)} pictures are in {folder or p.outpath_samples}; the last is shown."
+        )
+        processed.comments = "".join(f"{comment}\n" for comment in p.comments)
+        processed.images = pictures[-1:]
+        processed.infotexts = processed.infotexts[-1:]
+        processed.index_of_first_image = 0
+
+
+def _batch(p: Any, units: Sequence[ControlNetUnit]) -> Batch:
+    from modules import shared
+
+    folders = any(unit.batch_dir or unit.output_dir for unit in units if is_batch(unit))
+    if folders and (getattr(p, "is_api", False) or getattr(shared.cmd_opts, "hide_ui_dir_config", False)):
+        raise UnitError(
+            "folders of the server can be chosen on its own page only",
+            field="batch_dir",
+            remedy="send the pictures as images, with the input mode batch",
+        )
+    if not isinstance(p.prompt, str):
+        raise UnitError(
+            "a batch does not go together with a script that makes a list of prompts",
+            field="input_mode",
+            found=f"{len(p.prompt)} prompts",
+            remedy="switch the script off, or use the input mode simple",
+        )
+    batch = Batch([unit for unit in units if unit.enabled])
+    try:
+        if batch.output_dir:
+            Path(batch.output_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnitError(
+            "the folder for the results cannot be made",
+            field="output_dir",
+            found=str(error),
+            remedy="choose another folder",
+        ) from error
+    return batch
+
+
+def _save(p: Any, plan: Plan, processed: Any, pictures: Sequence[Any], folder: Path) -> None:
+    from modules import images
+
+    each = max(plan.n_iter * p.batch_size, 1)
+    texts = processed.infotexts[processed.index_of_first_image :]
+    for number, picture in enumerate(pictures):
+        turn, copy = divmod(number, each)
+        name = plan.names[turn] + (f"-{copy}" if copy else "")
+        info = texts[number] if number < len(texts) else None
+        images.save_image(picture.convert("RGB"), str(folder), "", forced_filename=name, info=info, save_to_dirs=False)

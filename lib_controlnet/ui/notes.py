@@ -1,0 +1,109 @@
+"""What a unit says beforehand: whether model and checkpoint fit, what is missing, and what the unit will cost."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from ..core.control_types import ALL, NO_MODEL
+from ..core.errors import ControlNetError
+from ..core.modes import ControlMode
+from ..engine.facts import Facts
+from ..engine.services import PageServices
+from ..engine.weights import human_size
+
+_SHARES = {"SD 1.x": 0.334, "SD 2.x": 0.334, "SDXL": 0.438}
+"""What a ControlNet of full size adds to the compute of a step of its U-Net (counted in FLOPs, hint cached)."""
+
+
+def model_facts(services: PageServices, name: str) -> Facts | None:
+    """What the chosen model's file says of itself; None without a choice or where it is not found."""
+    if name in ("", NO_MODEL):
+        return None
+    try:
+        return services.facts.read(services.library.find(name).path)
+    except ControlNetError:
+        return None  # a name from a pasted text without its file: the note says so
+
+
+def unit_notes(
+    services: PageServices, preprocessor: str, model: str, start: float, end: float, mode: str
+) -> tuple[str, Any, Any]:
+    """Text (HTML), update of the download button, update of the union type's list."""
+    lines = [*_model_lines(services, model, start, end, mode)]
+    missing = _missing(services, preprocessor)
+    if missing:
+        names = ", ".join(f"{file.name} ({human_size(file.size)}, {file.licence})" for file in missing)
+        lines.append(("warn", f'The preprocessor "{preprocessor}" lacks {names}'))
+    text = "".join(f'<p class="cnet-note cnet-{kind}">{html.escape(line)}.</p>' for kind, line in lines)
+    size = human_size(sum(file.size for file in missing))
+    download = gr.update(visible=bool(missing), value=f"Download {size}")
+    facts = model_facts(services, model)
+    union = facts is not None and "Union" in facts.kind
+    return text, download, gr.update(visible=union)
+
+
+def _model_lines(services: PageServices, model: str, start: float, end: float, mode: str) -> list[tuple[str, str]]:
+    if model in ("", NO_MODEL):
+        return []
+    facts = model_facts(services, model)
+    if facts is None:
+        return [("bad", f'The model "{model}" is not here; put its file into a model folder and refresh the list')]
+    try:
+        base = services.base_model()
+    except ControlNetError as error:
+        if facts.problem:
+            return [("bad", f"This file does not work: {facts.problem}")]
+        return [
+            ("plain", f"{_described(facts)}. Whether it fits is known once a checkpoint is loaded ({error.problem})")
+        ]
+    mismatch = facts.mismatch(base)
+    if mismatch:
+        remedy = "" if facts.problem else f"; choose a model for {base.kind}, or another checkpoint"
+        return [("bad", f"This model does not work with {base.title}: {mismatch}{remedy}")]
+    return [("good", f"{_described(facts)}. Fits {base.title}. {_cost(facts, base.kind, start, end, mode)}")]
+
+
+def _described(facts: Facts) -> str:
+    made_for = f" for {facts.sheet.made_for}" if facts.sheet is not None else ""
+    kind = facts.kind.replace(" for Stable Diffusion", "") if made_for else facts.kind
+    return f"{kind[:1].upper()}{kind[1:]}{made_for}, {human_size(facts.size)}"
+
+
+def _cost(facts: Facts, kind: str, start: float, end: float, mode: str) -> str:
+    """What the unit adds: memory is the file's, time is the network's share of a step while it acts."""
+    share = _SHARES.get(kind, 0.4) * (0.5 if mode == ControlMode.control.value else 1.0) * max(end - start, 0.0)
+    return f"Adds about {share:.0%} to the time of the steps and {human_size(facts.size)} of memory"
+
+
+def _missing(services: PageServices, preprocessor: str) -> list[Any]:
+    try:
+        spec = services.preprocess.entry(preprocessor).spec
+    except ControlNetError:
+        return []  # running it says what is wrong with it
+    return services.weights.missing(spec)
+
+
+def absent_preprocessors(services: PageServices, control_type: str) -> str:
+    """The preprocessors of a type that cannot run here, with their reasons, folded (HTML)."""
+    disabled = getattr(services.annotators, "disabled", {})
+    rows = [
+        f"<li><b>{html.escape(_label(item))}</b>: {html.escape(item.reason)}</li>"
+        for item in disabled.values()
+        if control_type != ALL and control_type in _types(item)
+    ]
+    if not rows:
+        return ""
+    count = "One preprocessor" if len(rows) == 1 else f"{len(rows)} preprocessors"
+    summary = f"<summary>{count} of this type cannot run here</summary>"
+    return f'<details class="cnet-note">{summary}<ul>{"".join(rows)}</ul></details>'
+
+
+def _types(item: Any) -> tuple[str, ...]:
+    return tuple(getattr(item.spec, "control_types", ()) or getattr(item, "control_types", ()))
+
+
+def _label(item: Any) -> str:
+    return getattr(item.spec, "label", "") or item.id

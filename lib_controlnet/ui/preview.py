@@ -1,0 +1,86 @@
+"""The preprocessor's map on the page: made, stopped, shown with its pose, taken as the picture."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from ..core.arguments import FIELDS, as_mapping
+from ..core.batch import read_source
+from ..core.errors import ControlNetError, UnitError
+from ..core.hints import inpaint_display
+from ..core.inputs import preprocessor_input
+from ..core.resize import pixel_perfect_resolution
+from ..core.units import ControlNetUnit, parse_unit
+from ..engine.preprocess import PreprocessResult
+from ..engine.services import PageServices
+from .events import QUICK, fields_of, page_size, shown_errors
+from .unit_panel import UnitWidgets
+
+DEFAULT_SIZE = (512, 512)
+
+
+def connect_preview(services: PageServices, tab: str, index: int, unit: UnitWidgets) -> None:
+    """Connects the run button, its stop button and the pose of one unit."""
+    pictures, values = unit.pictures, unit.values
+    known = page_size(tab)
+
+    def run(progress: Any = gr.Progress(), *arguments: Any) -> tuple[Any, str, Any]:  # noqa: B008 (gradio's way)
+        target = arguments[len(FIELDS) :] if known else DEFAULT_SIZE
+        try:
+            result = run_preprocessor(services, fields_of(arguments), index, target, progress)
+        except ControlNetError as error:
+            raise gr.Error(str(error.for_unit(index))) from error
+        pose = result.found.pose
+        return shown_map(result), "" if pose is None else json.dumps(pose), gr.update(visible=pose is not None)
+
+    shown = [pictures.preview_group, unit.show_preview]
+    unit.run.click(lambda: (gr.update(visible=True), True), None, shown, **QUICK)
+    unit.run.click(run, [*unit.arguments(), *known], [values["preview"], pictures.pose, pictures.pose_group])
+    pictures.cancel.click(services.preprocess.cancel, None, None, **QUICK)
+    unit.show_preview.change(lambda on: gr.update(visible=on), [unit.show_preview], [pictures.preview_group], **QUICK)
+
+
+def run_preprocessor(
+    services: PageServices, fields: dict[str, Any], index: int, target: Any, progress: Any = None
+) -> PreprocessResult:
+    """What a generation of `target` (width, height) would compute for a unit's widgets, before its fitting.
+
+    `progress` is gradio's, told the part done.
+    """
+    asked = {**fields, "own_image": True, "use_preview": False}
+    unit = parse_unit({**as_mapping([asked[name] for name in FIELDS]), "enabled": True}, index)
+    image, mask = _picture(unit)
+    spec = services.preprocess.entry(unit.preprocessor).spec
+    ignore = bool(services.setting("controlnet_ignore_noninpaint_mask", False))
+    image, mask = preprocessor_input(image, mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore)
+    fitting = pixel_perfect_resolution(image, int(target[1]), int(target[0]), unit.resize_mode)
+    return services.preprocess.run(
+        unit.preprocessor,
+        image,
+        mask,
+        resolution=unit.resolution,
+        pixel_perfect=fitting if unit.pixel_perfect else None,
+        threshold_a=unit.threshold_a,
+        threshold_b=unit.threshold_b,
+        progress=None if progress is None else lambda part: progress(part, desc=spec.label),
+    )
+
+
+def shown_map(result: PreprocessResult) -> Any:
+    """A result as the page shows it: (h, w, 3), or with a half transparent mask (h, w, 4)."""
+    return result.map if result.map.shape[2] == 3 else inpaint_display(result.map)
+
+
+def _picture(unit: ControlNetUnit) -> tuple[Any, Any]:
+    """The unit's picture, or the first of its list."""
+    if unit.image is not None:
+        return unit.image, unit.mask
+    if unit.images:
+        return read_source(unit.images[0], unit.index), None
+    raise UnitError("there is no picture to preprocess", field="image", remedy="upload one in the Single Image tab")
+
+
+__all__ = ["connect_preview", "run_preprocessor", "shown_errors", "shown_map"]
