@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import importlib.util
 import re
 import sys
@@ -43,9 +43,11 @@ def _version(module: str, package: str) -> str | None:
         spec = None
     if spec is None:
         return None
+    from importlib import metadata  # takes as long as all specifications together: only where somebody asks
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return ""
 
 

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import Any
 
 from .libraries import problem, use_folder
 from .spec import AnnotatorError, Detector, PreprocessorSpec, Runtime
+from .third_party import detector, specification
 from .unavailable import UNAVAILABLE, Unavailable
 
 
@@ -115,6 +117,10 @@ class Registry:
         self._known_names = {name: id_ for name, id_ in self._known_names.items() if id_ in self._disabled}
         self._entries[spec.id] = entry
         self._names.update(dict.fromkeys(spec.names, spec.id))
+
+    def register_third_party(self, peer: Any) -> None:
+        """Add a preprocessor that another extension made for sd-webui-controlnet; raises as `register`."""
+        self.register(Entry(specification(peer), detector(peer)))
 
     def disable(self, id_: str, reason: str, names: Iterable[str] = (), spec: PreprocessorSpec | None = None) -> None:
         """Remember that `id_` exists and why it cannot be offered."""

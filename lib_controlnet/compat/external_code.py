@@ -22,9 +22,11 @@ from ..core.modes import ResizeMode as CoreResizeMode
 from ..core.resize import pixel_perfect_resolution as core_resolution
 from ..engine.services import Services
 from . import script_args, unit
+from .preprocessor import PreprocessorParameter, bound_to
 
 NAMES = (
     "scripts.external_code",
+    "scripts.supported_preprocessor",
     "extensions.sd-webui-controlnet.scripts.external_code",
     "lib_controlnet.external_code",
 )
@@ -69,6 +71,7 @@ def make_module(services: Services, unit_count: Callable[[], int]) -> ModuleType
         pixel_perfect_resolution,
         to_base64_nparray,
     )
+    plain = (*plain, PreprocessorParameter, bound_to(services.annotators))
     bound = [getattr(functions, name) for name in dir(functions) if not name.startswith("_")]
     for item in (*plain, *bound):
         setattr(module, item.__name__, item)
@@ -170,7 +173,7 @@ def _belongs_to_others(name: str) -> bool:
     root = Path(__file__).resolve().parents[2]
     if name.startswith("lib_controlnet"):
         return "modules_forge" in sys.modules or _another_has(root, "lib_controlnet/external_code.py")
-    return _another_has(root, "scripts/external_code.py")
+    return _another_has(root, f"scripts/{name.rpartition('.')[2]}.py")
 
 
 def _another_has(root: Path, file: str) -> bool:

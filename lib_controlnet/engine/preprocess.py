@@ -60,6 +60,10 @@ class Annotators(Protocol):
         """By id, label or alias."""
         ...
 
+    def register_third_party(self, peer: Any) -> None:
+        """Add a preprocessor that another extension made for sd-webui-controlnet."""
+        ...
+
     @property
     def entries(self) -> Iterable[Entry]:
         """All that can run."""

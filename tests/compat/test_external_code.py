@@ -327,12 +327,13 @@ def test_names_held_by_others_stay_theirs(clean_names: Path, tmp_path: Path, mon
     monkeypatch.setitem(sys.modules, "scripts.external_code", other)
     monkeypatch.setitem(sys.modules, "modules_forge", ModuleType("modules_forge"))
     taken = compat.register_aliases(make_services(tmp_path), lambda: COUNT)
-    assert taken == ["extensions.sd-webui-controlnet.scripts.external_code"]
+    assert taken == ["scripts.supported_preprocessor", "extensions.sd-webui-controlnet.scripts.external_code"]
     assert sys.modules["scripts.external_code"] is other
 
 
 def test_names_of_an_extension_that_loads_later_stay_its_own(clean_names: Path, tmp_path: Path) -> None:
     peer = clean_names / "sd-webui-controlnet" / "scripts"
     peer.mkdir(parents=True)
-    (peer / "external_code.py").write_text("")
+    for name in ("external_code.py", "supported_preprocessor.py"):
+        (peer / name).write_text("")
     assert compat.register_aliases(make_services(tmp_path), lambda: COUNT) == ["lib_controlnet.external_code"]
