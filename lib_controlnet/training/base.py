@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,8 +65,13 @@ class Base:
     path: Path
     unet: UNetModel
     autoencoder: Autoencoder
-    text: TextEncoders
     noise: NoiseSchedule
+    weights: Mapping[str, Tensor]
+
+    @cached_property
+    def text(self) -> TextEncoders:
+        """Read when it is first asked for: a resumed training finds all its prompts encoded."""
+        return load_text_encoders(self.weights)
 
     @property
     def kind(self) -> str:
@@ -102,7 +108,7 @@ def load_base(options: BaseOptions) -> Base:
     vae_file = read_weights(options.vae) if options.vae else file
     autoencoder = Autoencoder(_autoencoder(vae_file), _scale(file, config))
     noise = NoiseSchedule.scaled_linear(prediction=_prediction(options, file, unet))
-    return Base(options.checkpoint, unet, autoencoder, load_text_encoders(file.weights), noise)
+    return Base(options.checkpoint, unet, autoencoder, noise, file.weights)
 
 
 def new_control(base: Base, options: BaseOptions, seed: int) -> ControlNet:

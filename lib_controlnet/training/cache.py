@@ -93,7 +93,8 @@ class EncodedData:
     def release(self) -> None:
         """The encoders go back to the processor; what is encoded is on the disk."""
         self._base.autoencoder.to("cpu")
-        self._base.text.to("cpu")
+        if "text" in vars(self._base):  # else it was not even read
+            self._base.text.to("cpu")
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """See ControlDataset."""
