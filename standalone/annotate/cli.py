@@ -27,6 +27,7 @@ from annotator.spec import AnnotatorError, PreprocessorSpec, Runtime
 from annotator.weights import find as find_weights
 
 from . import engines
+from .gallery import PAGE, gallery
 from .listing import listing, table
 from .options import OWN_WEIGHTS, Options, UsageError, read_parameters
 from .sheet import contact_sheet
@@ -46,12 +47,24 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(found, indent=1) if given.json else table(found))
         return 0
     try:
+        if given.gallery is not None:
+            return _gallery(given, registry)
         report = _annotate(given, registry)
     except (UsageError, AnnotatorError) as error:
         print(f"launch.py annotate: {error}", file=sys.stderr)
         return 2
     _say(report, given)
     return 1 if report["failed"] else 0
+
+
+def _gallery(given: argparse.Namespace, registry: Registry) -> int:
+    options = Options("", weights=tuple(given.weights), device=given.device)
+    tasks = find(given.inputs, given.gallery, MAP_SUFFIX)
+    made = gallery(registry, [task.source for task in tasks if not task.is_shard], options, given.gallery)
+    for failure in made["failed"]:
+        print(f"failed: {failure['file']}: {failure['error']}", file=sys.stderr)
+    print(json.dumps(made) if given.json else f"{len(made['shown'])} preprocessors shown: {given.gallery / PAGE}")
+    return 1 if made["failed"] else 0
 
 
 def _annotate(given: argparse.Namespace, registry: Registry) -> dict[str, Any]:
@@ -155,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--download", action="store_true", help="bring missing weights from huggingface.co")
     parser.add_argument("--overwrite", action="store_true", help="make again what is there")
     parser.add_argument("--contact-sheet", action="store_true", help="contact_sheet.jpg of pictures and maps")
+    parser.add_argument("--gallery", type=Path, metavar="DIR", help="a page with every preprocessor on each INPUT")
     parser.add_argument("--list", action="store_true", help="list the preprocessors")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser

@@ -42,7 +42,7 @@ def table(found: dict[str, Any]) -> str:
 def _described(spec: PreprocessorSpec, folders: tuple[Path, ...]) -> dict[str, Any]:
     sliders = [spec.resolution] if spec.resolution else []
     return {
-        **_named(spec.id, spec.names, spec.label),
+        **_named(spec.id, spec.aliases, spec.label),
         "control_types": list(spec.control_types),
         "returns_image": spec.returns_image,
         "accepts_mask": spec.accepts_mask,

@@ -195,3 +195,23 @@ def test_masks_are_found_by_name(tmp_path: Path) -> None:
     made = np.asarray(Image.open(out / "a.png"))
     assert made.shape == (*pixels.shape[:2], 4)
     assert np.array_equal(made[:, :, 3], mask)
+
+
+def test_the_gallery_shows_what_can_run_and_names_the_rest(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "docs"
+    assert annotate(folder / "a.png", "--gallery", out, "--weights", tmp_path / "none", "--json") == 0
+    shown = json.loads(capsys.readouterr().out.splitlines()[-1])["shown"]
+    page = (out / "preprocessors.md").read_text("utf-8")
+    assert {"canny", "invert", "inpaint", "shuffle"} <= set(shown)
+    assert "hed" not in shown
+    assert "https://huggingface.co/lllyasviel/Annotators/blob/main/ControlNetHED.pth" in page
+    for id_ in shown:
+        file = f"preprocessors/{id_.replace('+', '_plus_')}.jpg"
+        assert f"]({file})" in page
+        with Image.open(out / file) as strip:
+            assert strip.height == 192
+    with Image.open(out / "preprocessors" / "invert.jpg") as strip, Image.open(folder / "a.png") as source:
+        small = np.asarray(source.resize(strip.size)).astype(int)
+        assert np.abs(np.asarray(strip).astype(int) - (255 - small)).mean() < 8

@@ -1,0 +1,111 @@
+"""`--gallery`: a page that shows every preprocessor on the same pictures, as far as its weights are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from annotator.spec import Runtime
+from lib_controlnet.core.errors import ControlNetError
+from lib_controlnet.core.images import Pixels, read_mask, read_rgb
+from lib_controlnet.engine.preprocess import PreprocessRunner
+
+from .listing import listing
+from .options import Options
+
+PAGE = "preprocessors.md"
+FOLDER = "preprocessors"
+HEIGHT = 192
+_INTRO = """# Preprocessors
+
+Made by `python launch.py annotate PICTURE... --gallery DIR`: every preprocessor on the same pictures at its default
+settings. Names in brackets are what other tools call it; API calls and infotext take any of them.
+"""
+
+
+def gallery(registry: Any, pictures: Sequence[Path], options: Options, out: Path) -> dict[str, Any]:
+    """Write `preprocessors.md` and a strip of maps for each preprocessor that can run into `out`; says what it did."""
+    rows = listing(registry, options.folders)["preprocessors"]
+    runtime = Runtime(device=options.device, weight_folders=options.folders)
+    runner = PreprocessRunner(registry, lambda: runtime, limit=0)
+    images = [read_rgb(picture.read_bytes()) for picture in pictures]
+    (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    _strip(images).save(out / FOLDER / "_input.jpg", quality=85)
+    lines = [_INTRO, f"![the pictures]({FOLDER}/_input.jpg)\n"]
+    shown: list[str] = []
+    failed: list[dict[str, str]] = []
+    for row in rows:
+        lines.append(_heading(row))
+        if not _can_run(row):
+            continue
+        name = row["id"].replace("+", "_plus_")
+        try:
+            maps = [_map(runner, row, image) for image in images]
+        except ControlNetError as error:
+            failed.append({"file": row["id"], "error": str(error)})
+            continue
+        _strip(maps).save(out / FOLDER / f"{name}.jpg", quality=85)
+        lines.append(f"![{row['id']}]({FOLDER}/{name}.jpg)\n")
+        shown.append(row["id"])
+    (out / PAGE).write_text("\n".join(lines), "utf-8")
+    return {"shown": shown, "failed": failed}
+
+
+def _can_run(row: dict[str, Any]) -> bool:
+    return row["available"] and row["returns_image"] and all(weight["present"] for weight in row["weights"])
+
+
+def _map(runner: PreprocessRunner, row: dict[str, Any], image: Pixels) -> Pixels:
+    mask = None
+    if row["requires_mask"]:  # the middle of the picture is to be painted anew
+        mask = read_mask(image * 0)
+        height, width = mask.shape
+        mask[height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = 255
+    return runner.run(row["id"], image, mask, resolution=-1).map
+
+
+def _strip(maps: Sequence[Pixels]) -> Image.Image:
+    """Pictures side by side, each HEIGHT high; what is to be painted is laid over grey."""
+    small: list[Image.Image] = []
+    for pixels in maps:
+        image = Image.fromarray(pixels)
+        if image.mode == "RGBA":  # the fourth channel says where to paint
+            image.putalpha(image.getchannel("A").point(lambda level: 255 - level))
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "grey"), image).convert("RGB")
+        small.append(image.resize((max(1, round(image.width * HEIGHT / image.height)), HEIGHT)))
+    strip = Image.new("RGB", (sum(image.width for image in small) + 4 * (len(small) - 1), HEIGHT), "white")
+    left = 0
+    for image in small:
+        strip.paste(image, (left, 0))
+        left += image.width + 4
+    return strip
+
+
+def _heading(row: dict[str, Any]) -> str:
+    """The entry's name, its other names, its settings, and what it needs."""
+    others = [row["label"]] * (row["label"] != row["id"]) + row["aliases"]
+    parts = [f"## {row['id']}" + (f" ({', '.join(others)})" if others else "") + "\n"]
+    if not row["available"]:
+        parts.append(f"Not available in this environment: {row['reason']}.\n")
+    facts = [f"Types: {', '.join(row['control_types'])}."] if row.get("control_types") else []
+    facts += [f"{param['label']} {param['min']:g} to {param['max']:g} ({param['default']:g})." for param in
+              row.get("params", ()) if param["name"] != "resolution"]  # fmt: skip
+    if row.get("params") is not None and not row["returns_image"]:
+        facts.append("Gives an embedding.")
+    facts += [
+        f"Weights: [{weight['name']}]({_link(weight['source'])}), {weight['size'] / 1e6:.0f} MB, {weight['licence']}."
+        for weight in row.get("weights", ())
+    ]
+    return "\n".join([*parts, *([" ".join(facts) + "\n"] if facts else [])])
+
+
+def _link(source: str) -> str:
+    """The hub's page of a file, or the note itself where it comes from elsewhere."""
+    if not source.startswith("huggingface.co/"):
+        return source
+    host, kind_or_owner, *rest = source.split("/")
+    owner = [kind_or_owner, rest.pop(0)] if kind_or_owner == "spaces" else [kind_or_owner]
+    return "/".join([f"https://{host}", *owner, rest[0], "blob/main", *rest[1:]])
