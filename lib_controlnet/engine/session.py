@@ -97,6 +97,8 @@ class ControlSession:
                     self.runs += [self._prepare(part) for part in parted(unit)]
                 except ControlNetError as error:
                     raise error.for_unit(unit.index) from error
+        if any(run.unit.low_vram for run in self.runs):
+            self._services.preprocess.unload()
 
     def begin(self, pass_: Pass, width: int, height: int) -> None:
         """Binds every unit to its hint for a pass of `width` x `height` pixels."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -103,3 +106,107 @@ def test_errors_are_ours_and_name_the_preprocessor(runner):
     broken.register(Entry(canny.SPEC, lambda _: lambda *_, **__: 1 / 0))
     with pytest.raises(PreprocessorError, match=r"canny.*failed.*division by zero"):
         PreprocessRunner(broken, Runtime).run("canny", PICTURE)
+
+
+class Network:
+    """A network that is loaded through the runtime, as preprocessors with weights do."""
+
+    nbytes = 10
+
+    def __init__(self):
+        self.made = 0
+
+    def entry(self, run):
+        def load(runtime):
+            def detect(image, **_):
+                return run(runtime, runtime.network("net", self.make), image)
+
+            return detect
+
+        return Entry(PreprocessorSpec(id="net"), load)
+
+    def make(self):
+        self.made += 1
+        return self
+
+
+def with_network(run):
+    network, registry = Network(), Registry()
+    registry.register(network.entry(run))
+    return PreprocessRunner(registry, Runtime), network
+
+
+def test_a_network_is_loaded_once_and_again_after_unloading():
+    runner, network = with_network(lambda _runtime, _network, image: image.copy())
+    for seed in range(3):
+        runner.run("net", PICTURE, seed=seed)
+    assert network.made == 1
+    runner.unload()
+    runner.run("net", PICTURE, seed=1)
+    assert network.made == 1, "the result was kept"
+    runner.run("net", PICTURE, seed=9)
+    assert network.made == 2
+
+
+def test_out_of_memory_unloads_everything_and_says_what_to_do():
+    class OutOfMemoryError(RuntimeError):
+        """As torch names its own."""
+
+    tight = [True]
+
+    def run(_runtime, _network, image):
+        if tight[0]:
+            raise OutOfMemoryError("tried to allocate 9 GiB")
+        return image.copy()
+
+    runner, network = with_network(run)
+    with pytest.raises(PreprocessorError, match=r"not enough memory.*9 GiB.*lower its resolution"):
+        runner.run("net", PICTURE)
+    tight[0] = False
+    assert np.array_equal(runner.run("net", PICTURE).map, PICTURE)
+    assert network.made == 2
+
+
+def test_a_preprocessor_is_stopped_at_its_next_stage_and_the_next_run_is_not():
+    stages = []
+
+    def run(runtime, _network, image):
+        for part in (0.25, 0.5, 0.75):
+            runtime.stage(part)
+            stages.append(part)
+        return image.copy()
+
+    runner, _ = with_network(run)
+    told = []
+
+    def watch(part):
+        told.append(part)
+        if part == 0.5 and len(told) == 2:
+            runner.cancel()
+
+    with pytest.raises(PreprocessorError, match="stopped"):
+        runner.run("net", PICTURE, progress=watch)
+    assert (stages, told) == ([0.25, 0.5], [0.25, 0.5])
+    assert np.array_equal(runner.run("net", PICTURE, progress=watch).map, PICTURE)
+    assert told[2:] == [0.25, 0.5, 0.75]
+    runner.run("net", PICTURE, seed=5)
+    assert len(told) == 5, "a run is not told to another's watcher"
+
+
+def test_previews_and_jobs_take_turns():
+    running, most = [], [0]
+
+    def run(_runtime, _network, image):
+        running.append(1)
+        most[0] = max(most[0], len(running))
+        time.sleep(0.02)
+        running.pop()
+        return image.copy()
+
+    runner, _ = with_network(run)
+    threads = [threading.Thread(target=runner.run, args=("net", PICTURE), kwargs={"seed": i}) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
