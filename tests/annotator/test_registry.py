@@ -247,12 +247,23 @@ def test_every_name_of_the_peer_is_offered_or_explained(names: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["CLIP-G (Revision)", "CLIP-ViT-H (IPAdapter)", "InsightFace (InstantID)", "normalbae", "depth_marigold"],
+    ("name", "id_"),
+    [
+        ("CLIP-G (Revision)", "revision_clipvision"),
+        ("CLIP-ViT-H (IPAdapter)", "ip-adapter_clip_sd15"),
+        ("InsightFace (InstantID)", "instant_id_face_embedding"),
+        ("normalbae", "normal_bae"),
+        ("depth_marigold", "depth_marigold"),
+    ],
 )
-def test_names_of_forge_are_explained(name: str) -> None:
+def test_names_of_forge_are_offered_or_explained(name: str, id_: str) -> None:
+    registry = discover("annotator")
+    if name in registry:
+        assert registry.get(name).spec.id == id_
+        return
     with pytest.raises(UnavailablePreprocessor, match="it needs"):
-        discover("annotator").get(name)
+        registry.get(name)
+    assert id_ in registry.disabled
 
 
 @pytest.mark.parametrize(("name", "id_"), [("None", "none"), ("inpaint_global_harmonious", "inpaint")])
