@@ -109,11 +109,7 @@ def _run(
             env=environment,
         )
         try:
-            while process.poll() is None:
-                if cancelled():
-                    raise Cancelled(f"the download of {weight.name} was stopped", remedy="the next one resumes it")
-                progress(min(_size(staging) / max(weight.size, 1), 1.0))
-                time.sleep(_PART_OF_PATIENCE)
+            _watch(process, weight, staging, progress, cancelled)
         finally:
             process.kill()
             process.wait()
@@ -123,6 +119,21 @@ def _run(
     if process.returncode:
         raise _failed(weight, folder, last)
     return json.loads(last)
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    weight: WeightFile,
+    staging: Path,
+    progress: Callable[[float], None],
+    cancelled: Callable[[], bool],
+) -> None:
+    """Until the download ends: tell how far it is. Raises `Cancelled` when the user wants no more."""
+    while process.poll() is None:
+        if cancelled():
+            raise Cancelled(f"the download of {weight.name} was stopped", remedy="the next one resumes it")
+        progress(min(_size(staging) / max(weight.size, 1), 1.0))
+        time.sleep(_PART_OF_PATIENCE)
 
 
 def _check(weight: WeightFile, file: Path, hub_sha: str, staging: Path, folder: Path) -> None:
