@@ -46,7 +46,10 @@ class PanelOptions:
 
 def is_options(value: object) -> bool:
     """Whether an argument of our script is meant as these options and not as a unit."""
-    return isinstance(value, Mapping) and bool(value) and set(cast("Mapping[object, object]", value)) <= KEYS
+    if not isinstance(value, Mapping):
+        return False
+    keys = set(cast("Mapping[object, object]", value))
+    return bool(keys) and keys <= KEYS
 
 
 def parse_options(given: object) -> PanelOptions:

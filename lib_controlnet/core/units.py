@@ -370,9 +370,10 @@ def _read_images(entries: Mapping[str, _Entry], fields: Mapping[str, Any], max_p
 
 
 def _images_of(entry: _Entry, max_pixels: int) -> tuple[Source, ...]:
-    if not isinstance(entry.value, (list, tuple)):
-        raise UnitError("this is not a list of pictures", field=entry.key, found=type(entry.value).__name__)
-    items = cast(Sequence[object], entry.value)
+    value = entry.value
+    if not isinstance(value, (list, tuple)):
+        raise UnitError("this is not a list of pictures", field=entry.key, found=repr(value))
+    items = cast(Sequence[object], value)
     try:
         return tuple(item if isinstance(item, Path) else read_rgb(item, max_pixels=max_pixels) for item in items)
     except UnitError as error:

@@ -66,13 +66,13 @@ class WeightFiles:
                 found=f'the weights of "{spec.label}" come from: {file.source}',
                 remedy=f"put the file into {next(iter(self._folders())) / file.folder}",
             )
+
+        def tell(part: float) -> None:
+            progress(part, file.name)
+
         try:
-            self._module.download(
-                file,
-                next(iter(self._folders())),
-                progress=lambda part: progress(part, file.name),
-                cancelled=self._cancelled.is_set,
-            )
+            folder = next(iter(self._folders()))
+            self._module.download(file, folder, progress=tell, cancelled=self._cancelled.is_set)
         except ControlNetError:
             raise
         except Exception as error:
