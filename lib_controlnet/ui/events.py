@@ -16,14 +16,12 @@ from ..core.arguments import FIELDS
 from ..core.control_types import (
     NO_MODEL,
     NO_PREPROCESSOR,
-    UNION_TYPES,
     default_model,
     default_preprocessor,
     models_of,
 )
 from ..core.errors import ControlNetError, UnitError
 from ..core.images import read_picture
-from ..core.modes import UnionType
 from ..engine.services import PageServices, Services
 from .gradio_compat import find_component, webcam_toggle
 from .layers import DEFAULT_OUTPUTS, choose_shape, draw
@@ -43,7 +41,7 @@ def connect(services: PageServices, tab: str, is_img2img: bool, index: int, unit
     unit.control_type.input(
         shown_errors(lambda kind, perfect: choose_type(services, kind, perfect)),
         [unit.control_type, values["pixel_perfect"]],
-        [values["preprocessor"], *settings, values["union_type"], unit.absent],
+        [values["preprocessor"], *settings, unit.absent],
         **QUICK,
     )
     values["preprocessor"].input(
@@ -109,7 +107,7 @@ def _connect_buttons(tab: str, index: int, unit: UnitWidgets) -> None:
 
 def _connect_notes(services: PageServices, unit: UnitWidgets) -> None:
     names = ("preprocessor", "model", "guidance_start", "guidance_end", "control_mode")
-    sources = [unit.values[name] for name in names]
+    sources = [*(unit.values[name] for name in names), unit.control_type]
     targets = [unit.notes.text, unit.notes.download, unit.values["union_type"]]
     say = shown_errors(lambda *chosen: unit_notes(services, *chosen))
     for name in ("preprocessor", "model", "control_mode"):
@@ -154,7 +152,7 @@ def page_size(tab: str) -> list[Any]:
 
 
 def choose_type(services: PageServices, control_type: str, pixel_perfect: bool) -> list[Any]:
-    """Control type -> its preprocessors, its default's settings, models, union type, and who is absent."""
+    """Control type -> its preprocessors, its default's settings, models, and who is absent."""
     specs: list[Any] = [entry.spec for entry in services.annotators.entries]
     spec = default_preprocessor(control_type, specs)
     label = spec.label if spec is not None else NO_PREPROCESSOR
@@ -167,8 +165,7 @@ def choose_type(services: PageServices, control_type: str, pixel_perfect: bool) 
         visible=not free,
     )
     preprocessor = gr.update(choices=preprocessor_labels(services, control_type), value=label)
-    union = UNION_TYPES.get(control_type, UnionType.unknown).value
-    return [preprocessor, *settings, model, union, absent_preprocessors(services, control_type)]
+    return [preprocessor, *settings, model, absent_preprocessors(services, control_type)]
 
 
 def _fits(services: PageServices, name: str) -> bool:

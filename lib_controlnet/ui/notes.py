@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from ..core.control_types import ALL, NO_MODEL
+from ..core.control_types import ALL, NO_MODEL, UNION_TYPES
 from ..core.errors import ControlNetError
-from ..core.modes import ControlMode
+from ..core.modes import ControlMode, UnionType
 from ..engine.facts import Facts
 from ..engine.services import PageServices
 from ..engine.weights import human_size
@@ -29,7 +29,7 @@ def model_facts(services: PageServices, name: str) -> Facts | None:
 
 
 def unit_notes(
-    services: PageServices, preprocessor: str, model: str, start: float, end: float, mode: str
+    services: PageServices, preprocessor: str, model: str, start: float, end: float, mode: str, control_type: str
 ) -> tuple[str, Any, Any]:
     """Text (HTML), update of the download button, update of the union type's list."""
     lines = [*_model_lines(services, model, start, end, mode)]
@@ -41,8 +41,15 @@ def unit_notes(
     size = human_size(sum(file.size for file in missing))
     download = gr.update(visible=bool(missing), value=f"Download {size}")
     facts = model_facts(services, model)
-    union = facts is not None and "Union" in facts.kind
-    return text, download, gr.update(visible=union)
+    return text, download, _union_update(facts, control_type)
+
+
+def _union_update(facts: Facts | None, control_type: str) -> Any:
+    """The union type is a question of union models only; the control type answers it where it can."""
+    if facts is None or "Union" not in facts.kind:
+        return gr.update(visible=False, value=UnionType.unknown.value)
+    known = UNION_TYPES.get(control_type)
+    return gr.update(visible=True) if known is None else gr.update(visible=True, value=known.value)
 
 
 def _model_lines(services: PageServices, model: str, start: float, end: float, mode: str) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from ..engine.services import PageServices
 from . import paste
 from .events import connect
 from .gradio_compat import not_saved
+from .presets import PresetWidgets, build_presets, connect_presets
 from .preview import connect_preview
 from .unit_panel import UnitWidgets, build_unit
 
@@ -42,6 +43,7 @@ def build(services: PageServices, tabname: str, is_img2img: bool, script: Any) -
 
 def _tabs(services: PageServices, tabname: str, is_img2img: bool, count: int) -> list[UnitWidgets]:
     units: list[UnitWidgets] = []
+    presets: list[PresetWidgets] = []
     with gr.Tabs(elem_id=f"{tabname}_controlnet_tabs"):
         for index in range(count):
             with gr.Tab(f"ControlNet Unit {index}", elem_classes=["cnet-unit-tab"]):
@@ -49,6 +51,9 @@ def _tabs(services: PageServices, tabname: str, is_img2img: bool, count: int) ->
                 connect(services, tabname, is_img2img, index, unit)
                 connect_preview(services, tabname, index, unit)
                 units.append(unit)
+                presets.append(build_presets(services, tabname, index, count))
+    for index, widgets in enumerate(presets):
+        connect_presets(services, units, index, widgets)
     return units
 
 

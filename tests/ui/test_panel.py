@@ -245,8 +245,7 @@ def test_stale_page_is_refused() -> None:
 
 
 def test_control_type_filters_and_picks_defaults(services: Services) -> None:
-    preprocessor, resolution, low, high, mode, model, union, _absent = events.choose_type(services, "Canny", False)
-    assert union == "Hard Edge"
+    preprocessor, resolution, low, high, mode, model, _absent = events.choose_type(services, "Canny", False)
     assert preprocessor["choices"] == ["none", "canny", "invert (from white bg & black line)"]
     assert preprocessor["value"] == "canny"
     assert (resolution["visible"], resolution["value"], resolution["maximum"]) == (True, 512, 2048)

@@ -1,0 +1,160 @@
+"""Presets, copies and the reset of a unit: settings put into its widgets as a paste does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..core.arguments import FIELDS, as_mapping
+from ..core.infotext import format_unit, unit_key
+from ..core.units import ControlNetUnit, parse_unit
+from ..engine.presets import Presets, dumps, loads
+from ..engine.services import PageServices
+from . import paste
+from .events import QUICK, fields_of, shown_errors
+from .gradio_compat import not_saved, small_button
+from .unit_panel import UnitWidgets, unit_prefix
+
+PICTURES = ("image", "mask", "region_mask")
+
+
+@dataclass
+class PresetWidgets:
+    """The row of presets of a unit."""
+
+    name: Any
+    load: Any
+    save: Any
+    delete: Any
+    upload: Any
+    export: Any
+    file: Any
+    source: Any
+    copy: Any
+    reset: Any
+
+
+def build_presets(services: PageServices, tab: str, index: int, count: int) -> PresetWidgets:
+    """Makes the widgets at this place of the page."""
+    prefix = unit_prefix(tab, index)
+
+    def button(text: str, tip: str, name: str) -> Any:
+        return small_button(text, tip, elem_id=f"{prefix}_preset_{name}")
+
+    with gr.Accordion("Presets, copy, reset", open=False, elem_id=f"{prefix}_presets"):
+        name = not_saved(
+            gr.Dropdown(
+                Presets(services.presets).names(),
+                label="Preset (type a new name to save)",
+                allow_custom_value=True,
+                elem_id=f"{prefix}_preset_dropdown",
+            )
+        )
+        with gr.Row(elem_classes=["cnet-buttons"]):
+            load, save = button("Load", "Use the preset", "load"), button("Save", "Keep the unit's settings", "save")
+            delete = button("Delete", "Remove the preset", "delete")
+            upload = gr.UploadButton(
+                "Import", size="sm", file_types=[".json", ".txt"], elem_id=f"{prefix}_preset_import", scale=0
+            )
+            export = button("Export", "Make a file of the unit's settings", "export")
+        file = not_saved(gr.File(label="Exported preset", visible=False, elem_id=f"{prefix}_preset_file"))
+        with gr.Row(elem_classes=["cnet-buttons"]):
+            others = [f"Unit {other}" for other in range(count) if other != index]
+            source = not_saved(
+                gr.Dropdown(others, value=others[0] if others else None, label="Copy from", visible=bool(others))
+            )
+            copy = small_button(
+                "Copy", "Take settings and pictures of that unit", elem_id=f"{prefix}_copy_unit", visible=bool(others)
+            )
+            reset = button("Reset unit", "Back to the defaults, without pictures", "reset")
+    return PresetWidgets(name, load, save, delete, upload, export, file, source, copy, reset)
+
+
+def connect_presets(services: PageServices, units: Sequence[UnitWidgets], index: int, widgets: PresetWidgets) -> None:
+    """Connects the row of unit `index`."""
+    unit, presets = units[index], Presets(services.presets)
+    targets = list(paste.fields(services, index, unit))
+    outputs = [component for component, _target in targets]
+
+    def put(text: str, enabled: bool | None = None) -> list[Any]:
+        params = {unit_key(index): text}
+        values = [target(params) for _component, target in targets]
+        values[0] = enabled  # the first is `enabled`, which a preset says nothing of
+        return [gr.update() if value is None else value for value in values]
+
+    def connect(button: Any, handler: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
+        action = button.upload if button is widgets.upload else button.click
+        action(shown_errors(handler, index), inputs, outputs, **QUICK)
+
+    def save(name: str, *arguments: Any) -> Any:
+        presets.save(name or "", settings_of(arguments, index))
+        return gr.update(choices=presets.names(), value=name.strip())
+
+    def delete(name: str) -> Any:
+        presets.delete(name or "")
+        return gr.update(choices=presets.names(), value=None)
+
+    connect(widgets.load, lambda name: put(presets.load(name or "")), [widgets.name], outputs)
+    connect(widgets.save, save, [widgets.name, *unit.arguments()], [widgets.name])
+    connect(widgets.delete, delete, [widgets.name], [widgets.name])
+    connect(widgets.upload, lambda file: put(loads(_content(file))), [widgets.upload], outputs)
+    connect(
+        widgets.export,
+        lambda *arguments: gr.update(value=_exported(dumps(settings_of(arguments, index))), visible=True),
+        unit.arguments(),
+        [widgets.file],
+    )
+    pictures = [unit.values[name] for name in PICTURES]
+    default = format_unit(ControlNetUnit())
+    connect(
+        widgets.reset,
+        lambda: [*put(default, enabled=False), None, None, None, False, ""],
+        [],
+        [*outputs, *pictures, unit.values["use_region"], unit.notes.text],
+    )
+    if len(units) > 1:
+        _connect_copy(units, index, widgets, put, outputs)
+
+
+def _connect_copy(
+    units: Sequence[UnitWidgets], index: int, widgets: PresetWidgets, put: Callable[..., Any], outputs: list[Any]
+) -> None:
+    names = [*PICTURES, "use_region"]
+
+    def copy(source: str, *arguments: Any) -> list[Any]:
+        number = int(source.rpartition(" ")[2])
+        start = number * len(FIELDS)
+        own = arguments[start : start + len(FIELDS)]
+        fields = fields_of(own)
+        return [*put(format_unit(settings_of(own, number)), fields["enabled"]), *(fields[name] for name in names)]
+
+    everything = [component for unit in units for component in unit.arguments()]
+    widgets.copy.click(
+        shown_errors(copy, index),
+        [widgets.source, *everything],
+        [*outputs, *(units[index].values[name] for name in names)],
+        **QUICK,
+    )
+
+
+def settings_of(arguments: Sequence[Any], index: int) -> ControlNetUnit:
+    """What a unit's widgets say, without its pictures."""
+    fields = as_mapping(arguments[: len(FIELDS)])
+    without = dict.fromkeys((*PICTURES, "images"), None) | {"input_mode": "simple", "enabled": True}
+    return parse_unit({**fields, **without}, index)
+
+
+def _content(file: Any) -> str:
+    return Path(str(getattr(file, "name", file))).read_text("utf-8", "replace")
+
+
+def _exported(text: str) -> str:
+    """A file that gradio gives to the browser."""
+    path = Path(tempfile.mkdtemp(prefix="controlnet-")) / "controlnet-preset.json"
+    path.write_text(text, "utf-8")
+    return str(path)

@@ -1,0 +1,83 @@
+"""Presets of a unit: saved, read in both formats, put into the widgets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lib_controlnet.core.errors import UnitError
+from lib_controlnet.core.infotext import format_unit, read_units
+from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode, UnionType
+from lib_controlnet.core.units import ControlNetUnit
+from lib_controlnet.engine.presets import Presets, dumps, loads
+
+UNIT = ControlNetUnit(
+    preprocessor="canny",
+    model="a, model: of two parts 100% [12345678]",
+    weight=0.85,
+    resize_mode=ResizeMode.resize_and_fill,
+    resolution=640,
+    threshold_a=12.0,
+    threshold_b=34.0,
+    guidance_start=0.1,
+    guidance_end=0.9,
+    pixel_perfect=True,
+    control_mode=ControlMode.prompt,
+    hr_option=HiResOption.low,
+    low_vram=True,
+    crop_to_mask=False,
+    save_map=False,
+    layer_weights=(0.1, 0.2),
+    union_type=UnionType.depth,
+    loopback=True,
+)
+
+
+def read(text: str) -> ControlNetUnit:
+    units, problems = read_units({"ControlNet 0": text})
+    assert problems == []
+    return units[0]
+
+
+def test_every_setting_survives(tmp_path: Path) -> None:
+    presets = Presets(tmp_path / "presets")
+    presets.save(" my preset ", UNIT)
+    assert presets.names() == ["my preset"]
+    again = read(presets.load("my preset"))
+    assert {**vars(again), "enabled": False} == vars(UNIT)
+    presets.delete("my preset")
+    assert presets.names() == []
+
+
+def test_texts_of_the_peer_are_read(tmp_path: Path) -> None:
+    text = format_unit(ControlNetUnit(preprocessor="canny", weight=0.5))
+    (tmp_path / "theirs.txt").write_text(text)
+    presets = Presets(tmp_path)
+    assert presets.names() == ["theirs"]
+    assert read(presets.load("theirs")).weight == 0.5
+
+
+@pytest.mark.parametrize("name", ["", "  ", "../up", "a/b", "a\\b", ".hidden", "x" * 90, "a\0b"])
+def test_names_stay_in_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnitError, match="name of a preset"):
+        Presets(tmp_path).save(name, UNIT)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"unit": 3}', "no fields here", json.dumps([1])])
+def test_other_files_are_refused(text: str) -> None:
+    with pytest.raises(UnitError, match="no preset"):
+        loads(text)
+
+
+def test_json_is_for_people_too() -> None:
+    content = json.loads(dumps(UNIT))
+    assert content["unit"]["module"] == "canny"
+    assert content["unit"]["weight"] == "0.85"
+
+
+def test_missing_presets_are_said(tmp_path: Path) -> None:
+    for action in (Presets(tmp_path).load, Presets(tmp_path).delete):
+        with pytest.raises(UnitError, match="no such preset"):
+            action("gone")
