@@ -33,7 +33,7 @@ class Hed:
     ) -> Pixels:
         """The map, (h, w, 3), white edges on black."""
         padded, cut = resize_and_pad(image, resolution)
-        return grey_to_rgb(cut(self._finish(self._edges(padded))))
+        return grey_to_rgb(self._finish(cut(self._edges(padded))))
 
     def _edges(self, image: Pixels) -> Array:
         """(H, W, 3) uint8 to (H, W) float 0..1: the sigmoid of the mean of all side outputs."""
