@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -31,3 +32,17 @@ def test_the_map_is_that_of_controlnet_aux(id_: str, options: dict[str, bool], t
         assert different.max() <= 1
     else:  # steps and crests jump where a value lies on their edge: a bit of float32 decides
         assert (different > 1).mean() < 0.002
+
+
+@pytest.mark.parametrize(("soft", "strokes"), [("hed", "scribble_hed"), ("pidinet", "pidinet_scribble")])
+def test_strokes_are_drawn_after_the_padding_is_cut_off(soft: str, strokes: str, tmp_path: Path) -> None:
+    """As sd-webui-controlnet draws them: blurs mirror at the picture's edge and do not see what lies beyond it."""
+    noise = np.random.default_rng(1).integers(0, 256, (100, 150, 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(noise, (0, 0), 1.5)
+    runtime = random_runtime(REGISTRY.get(soft).spec, tmp_path)
+    edges = REGISTRY.get(soft).load(runtime)(image, resolution=100)[:, :, 0]
+    blurred = cv2.GaussianBlur(controlnet_aux("util").nms(edges, 127, 3.0), (0, 0), 3.0)
+    expected = np.where(blurred > 4, 255, 0)
+    assert edges.shape == (100, 150)
+    assert expected.std() > 1, "a constant map would prove nothing"
+    assert np.array_equal(REGISTRY.get(strokes).load(runtime)(image, resolution=100)[:, :, 0], expected)
