@@ -1,0 +1,23 @@
+"""Lines of manga and anime without screentones (Li et al., 2017: "Deep Extraction of Manga Structural Lines")."""
+
+from __future__ import annotations
+
+from ..spec import Detector, PreprocessorSpec, Runtime, WeightFile
+
+WEIGHTS = WeightFile(
+    name="erika.pth", folder="manga_line", size=172_800_000, licence="MIT", repo="lllyasviel/Annotators"
+)
+
+SPEC = PreprocessorSpec(
+    id="lineart_anime_denoise",
+    aliases=("Manga2Anime_LineArt_Preprocessor",),
+    control_types=("Lineart",),
+    weights=(WEIGHTS,),
+)
+
+
+def load(runtime: Runtime) -> Detector:
+    """White lines on black."""
+    from .detector import MangaLine
+
+    return MangaLine(runtime, WEIGHTS)
