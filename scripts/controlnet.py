@@ -39,10 +39,10 @@ class ControlNetScript(scripts.Script):
         return extension.panel(self, is_img2img)
 
     def before_process(self, p, *args):
-        extension.runner.before_process(p, lambda: extension.units(args), lambda: extension.options(args))
+        extension.runner.before_process(p, lambda: extension.units(p, args), lambda: extension.options(args))
 
     def process(self, p, *args):
-        extension.runner.process(p, lambda: extension.units(args))
+        extension.runner.process(p, lambda: extension.units(p, args))
 
     def before_process_batch(self, p, *args, batch_number, **kwargs):
         extension.runner.begin_batch(p, batch_number)
@@ -58,6 +58,7 @@ class ControlNetScript(scripts.Script):
 
 
 script_callbacks.on_cfg_denoiser(extension.runner.denoiser_step)
+script_callbacks.on_before_ui(extension.before_page)
 script_callbacks.on_ui_settings(extension.settings_page)
 script_callbacks.on_app_started(extension.mount_routes)
 script_callbacks.on_script_unloaded(extension.runner.detach)

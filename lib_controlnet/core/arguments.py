@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from .errors import HostError, UnitError
+from .overrides import NONE, Overrides
 from .panel_options import PanelOptions, is_options, parse_options
 from .units import ControlNetUnit, is_unit, parse_unit
 
@@ -63,13 +64,15 @@ Of the panel only: `own_image` (without it img2img's picture is used), `use_regi
 """
 
 
-def units_from_args(args: Sequence[object], unit_count: int) -> tuple[ControlNetUnit, ...]:
+def units_from_args(
+    args: Sequence[object], unit_count: int, overrides: Overrides = NONE
+) -> tuple[ControlNetUnit, ...]:
     """The units among a script's arguments.
 
     Units given as objects or dicts (API, other extensions) come first: a unit's index is its position among all
     arguments, or among the units where a caller replaced the whole list. Without any, the widgets are read; a host
     without a page has none. Raises UnitError for a wrong unit, for what cannot be one, and for an enabled unit beyond
-    `unit_count`.
+    `unit_count`. `overrides` are fields that something else decides.
     """
     given = [(index, value) for index, value in enumerate(args) if _is_given(value)]
     for index, value in enumerate(args[:SLOTS]):
@@ -81,8 +84,9 @@ def units_from_args(args: Sequence[object], unit_count: int) -> tuple[ControlNet
                 remedy="send an object with module, model, image and so on",
             )
     if given:
-        return _from_objects(given, unit_count)
-    return tuple(parse_unit(fields, index) for index, fields in enumerate(widget_mappings(args)))
+        return _from_objects([(index, overrides.apply(value, index)) for index, value in given], unit_count)
+    widgets = enumerate(widget_mappings(args))
+    return tuple(parse_unit(overrides.apply(fields, index), index) for index, fields in widgets)
 
 
 def options_from_args(args: Sequence[object]) -> PanelOptions:

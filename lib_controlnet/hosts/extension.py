@@ -20,6 +20,7 @@ from ..engine.services import PageServices
 from ..engine.weights import WeightFiles
 from ..families.registry import discover
 from .a1111 import A1111Host
+from .axes import overrides_of, register_axes
 from .runner import Runner
 
 GIB = 1 << 30
@@ -54,9 +55,13 @@ class Extension:
 
         return build(self.services, "img2img" if is_img2img else "txt2img", is_img2img, script)
 
-    def units(self, args: Sequence[object]) -> Sequence[ControlNetUnit]:
-        """The units among a script's arguments."""
-        return units_from_args(args, unit_count())
+    def units(self, p: Any, args: Sequence[object]) -> Sequence[ControlNetUnit]:
+        """The units among a script's arguments, with what a grid or another script decided."""
+        return units_from_args(args, unit_count(), overrides_of(p, setting))
+
+    def before_page(self) -> None:
+        """All scripts are loaded and the page is about to be made: adds our axes to the X/Y/Z plot."""
+        register_axes(self.services, unit_count())
 
     def options(self, args: Sequence[object]) -> PanelOptions:
         """The panel's own options among a script's arguments."""

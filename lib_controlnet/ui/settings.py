@@ -45,6 +45,10 @@ def register(shared: Any, script_callbacks: Any) -> None:
         "controlnet_increment_seed_during_batch",
         info(False, "Let the seeds go on from picture to picture of a batch", section=SECTION),
     )
+    add(
+        "control_net_allow_script_control",
+        info(False, "Allow other scripts to control this extension (p.control_net_...)", section=SECTION),
+    )
     add("control_net_sync_field_args", info(True, "Paste ControlNet parameters in infotext", section=SECTION))
     add(
         "controlnet_ignore_noninpaint_mask",
