@@ -60,6 +60,7 @@ class ControlNetScript(scripts.Script):
 script_callbacks.on_cfg_denoiser(extension.runner.denoiser_step)
 script_callbacks.on_before_ui(extension.before_page)
 script_callbacks.on_ui_settings(extension.settings_page)
+script_callbacks.on_ui_tabs(extension.tabs)
 script_callbacks.on_app_started(extension.mount_routes)
 script_callbacks.on_script_unloaded(extension.runner.detach)
 extension.register_aliases()

@@ -24,6 +24,11 @@ export class Panel {
         return nav ? Array.from(nav.querySelectorAll(":scope > button")) : [];
     }
 
+    open() {
+        const label = this.root.querySelector("#controlnet .label-wrap");
+        if (label && !label.classList.contains("open")) label.click();
+    }
+
     refreshSoon() {
         if (this.pending) return;
         this.pending = true;

@@ -1,4 +1,4 @@
-"""Fields of units that something else than panel and request decides: an axis of a grid, another script's attributes."""
+"""Fields of units that an axis of a grid or another script's attributes decide, instead of panel and request."""
 
 from __future__ import annotations
 

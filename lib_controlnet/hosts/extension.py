@@ -59,6 +59,12 @@ class Extension:
         """The units among a script's arguments, with what a grid or another script decided."""
         return units_from_args(args, unit_count(), overrides_of(p, setting))
 
+    def tabs(self) -> list[Any]:
+        """Our tab beside the host's."""
+        from ..ui.control_tab import build
+
+        return build(self.services)
+
     def before_page(self) -> None:
         """All scripts are loaded and the page is about to be made: adds our axes to the X/Y/Z plot."""
         register_axes(self.services, unit_count())

@@ -1,0 +1,122 @@
+"""The page "Models": every control model and every preprocessor's weights, whether they are there and fit."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..core.errors import ControlNetError
+from ..engine.library import ModelEntry
+from ..engine.services import PageServices
+from ..engine.weights import human_size
+from .events import QUICK, download_weights, shown_errors
+from .gradio_compat import not_saved
+
+_BLOCK = 1 << 20
+_MODEL_HEAD = ("Model", "Kind", "Made for", "Size", "Folder", "With this checkpoint")
+_WEIGHT_HEAD = ("Preprocessor", "File", "Size", "Licence", "Where")
+
+
+def build(services: PageServices) -> None:
+    """Makes the page's widgets; the tables are filled when they are asked for, since all files are looked into."""
+    refresh = gr.Button("Show what is here", variant="primary", elem_id="controlnet_models_refresh")
+    models = gr.HTML("", elem_id="controlnet_models_table")
+    with gr.Row():
+        model = not_saved(gr.Dropdown([], label="sha256 of", elem_id="controlnet_models_choice"))
+        compute = gr.Button("Compute", elem_id="controlnet_models_sha256")
+        digest = not_saved(gr.Textbox("", label="sha256", interactive=False, elem_id="controlnet_models_digest"))
+    weights = gr.HTML("", elem_id="controlnet_weights_table")
+    with gr.Row():
+        missing = not_saved(gr.Dropdown([], label="Weights to download for", elem_id="controlnet_weights_choice"))
+        download = gr.Button("Download", elem_id="controlnet_weights_download")
+        stop = gr.Button("Stop", elem_id="controlnet_weights_stop")
+    state = gr.HTML("", elem_id="controlnet_weights_state")
+
+    def show() -> list[Any]:
+        services.library.refresh()
+        lacking = [spec.label for spec in _specs(services) if services.weights.missing(spec)]
+        return [
+            model_table(services),
+            gr.update(choices=services.library.names()),
+            weight_table(services),
+            gr.update(choices=lacking, value=lacking[0] if lacking else None),
+        ]
+
+    tables = [models, model, weights, missing]
+    refresh.click(shown_errors(show), None, tables)
+    compute.click(
+        lambda name, progress=gr.Progress(): _sha256(services, name, progress),  # noqa: B008 (gradio's way)
+        [model],
+        [digest],
+    )
+    download.click(
+        lambda name, progress=gr.Progress(): download_weights(services, name or "", progress),  # noqa: B008
+        [missing],
+        [state],
+    ).then(show, None, tables)
+    stop.click(services.weights.cancel, None, None, **QUICK)
+
+
+def model_table(services: PageServices) -> str:
+    """All control models with what their files say (HTML)."""
+    entries = [services.library.find(name) for name in services.library.names()]
+    return _table("Control models", _MODEL_HEAD, [_model_row(services, entry) for entry in entries])
+
+
+def weight_table(services: PageServices) -> str:
+    """The weights of all preprocessors that can run here (HTML)."""
+    rows = [
+        (spec.label, file.name, human_size(file.size), file.licence, str(services.weights.path(file) or "missing"))
+        for spec in _specs(services)
+        for file in getattr(spec, "weights", ())
+    ]
+    return _table("Weights of preprocessors", _WEIGHT_HEAD, rows)
+
+
+def _model_row(services: PageServices, entry: ModelEntry) -> tuple[str, ...]:
+    facts = services.facts.read(entry.path)
+    try:
+        fits = facts.mismatch(services.base_model()) or "works"
+    except ControlNetError as error:
+        fits = facts.problem or error.problem
+    made_for = "" if facts.sheet is None else facts.sheet.made_for
+    return entry.name, facts.kind, made_for, human_size(facts.size), str(entry.path.parent), fits
+
+
+def _specs(services: PageServices) -> list[Any]:
+    return [entry.spec for entry in services.annotators.entries]
+
+
+def _sha256(services: PageServices, name: str | None, progress: Any) -> str:
+    try:
+        path = services.library.find(name or "").path
+    except ControlNetError as error:
+        raise gr.Error(str(error)) from error
+    return _digest(path, progress)
+
+
+def _digest(path: Path, progress: Any) -> str:
+    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            done += len(block)
+            progress(done / size, desc=path.name)
+    return digest.hexdigest()
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        scope = ' scope="col"' if tag == "th" else ""
+        return "<tr>" + "".join(f"<{tag}{scope}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows) or f'<tr><td colspan="{len(head)}">none</td></tr>'
+    return (
+        f'<div class="cnet-table"><table><caption>{html.escape(title)} ({len(rows)})</caption>'
+        f"<thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table></div>"
+    )
