@@ -21,12 +21,12 @@ class Log:
 
     def __init__(self, folder: Path, kept: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._board = _board(folder / "tensorboard", kept) if tensorboard else None
         path = folder / NAME
         lines = [line for line in read_log(folder) if line.get("step", 0) <= kept]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         write_whole(path, lambda partial: partial.write_text(text, "utf-8"))
         self._stream = path.open("a", encoding="utf-8")
-        self._board = _board(folder / "tensorboard", kept) if tensorboard else None
 
     def write(self, event: str, **values: Any) -> None:
         """Add a line. Numbers of a line with `step` go to TensorBoard too. Raises TrainingError on a full disk."""

@@ -187,5 +187,5 @@ def _set_precision(model: ControlledUNet, accelerator: Accelerator) -> None:
     model.unet.float()
     for part in (model.unet.time_embed, model.unet.input_blocks, model.unet.middle_block):
         part.to(dtypes.get(accelerator.mixed_precision, torch.float32))
-    if not any(model.decoder_parameters()):
+    if not list(model.decoder_parameters()):
         model.unet.to(dtypes.get(accelerator.mixed_precision, torch.float32))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from tests.standalone.tiny_checkpoint import write
 
@@ -14,6 +16,13 @@ from .tiny import make_pairs
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(autouse=True)
+def new_process() -> Iterator[None]:
+    """accelerate keeps device and precision for a process; each test is one of its own."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor
 from lib_controlnet.nets.config import UNetConfig
 from lib_controlnet.nets.controlnet import ControlNet, trainable_copy
 from lib_controlnet.nets.unet import UNetModel
-from lib_controlnet.training.chance import draw, step_generator
+from lib_controlnet.training.chance import Order, draw, step_generator
 from lib_controlnet.training.controlled import controlled_forward
 from lib_controlnet.training.dataset import Batch
 from lib_controlnet.training.noise import NoiseSchedule
@@ -191,6 +191,32 @@ def test_dropped_prompts_are_the_empty_one() -> None:
         run.data.context += value  # type: ignore[attr-defined]
         losses.append(run.train_step().loss)
     assert losses[0] == losses[1]
+
+
+def test_accumulated_gradients_are_the_mean_of_the_passes() -> None:
+    """Against each pass computed alone, from the same draws."""
+    run = trainer(replace(OPTIONS, accumulation=2, clip_norm=0.0))
+    run.train_step()
+    gradients = [weight.grad for weight in run.trained]
+    parts: list[list[Tensor]] = []
+    for part in range(2):
+        alone = trainer(replace(OPTIONS, accumulation=2))
+        alone.loss(*alone._part(part)).backward()
+        parts.append([torch.zeros_like(w) if w.grad is None else w.grad for w in alone.trained])
+    assert any(gradient is not None and gradient.any() for gradient in gradients)
+    for gradient, one, two in zip(gradients, *parts, strict=True):
+        assert gradient is not None
+        assert torch.allclose(gradient, (one + two) / 2, atol=1e-7)
+
+
+def test_a_batch_is_drawn_from_every_example_once_an_epoch() -> None:
+    order = Order([[0, 1, 2], [3, 4, 5, 6, 7]], 2, seed=1)
+    epochs = [[order.indices(5 * epoch + n).tolist() for n in range(5)] for epoch in (0, 1)]
+    for epoch in epochs:
+        assert {index for batch in epoch for index in batch} == set(range(8))
+        assert all(len(batch) == 2 and len({index < 3 for index in batch}) == 1 for batch in epoch)
+    assert epochs[0] != epochs[1]
+    assert [order.indices(n).tolist() for n in range(5)] == epochs[0]
 
 
 def test_average_lags_behind_and_is_put_back() -> None:
