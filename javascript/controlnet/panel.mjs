@@ -25,6 +25,7 @@ export class Panel {
     }
 
     open() {
+        requestAnimationFrame(() => this.root.scrollIntoView({block: "start"}));
         const label = this.root.querySelector("#controlnet .label-wrap");
         if (label && !label.classList.contains("open")) label.click();
     }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..core.infotext import format_unit, unit_key
+from ..core.modes import InputMode
 from ..core.step import Pass
 from ..engine.session import ControlSession, UnitRun
 from .a1111_pictures import is_upscale_script
@@ -22,9 +23,10 @@ Setting = Callable[[str, Any], Any]
 def write_infotext(p: Any, session: ControlSession) -> None:
     """One generation parameter a unit, under the unit's own number; one that merges pictures is one unit again."""
     for run in {run.unit.index: run for run in reversed(session.runs)}.values():
-        weight = sum(other.unit.weight for other in session.runs if other.unit.index == run.unit.index)
+        weights = [other.unit.weight for other in session.runs if other.unit.index == run.unit.index]
+        mode = InputMode.merge if len(weights) > 1 else run.unit.input_mode
         p.extra_generation_params[unit_key(run.unit.index)] = format_unit(
-            replace(run.unit, weight=round(weight, 6)),
+            replace(run.unit, weight=round(sum(weights), 6), input_mode=mode),
             preprocessor=run.spec.id,
             model=run.model_name,
             resolution=run.results[0].resolution,

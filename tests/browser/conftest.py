@@ -1,0 +1,208 @@
+"""The embedded WebUI as a process, and a Chromium that looks at it. Screenshots are kept in tests/browser/shots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+
+from tests.engine.tiny import SDXL_SHAPED, tiny_controlnet
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOTS = Path(__file__).with_name("shots")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (requirements-dev.txt)")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on the path; `apt-get install chromium` brings it on Debian")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a WebUI with the demo model and a control model that does not fit it."""
+    data, models, port = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("models"), free_port()
+    save_file(tiny_controlnet(SDXL_SHAPED).state_dict(), models / "canny_of_another_kind.safetensors")
+    log = (data / "log.txt").open("w+")
+    command = [sys.executable, "-m", "standalone.webui", "--port", str(port), "--data-dir", str(data)]
+    process = subprocess.Popen(
+        [*command, "--controlnet-dir", str(models)],
+        cwd=ROOT,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"},
+    )
+    address = f"http://127.0.0.1:{port}/"
+    try:
+        _wait(address, process, log)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+def _wait(address: str, process: subprocess.Popen[Any], log: Any, seconds: int = 180) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    log.seek(0)
+    pytest.fail("the WebUI did not start:\n" + log.read()[-4000:])
+
+
+class Panel:
+    """The panel of a tab in an open page."""
+
+    def __init__(self, page: Any, tab: str = "txt2img") -> None:
+        self.page = page
+        self.tab = tab
+        self.root = page.locator(f"#{tab}_controlnet")
+
+    def open(self) -> Panel:
+        label = self.root.locator("#controlnet > .label-wrap")
+        if "open" not in (label.get_attribute("class") or ""):
+            label.click()
+        self.part("controlnet_enable_checkbox").wait_for()
+        return self
+
+    def part(self, name: str, unit: int = 0) -> Any:
+        return self.page.locator(f"#{self.tab}_controlnet_ControlNet-{unit}_{name}").first  # gradio doubles HTML
+
+    def choose_unit(self, unit: int) -> None:
+        self.page.locator(f"#{self.tab}_controlnet_tabs > .tab-nav > button").nth(unit).click()
+
+    def upload(self, path: Path, name: str = "input_image", unit: int = 0) -> None:
+        self.part(name, unit).locator("input[type=file]").set_input_files(str(path))
+        self.part(name, unit).locator("img").first.wait_for()
+
+    def check(self, name: str, unit: int = 0) -> None:
+        self.part(f"controlnet_{name}_checkbox", unit).locator("input").check()
+
+    def choose(self, name: str, text: str, unit: int = 0) -> None:
+        """An option of a radio."""
+        self.part(name, unit).locator("label", has_text=text).first.click()
+        self.page.wait_for_timeout(300)
+
+    def select(self, name: str, text: str, unit: int = 0) -> None:
+        """An option of a dropdown."""
+        self.part(name, unit).locator("input").click()
+        self.page.locator("ul.options li", has_text=text).first.click()
+        self.page.wait_for_timeout(300)
+
+    def number(self, name: str, value: float, unit: int = 0) -> None:
+        box = self.part(f"controlnet_{name}_slider", unit).locator("input[type=number]")
+        box.fill(str(value))
+        box.blur()
+
+    def preview(self, unit: int = 0) -> None:
+        self.part("controlnet_trigger_preprocessor", unit).click()
+        self.part("generated_image", unit).locator("img").first.wait_for()
+
+    def values(self, unit: int = 0) -> dict[str, Any]:
+        """What the unit's widgets show, by id: of hidden ones too."""
+        prefix = f"{self.tab}_controlnet_ControlNet-{unit}_"
+        return self.page.evaluate(READ_WIDGETS, prefix)
+
+    def generate(self, prompt: str = "a red heart on a gray background") -> int:
+        """Waits for a job of two steps to end; the number of pictures that are shown."""
+        page = self.page
+        page.locator("#txt2img_steps input[type=number]").fill("2")
+        page.locator("#txt2img_steps input[type=number]").blur()
+        page.locator(f"#{self.tab}_prompt textarea").fill(prompt)
+        page.wait_for_timeout(400)
+        page.evaluate(f"document.querySelector('#html_log_{self.tab} .time')?.remove()")
+        page.locator(f"#{self.tab}_generate").click()
+        page.locator(f"#html_log_{self.tab} .time").first.wait_for(timeout=90_000)
+        page.wait_for_timeout(500)
+        return (
+            page.locator(f"#{self.tab}_gallery .thumbnail-item").count()
+            or page.locator(f"#{self.tab}_gallery img").count()
+        )
+
+    def error(self) -> str:
+        """The text of the message that gradio shows."""
+        toast = self.page.locator(".toast-wrap, .toast-body").first
+        toast.wait_for()
+        return str(toast.inner_text())
+
+    def infotext(self) -> str:
+        return str(self.page.locator(f"#html_info_{self.tab}").first.inner_text())
+
+    def job_error(self) -> str:
+        return str(self.page.locator(f"#html_log_{self.tab}").first.inner_text())
+
+
+READ_WIDGETS = """(prefix) => {
+    const found = {};
+    for (const part of document.querySelectorAll(`[id^="${prefix}"]`)) {
+        const name = part.id.slice(prefix.length);
+        const radio = part.querySelector("input[type=radio]:checked");
+        const field = part.querySelector("input:not([type=radio]):not([type=file]), textarea");
+        if (!/checkbox$|slider$|radio$|dropdown$|weighting$|control_type$/.test(name)) continue;
+        if (radio) found[name] = radio.value;
+        else if (field) found[name] = field.type === "checkbox" ? field.checked : field.value;
+    }
+    return found;
+}"""
+
+
+@pytest.fixture
+def page(browser: Any, server: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """An open page; the test fails if the console reports an error, and leaves a screenshot where it fails."""
+    options = getattr(request, "param", {})
+    context = browser.new_context(viewport=options.get("viewport", {"width": 1400, "height": 1000}))
+    context.set_default_timeout(30_000)
+    opened = context.new_page()
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    opened.goto(f"{server}?__theme={options.get('theme', 'light')}")
+    opened.locator("#txt2img_controlnet #controlnet > .label-wrap").wait_for()
+    yield opened
+    SHOTS.mkdir(exist_ok=True)
+    opened.screenshot(path=SHOTS / f"{request.node.name[:80].replace('/', '_')}.png")
+    context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def panel(page: Any) -> Panel:
+    return Panel(page).open()

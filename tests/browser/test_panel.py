@@ -1,0 +1,310 @@
+"""The panel as a user meets it, in Chromium against the embedded WebUI."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.browser.conftest import ROOT, SHOTS, Panel
+
+DRAWING = ROOT / "models" / "demo" / "drawing.png"
+
+
+def pixels(panel: Panel, name: str, unit: int = 0) -> np.ndarray:
+    """The picture that a component shows."""
+    source = panel.part(name, unit).locator("img").first.get_attribute("src")
+    if source.startswith("data:"):
+        content = base64.b64decode(source.partition(",")[2])
+    else:
+        content = panel.page.request.get(source).body()
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+@pytest.fixture
+def canny(panel: Panel) -> Panel:
+    """A unit with the drawing and the demo's canny model."""
+    panel.upload(DRAWING)
+    panel.choose("controlnet_type_filter_radio", "Canny")
+    return panel
+
+
+def test_uploading_enables_and_the_header_says_what_is_on(canny: Panel) -> None:
+    assert canny.part("controlnet_enable_checkbox").locator("input").is_checked()
+    header = canny.page.locator("#txt2img_controlnet_tabs > .tab-nav > button").first
+    header.locator(".cnet-tab-facts", has_text="canny · 1").wait_for()
+    assert header.locator("img.cnet-thumb").count() == 1
+    assert canny.root.locator(".cnet-badge").inner_text() == "1 unit"
+
+
+def test_control_type_chooses_what_belongs_together(canny: Panel) -> None:
+    values = canny.values()
+    assert values["controlnet_preprocessor_dropdown"] == "canny"
+    assert values["controlnet_model_dropdown"].startswith("demo_canny")
+    assert float(values["controlnet_threshold_B_slider"]) == 200
+    assert "Fits demo" in canny.part("notes").inner_text()
+
+
+def test_mismatch_is_said_before_and_stops_the_job(canny: Panel) -> None:
+    canny.select("controlnet_model_dropdown", "canny_of_another_kind")
+    canny.part("notes").locator(".cnet-bad").wait_for()
+    assert "does not work with demo" in canny.part("notes").inner_text()
+    canny.generate()
+    assert "ControlNet unit 0, model" in canny.job_error()
+
+
+def test_missing_weights_are_said_with_size_and_button(panel: Panel) -> None:
+    panel.choose("controlnet_type_filter_radio", "SoftEdge")
+    panel.part("download_weights").wait_for()
+    assert re.search(r"lacks .* \(\d", panel.part("notes").inner_text())
+    assert panel.part("download_weights").inner_text().startswith("Download ")
+
+
+def test_preview_shows_the_map_and_can_be_the_picture(canny: Panel) -> None:
+    canny.preview()
+    shown = pixels(canny, "generated_image")
+    assert 0.001 < (shown > 127).mean() < 0.1
+    canny.check("preview_as_input")
+    assert canny.generate() >= 1
+    assert "Module: none" in canny.infotext()
+
+
+def test_what_is_wrong_is_shown_on_the_page(panel: Panel) -> None:
+    panel.choose("controlnet_type_filter_radio", "Canny")
+    panel.part("controlnet_trigger_preprocessor").click()
+    assert "there is no picture to preprocess" in panel.error()
+
+
+def test_drawn_mask_is_the_units_mask(canny: Panel) -> None:
+    page = canny.page
+    canny.part("draw_mask").click()
+    box = page.locator("dialog canvas").bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 90, steps=5)
+    page.mouse.up()
+    page.locator("dialog button", has_text="Save").click()
+    canny.part("input_tabs").locator("button", has_text="Mask").click()
+    canny.part("mask_image").locator("img").first.wait_for()
+    mask = pixels(canny, "mask_image")
+    assert set(np.unique(mask[..., 0] // 250)) == {0, 1}
+    assert 0.001 < (mask > 127).mean() < 0.2
+
+
+def test_new_canvas_and_send_size(panel: Panel) -> None:
+    panel.part("controlnet_open_new_canvas_button").click()
+    for side, value in (("width", 192), ("height", 128)):
+        box = panel.part(f"controlnet_canvas_{side}").locator("input[type=number]")
+        box.fill(str(value))
+        box.blur()
+    panel.part("create_canvas").click()
+    panel.part("input_image").locator("img").first.wait_for()
+    panel.part("controlnet_send_dimensions").click()
+    panel.page.wait_for_timeout(800)
+    size = [panel.page.locator(f"#txt2img_{side} input[type=number]").input_value() for side in ("width", "height")]
+    assert size == ["192", "128"]
+
+
+def test_result_of_the_gallery_is_taken(canny: Panel) -> None:
+    canny.generate()
+    before = pixels(canny, "input_image").shape
+    canny.part("take_result").click()
+    canny.page.wait_for_timeout(1500)
+    assert pixels(canny, "input_image").shape == (128, 128, 3) != before
+
+
+def test_layer_weights_are_shaped_dragged_and_used(canny: Panel) -> None:
+    canny.part("controlnet_layer_weights_group").locator("> .label-wrap").click()
+    canny.select("controlnet_layer_shape_dropdown", "Ease out")
+    field = canny.part("controlnet_advanced_weighting").locator("textarea")
+    assert field.input_value().split(", ")[-1] == "1"
+    bar = canny.part("controlnet_layer_plot").locator("rect").nth(2)
+    bar.scroll_into_view_if_needed()
+    box = bar.bounding_box()
+    canny.page.mouse.move(box["x"] + 5, box["y"] + 2)
+    canny.page.mouse.down()
+    canny.page.mouse.move(box["x"] + 5, box["y"] - 15, steps=3)
+    canny.page.mouse.up()
+    canny.page.wait_for_timeout(400)
+    weights = field.input_value()
+    assert float(weights.split(", ")[2]) > 0.367
+    canny.generate()
+    assert "Layer Weights: " + weights.replace(", ", "/") in canny.infotext()
+
+
+def test_two_units_and_region_mask(canny: Panel, tmp_path: Path) -> None:
+    half = np.zeros((128, 128), np.uint8)
+    half[:, :64] = 255
+    Image.fromarray(half).save(tmp_path / "half.png")
+    canny.check("effective_region_mask")
+    canny.upload(tmp_path / "half.png", "effective_region_mask")
+    canny.choose_unit(1)
+    canny.upload(DRAWING, unit=1)
+    canny.choose("controlnet_type_filter_radio", "Scribble", 1)
+    canny.generate()
+    assert canny.job_error().startswith("Time taken")
+    assert "ControlNet 0" in canny.infotext()
+    assert "ControlNet 1" in canny.infotext()
+    assert canny.root.locator(".cnet-badge").inner_text() == "2 units"
+
+
+def change_everything(panel: Panel, unit: int = 0) -> None:
+    """Every setting of a unit away from its default."""
+    panel.number("control_weight", 0.65, unit)
+    panel.number("start_control_step", 0.1, unit)
+    panel.number("ending_control_step", 0.8, unit)
+    panel.number("preprocessor_resolution", 640, unit)
+    panel.number("threshold_A", 90, unit)
+    panel.number("threshold_B", 180, unit)
+    panel.check("low_vram", unit)
+    panel.part("controlnet_save_detected_map_checkbox", unit).locator("input").uncheck()
+    panel.choose("controlnet_control_mode_radio", "My prompt is more important", unit)
+    panel.choose("controlnet_resize_mode_radio", "Resize and Fill", unit)
+
+
+def test_infotext_brings_every_field_back(canny: Panel) -> None:
+    change_everything(canny)
+    canny.generate()
+    text, before = canny.infotext(), canny.values()
+    canny.part("presets").locator("> .label-wrap").click()
+    canny.part("preset_reset").click()
+    canny.page.wait_for_timeout(1000)
+    assert canny.values() != before
+    canny.page.locator("#txt2img_prompt textarea").fill(text)
+    canny.page.wait_for_timeout(300)
+    canny.page.locator("#paste").click()
+    canny.page.wait_for_timeout(1500)
+    after = canny.values()
+    skipped = {
+        "controlnet_type_filter_radio",
+        "controlnet_preprocessor_preview_checkbox",
+        "controlnet_layer_shape_dropdown",
+    }
+    differing = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    assert {name: pair for name, pair in differing.items() if name not in skipped} == {}
+
+
+def test_presets_are_saved_loaded_and_deleted(canny: Panel) -> None:
+    change_everything(canny)
+    canny.page.wait_for_timeout(300)
+    canny.part("presets").locator("> .label-wrap").click()
+    before = canny.values()
+    box = canny.part("preset_dropdown").locator("input")
+    box.fill("from the browser test")
+    box.press("Enter")
+    canny.part("preset_save").click()
+    canny.page.wait_for_timeout(800)
+    canny.part("preset_reset").click()
+    canny.page.wait_for_timeout(800)
+    canny.part("preset_load").click()
+    canny.page.wait_for_timeout(1200)
+    after = canny.values()
+    for name in ("controlnet_control_weight_slider", "controlnet_threshold_A_slider", "controlnet_model_dropdown"):
+        assert after[name] == before[name]
+    canny.part("preset_delete").click()
+    canny.page.wait_for_timeout(500)
+    assert not list((ROOT / "presets").glob("from the browser test*"))
+
+
+def test_unit_is_copied_with_its_picture(canny: Panel) -> None:
+    canny.number("control_weight", 0.4)
+    canny.choose_unit(1)
+    canny.part("presets", 1).locator("> .label-wrap").click()
+    canny.part("copy_unit", 1).click()
+    canny.part("input_image", 1).locator("img").first.wait_for()
+    values = canny.values(1)
+    assert float(values["controlnet_control_weight_slider"]) == 0.4
+    assert values["controlnet_model_dropdown"].startswith("demo_canny")
+
+
+def test_batch_of_uploaded_pictures_and_of_a_folder(canny: Panel, tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name, shift in (("first", 0), ("second", 40)):
+        Image.fromarray(np.roll(np.asarray(Image.open(DRAWING).convert("RGB")), shift, 1)).save(source / f"{name}.png")
+    canny.part("input_tabs").locator("button", has_text="Batch").click()
+    canny.part("batch_image_dir").locator("textarea").fill(str(source))
+    canny.part("batch_output_dir").locator("textarea").fill(str(target))
+    canny.generate()
+    assert sorted(path.name for path in target.iterdir()) == ["first.png", "second.png"]
+    assert "2 pictures are in" in canny.job_error()
+
+
+def test_pictures_that_act_together(canny: Panel) -> None:
+    canny.part("input_tabs").locator("button", has_text="Multi-Inputs").click()
+    canny.part("merge_input").locator("input[type=file]").set_input_files(
+        [str(DRAWING), str(ROOT / "docs" / "demo.png")]
+    )
+    canny.page.wait_for_timeout(1500)
+    canny.generate()
+    assert "Input Mode: merge" in canny.infotext()
+
+
+def test_default_prompt_of_the_paper(canny: Panel) -> None:
+    canny.page.locator("#txt2img_controlnet_options > .label-wrap").click()
+    canny.page.locator("#txt2img_controlnet_prompt_mode input").click()
+    canny.page.locator("ul.options li", has_text="Default prompt if empty").first.click()
+    canny.generate("")
+    assert canny.infotext().startswith("a professional, detailed, high-quality image")
+
+
+def test_compare_and_send(page: Any) -> None:
+    page.locator("#tabs > .tab-nav button", has_text="ControlNet").click()
+    page.locator("#controlnet_compare_image input[type=file]").set_input_files(str(DRAWING))
+    page.wait_for_timeout(800)
+    page.locator("#controlnet_compare_run").click()
+    page.locator("#controlnet_compare_map_2 img").wait_for()
+    page.locator("#controlnet_compare_send_1").click()
+    panel = Panel(page)
+    panel.part("input_image").locator("img").first.wait_for()
+    assert panel.part("controlnet_enable_checkbox").locator("input").is_checked()
+
+
+def test_models_are_listed_with_what_fits(page: Any) -> None:
+    page.locator("#tabs > .tab-nav button", has_text="ControlNet").click()
+    page.locator("#controlnet_pages button", has_text="Models").click()
+    page.locator("#controlnet_models_refresh").click()
+    page.locator("#controlnet_models_table table").wait_for()
+    text = page.locator("#controlnet_models_table").first.inner_text()
+    assert re.search(r"demo_canny.*works", text)
+    assert "canny_of_another_kind" in text
+    assert "it was made for" in text
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"theme": "light"},
+        {"theme": "dark"},
+        {"theme": "light", "viewport": {"width": 380, "height": 800}},
+    ],
+    indirect=True,
+    ids=["desktop-light", "desktop-dark", "phone"],
+)
+def test_looks(page: Any, request: pytest.FixtureRequest) -> None:
+    """The panel is as wide as the page, whatever that is; its screenshots are for people."""
+    panel = Panel(page).open()
+    panel.upload(DRAWING)
+    panel.choose("controlnet_type_filter_radio", "Canny")
+    panel.preview()
+    SHOTS.mkdir(exist_ok=True)
+    panel.root.screenshot(path=SHOTS / f"panel-{request.node.callspec.id}.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_idle_page_runs_no_script_of_ours(canny: Panel) -> None:
+    """No timer, no observer that feeds itself: five seconds without a call into the panel."""
+    page = canny.page
+    page.wait_for_timeout(1500)
+    page.evaluate(
+        """() => { window.frames_asked = 0; const original = window.requestAnimationFrame;
+        window.requestAnimationFrame = (call) => { window.frames_asked += 1; return original(call); }; }"""
+    )
+    page.wait_for_timeout(5000)
+    assert page.evaluate("window.frames_asked") == 0
