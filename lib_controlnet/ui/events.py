@@ -153,8 +153,7 @@ def page_size(tab: str) -> list[Any]:
 
 def choose_type(services: PageServices, control_type: str, pixel_perfect: bool) -> list[Any]:
     """Control type -> its preprocessors, its default's settings, models, and who is absent."""
-    specs: list[Any] = [entry.spec for entry in services.annotators.entries]
-    spec = default_preprocessor(control_type, specs)
+    spec = _default_preprocessor(services, control_type)
     label = spec.label if spec is not None else NO_PREPROCESSOR
     names = services.library.names()
     *settings, _model = choose_preprocessor(services, label, pixel_perfect)
@@ -166,6 +165,16 @@ def choose_type(services: PageServices, control_type: str, pixel_perfect: bool) 
     )
     preprocessor = gr.update(choices=preprocessor_labels(services, control_type), value=label)
     return [preprocessor, *settings, model, absent_preprocessors(services, control_type)]
+
+
+def _default_preprocessor(services: PageServices, control_type: str) -> Any | None:
+    """The type's best preprocessor that can run at once; its best one where all of them lack weights."""
+    specs: list[Any] = [entry.spec for entry in services.annotators.entries]
+    if services.setting("controlnet_download_weights", False):
+        return default_preprocessor(control_type, specs)
+    ready = [spec for spec in specs if not services.weights.missing(spec)]
+    found = default_preprocessor(control_type, ready)
+    return found if found is not None and found.id != NO_PREPROCESSOR else default_preprocessor(control_type, specs)
 
 
 def _fits(services: PageServices, name: str) -> bool:

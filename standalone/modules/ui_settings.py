@@ -111,7 +111,7 @@ class UiSettings:
                 component = create_setting_component(key, is_quicksettings=True)
                 component.change(
                     self.run_settings_single(key), inputs=[component], outputs=[component], show_progress="full"
-                )
+                ).then(fn=None, _js="loadOptions")
                 self.components[key] = component
 
     def create_ui(self) -> Any:

@@ -192,6 +192,7 @@ def page(browser: Any, server: str, request: pytest.FixtureRequest) -> Iterator[
     context.set_default_timeout(30_000)
     opened = context.new_page()
     problems: list[str] = []
+    opened.problems = problems
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     opened.goto(f"{server}?__theme={options.get('theme', 'light')}")

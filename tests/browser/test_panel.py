@@ -308,3 +308,28 @@ def test_idle_page_runs_no_script_of_ours(canny: Panel) -> None:
     )
     page.wait_for_timeout(5000)
     assert page.evaluate("window.frames_asked") == 0
+
+
+def test_another_checkpoint_is_judged_at_once(canny: Panel) -> None:
+    """The note follows the host's own event, without a click into the panel."""
+    page = canny.page
+    canny.part("notes").locator(".cnet-good").wait_for()
+    change = "(title) => { opts = {...opts, sd_model_checkpoint: title}; runCallbacks(optionsChangedCallbacks); }"
+    page.evaluate(change, "before")
+    with page.expect_request(lambda request: "run/predict" in request.url or "queue/join" in request.url):
+        page.evaluate(change, "after")
+    canny.part("notes").locator(".cnet-good").wait_for()
+
+
+def test_reload_keeps_the_panel_working(canny: Panel) -> None:
+    page = canny.page
+    page.locator("#tabs > .tab-nav button", has_text="Settings").click()
+    page.locator("#settings_restart_gradio").click()
+    page.wait_for_timeout(4000)
+    page.locator("#txt2img_controlnet #controlnet > .label-wrap").wait_for(timeout=90_000)
+    page.problems.clear()  # while the server was away, the host's script could not reach it
+    again = Panel(page).open()
+    again.upload(DRAWING)
+    again.choose("controlnet_type_filter_radio", "Canny")
+    assert again.generate() >= 1
+    assert again.root.locator(".cnet-badge").inner_text() == "1 unit"
