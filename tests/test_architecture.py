@@ -25,7 +25,7 @@ ALLOWED = {
     "webapi": {"core", "nets", "loading", "families", "engine"},
     "compat": {"core", "nets", "loading", "families", "engine"},
     "ui": {"core", "nets", "loading", "families", "engine"},
-    "hosts": {"core", "nets", "loading", "families", "engine", "webapi", "compat", "ui"},
+    "hosts": {"core", "nets", "loading", "families", "engine", "webapi", "compat", "ui", "training"},
 }
 """Layer of lib_controlnet -> the other layers it may import. A new layer has to be placed here."""
 

@@ -22,6 +22,7 @@ from ..families.registry import discover
 from .a1111 import A1111Host
 from .axes import overrides_of, register_axes
 from .runner import Runner
+from .training import Training
 
 GIB = 1 << 30
 
@@ -48,12 +49,16 @@ class Extension:
             host.loaded_model,
         )
         self.runner = Runner(self.services, host)
+        self.training = Training(root, self.services, lambda: tuple(annotator_folders(root)))
 
     def panel(self, script: Any, is_img2img: bool) -> list[Any]:
         """The widgets of one tab."""
         from ..ui.panel import build
 
-        return build(self.services, "img2img" if is_img2img else "txt2img", is_img2img, script)
+        widgets = build(self.services, "img2img" if is_img2img else "txt2img", is_img2img, script)
+        if not is_img2img:
+            self.training.remember_unit(widgets)
+        return widgets
 
     def units(self, p: Any, args: Sequence[object]) -> Sequence[ControlNetUnit]:
         """The units among a script's arguments, with what a grid or another script decided."""
@@ -63,7 +68,7 @@ class Extension:
         """Our tab beside the host's."""
         from ..ui.control_tab import build
 
-        return build(self.services)
+        return build(self.services, [("Train", self.training.page)])
 
     def before_page(self) -> None:
         """All scripts are loaded and the page is about to be made: adds our axes to the X/Y/Z plot."""
@@ -88,7 +93,9 @@ class Extension:
 
         from ..webapi.routes import mount
 
-        mount(app, self.services, _logins(getattr(shared.cmd_opts, "api_auth", None)), queue_lock)
+        logins = _logins(getattr(shared.cmd_opts, "api_auth", None))
+        mount(app, self.services, logins, queue_lock)
+        self.training.mount_routes(app, logins, queue_lock)
 
     def register_aliases(self) -> None:
         """Offers `external_code` under the names other extensions import, unless somebody else holds them."""

@@ -6,14 +6,13 @@ Pages, commands and tests read the same lines, so whatever shows a training need
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
 from .errors import TrainingError
+from .records import LOG, read_log
 from .state import write_whole
-
-NAME = "log.jsonl"
 
 
 class Log:
@@ -22,7 +21,7 @@ class Log:
     def __init__(self, folder: Path, kept: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._board = _board(folder / "tensorboard", kept) if tensorboard else None
-        path = folder / NAME
+        path = folder / LOG
         lines = [line for line in read_log(folder) if line.get("step", 0) <= kept]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         write_whole(path, lambda partial: partial.write_text(text, "utf-8"))
@@ -31,7 +30,7 @@ class Log:
     def write(self, event: str, **values: Any) -> None:
         """Add a line. Numbers of a line with `step` go to TensorBoard too. Raises TrainingError on a full disk."""
         try:
-            self._stream.write(json.dumps({"event": event, **values}) + "\n")
+            self._stream.write(json.dumps({"event": event, **values, "time": round(time.time(), 3)}) + "\n")
             self._stream.flush()
         except OSError as error:
             raise TrainingError("the log cannot be written", field="output", found=str(error),
@@ -46,20 +45,6 @@ class Log:
         self._stream.close()
         if self._board is not None:
             self._board.close()
-
-
-def read_log(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a training's log; a last line that was cut by a kill is left out."""
-    path = folder / NAME
-    if not path.is_file():
-        return
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            yield found
 
 
 def _board(folder: Path, kept: int) -> Any:

@@ -23,6 +23,7 @@ from .log import Log
 from .looks import Look, Observer
 from .products import Products
 from .readers import Reader, read_data
+from .records import STOP
 from .state import load_state, save_state, states
 from .trainer import ControlTrainer, Progress
 
@@ -194,7 +195,7 @@ class _Run:
         try:
             while trainer.step < self._config.train.steps and not stopped:
                 self._after(trainer.train_step())
-                stopped = self._agree(watcher.stopping()) and trainer.step < self._config.train.steps
+                stopped = self._agree(self._wants_stop()) and trainer.step < self._config.train.steps
         except NotFinite:
             self._save()
             raise
@@ -256,6 +257,14 @@ class _Run:
     def _tell(self, event: str, **values: Any) -> None:
         if self._log is not None:
             self._log.write(event, **values)
+
+    def _wants_stop(self) -> bool:
+        asked = self._session.folder / STOP
+        if not asked.exists():
+            return self._session.watcher.stopping()
+        if self._main:
+            asked.unlink(missing_ok=True)
+        return True
 
     def _agree(self, wanted: bool) -> bool:
         """All processes stop after the same step."""

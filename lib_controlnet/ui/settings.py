@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -37,6 +38,7 @@ def register(shared: Any, script_callbacks: Any) -> None:
         "control_net_detectedmap_dir",
         info("detected_maps", "Directory for detected maps auto saving", section=SECTION),
     )
+    _add_training(add, info)
     add(
         "controlnet_show_batch_images_in_ui",
         info(False, "Show all pictures of a batch in the gallery, not only the last", section=SECTION),
@@ -66,3 +68,8 @@ def register(shared: Any, script_callbacks: Any) -> None:
             section=SECTION,
         ),
     )
+
+
+def _add_training(add: Callable[[str, Any], None], info: Any) -> None:
+    text = "Allow training (page Train and API): it reads and writes folders of this computer that the page names"
+    add("controlnet_allow_training", info(False, text, section=SECTION))

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         if options.threads:
             torch.set_num_threads(options.threads)
         session = TrainingSession(
-            config, screen, preprocess_with(weights=options.weights), {"demo": read_shapes}, resume=options.resume
+            config, screen, Preprocessors(options.weights), {"demo": read_shapes}, resume=options.resume
         )
         outcome = session.run()
     except ControlNetError as error:
@@ -61,13 +61,12 @@ def _config(options: argparse.Namespace) -> TrainConfig:
     return read_config(options.config, **changes)
 
 
-class preprocess_with:  # noqa: N801 - reads as a function at its call
+class Preprocessors:
     """Runs the preprocessors of this repository by name: see `Preprocess` in the trainer."""
 
-    def __init__(self, weights: Path | None) -> None:
+    def __init__(self, weights: Sequence[Path]) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        folders = () if weights is None else (weights,)
-        runtime = Runtime(device=device, weight_folders=folders)
+        runtime = Runtime(device=device, weight_folders=tuple(weights))
         self._runner = PreprocessRunner(registry.discover("annotator"), lambda: runtime)  # type: ignore[arg-type]
 
     def __call__(self, name: str, picture: Pixels, resolution: int, settings: Sequence[float]) -> Pixels:
@@ -107,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     parser.add_argument("--threads", type=int, default=0, help="threads of PyTorch (small networks: 1)")
-    parser.add_argument("--weights", type=Path, help="folder of the preprocessors' weights")
+    parser.add_argument(
+        "--weights", type=Path, action="append", default=[], help="folder of preprocessors' weights; may be repeated"
+    )
     return parser
 
 

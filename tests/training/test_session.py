@@ -21,7 +21,7 @@ from lib_controlnet.families.base import Runtime
 from lib_controlnet.families.controlnet import FAMILY
 from lib_controlnet.loading.canonical import canonical
 from lib_controlnet.loading.reader import read_weights
-from lib_controlnet.training import log, trainer
+from lib_controlnet.training import records, trainer
 from lib_controlnet.training.errors import NotFinite, TrainingError
 from lib_controlnet.training.pictures import read_picture
 from lib_controlnet.training.state import load_state
@@ -44,7 +44,7 @@ def test_a_training_from_folder_to_files(checkpoint: Path, pairs: Path, tmp_path
     grid = read_picture(watcher.looks[0].grid, "grid")
     hint = read_picture(pairs / "source" / "0.png", "hint")
     assert np.array_equal(grid[:SIDE, :SIDE], hint)
-    events = [line["event"] for line in log.read_log(out)]
+    events = [line["event"] for line in records.read_log(out)]
     assert [events.count(event) for event in ("begin", "ceiling", "step", "look", "saved", "end")] == [1, 1, 8, 3, 2, 1]
     assert [path.name for path in sorted(out.glob("state-*"))] == ["state-00000004.pt", "state-00000008.pt"]
 

@@ -1,0 +1,79 @@
+"""Training from inside a WebUI: the page "Train", its routes, and what they ask of the host."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import HostError
+from ..engine.services import PageServices
+
+
+class Training:
+    """One for the process; the training layer is imported when it is first needed."""
+
+    def __init__(self, root: Path, services: PageServices, weights: Callable[[], Sequence[Path]]) -> None:
+        self._root, self._services, self._weights = root, services, weights
+        self._unit: tuple[Any, ...] = ()
+
+    @cached_property
+    def jobs(self) -> Any:
+        """The training layer's TrainingJobs."""
+        from ..training.jobs import TrainingJobs
+
+        return TrainingJobs(self._root, self._weights)
+
+    def remember_unit(self, widgets: Sequence[Any]) -> None:
+        """Keeps the switch and the model choice of txt2img's first unit, which "Use in unit 0" sets."""
+        by_id = {getattr(widget, "elem_id", None): widget for widget in widgets}
+        prefix = "txt2img_controlnet_ControlNet-0_controlnet"
+        found = [by_id.get(f"{prefix}_{name}") for name in ("enable_checkbox", "model_dropdown")]
+        self._unit = tuple(found) if None not in found else ()
+
+    def page(self) -> None:
+        """The page's widgets at the place of the call."""
+        from modules.call_queue import queue_lock
+
+        from ..ui.train_page import TrainDesk, build
+
+        build(self._services, TrainDesk(self.jobs, checkpoint_path, self._install, queue_lock, self._unit))
+
+    def mount_routes(
+        self, app: Any, logins: Sequence[tuple[str, str]] | None, lock: AbstractContextManager[Any]
+    ) -> None:
+        """Adds `/controlnet/train`."""
+        from ..webapi.train_routes import mount
+
+        mount(app, self.jobs, self._services.setting, logins, lock)
+
+    def _install(self, model: str) -> str:
+        """Copies a finished model into the host's folder of control models; returns its name in the lists."""
+        from modules import paths
+
+        source = Path(model)
+        folder = Path(paths.models_path) / "ControlNet"
+        target = folder / source.name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target.with_suffix(".part"))
+            target.with_suffix(".part").replace(target)
+        except OSError as error:
+            raise HostError("the model cannot be copied to the control models", found=str(error)) from error
+        self._services.library.refresh()
+        names = [name for name in self._services.library.names() if name.startswith(source.stem)]
+        return names[0] if names else source.stem
+
+
+def checkpoint_path() -> str:
+    """The file of the loaded checkpoint. Raises HostError where none is loaded."""
+    from modules import sd_models
+
+    model = sd_models.model_data.sd_model
+    info = getattr(model, "sd_checkpoint_info", None)
+    if info is None:
+        raise HostError("no checkpoint is loaded", remedy="choose one, or generate a picture first")
+    return str(info.filename)
