@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .spec import AnnotatorError, Runtime, WeightFile
 from .weights import find
 
-_WRAPPERS = ("state_dict", "model", "params_ema", "params", "model_state_dict")
+_WRAPPERS = ("state_dict", "model", "params_ema", "params", "model_state_dict", "depth_model")
 _DATA_PARALLEL = "module."
 Module = TypeVar("Module", bound=nn.Module)
 
