@@ -2,6 +2,7 @@
 import {ControlNetUnit} from "./controlnet/unit.mjs";
 import {Panel} from "./controlnet/panel.mjs";
 import {connectCompare} from "./controlnet/compare.mjs";
+import {connectTrain} from "./controlnet/train.mjs";
 
 function start() {
     const panels = {};
@@ -15,6 +16,7 @@ function start() {
         panel.refresh();
     }
     if (Object.keys(panels).length) connectCompare(panels);
+    connectTrain();
 }
 
 if (gradioApp().querySelector("#txt2img_prompt")) start();

@@ -69,11 +69,14 @@ class Training:
 
 
 def checkpoint_path() -> str:
-    """The file of the loaded checkpoint. Raises HostError where none is loaded."""
+    """The file of the loaded checkpoint, or of the chosen one where none is loaded yet. Raises HostError."""
     from modules import sd_models
 
     model = sd_models.model_data.sd_model
     info = getattr(model, "sd_checkpoint_info", None)
     if info is None:
-        raise HostError("no checkpoint is loaded", remedy="choose one, or generate a picture first")
+        try:
+            info = sd_models.select_checkpoint()
+        except FileNotFoundError as error:
+            raise HostError("there is no checkpoint to train for", found=str(error)) from error
     return str(info.filename)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -205,7 +206,8 @@ def status_html(status: Any) -> str:
         parts.append(f"adherence {status.adherence:.3f}")
     if status.convergence is not None:
         parts.append(f"sudden convergence at step {status.convergence}")
-    lines = [f"<p>{html.escape('; '.join(parts))}</p>"]
+    # The page's script asks again while it reads "running"; the time makes each answer another one.
+    lines = [f'<p data-state="{status.state}" data-seen="{time.time():.1f}">{html.escape("; ".join(parts))}</p>']
     if status.error:
         lines.append(f"<p class='error'>{html.escape(status.error)}</p>")
     lines.append(curve_svg("loss", status.losses) + curve_svg("adherence", status.curve))
