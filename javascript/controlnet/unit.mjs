@@ -95,13 +95,19 @@ export class ControlNetUnit {
 
     async editPose() {
         const text = this.field("pose_json");
-        const behind = shownPicture(this.part("input_image"));
+        const behind = this.chosenPicture();
         const edited = await new PoseDialog(`Pose of ${this.name}`, text?.value ?? "", behind?.src).result;
         if (edited === null || !text) return;
         text.value = edited;
         updateInput(text);
         // gradio takes the value over after this event, and the click must find it there
         requestAnimationFrame(() => this.part("draw_pose")?.click());
+    }
+
+    // What the pose is drawn over: the picture, unless that is a map itself.
+    chosenPicture() {
+        const module = this.field("controlnet_preprocessor_dropdown")?.value;
+        return module === "none" ? null : shownPicture(this.part("input_image"));
     }
 
     savePose() {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ..families.base import BaseModel
 from .facts import FactReader
 from .library import ModelLibrary
 from .model_cache import ModelCache
-from .preprocess import Annotators, PreprocessRunner
+from .preprocess import Annotators, Pixels, PreprocessRunner
 from .weights import WeightFiles
 
 
@@ -36,3 +36,5 @@ class PageServices(Services):
     """The folder of the user's presets."""
     base_model: Callable[[], BaseModel]
     """The loaded checkpoint. Raises HostError where there is none; asking never loads one."""
+    draw_pose: Callable[[Mapping[str, Any]], Pixels]
+    """A pose in OpenPose JSON -> its map (h, w, 3) uint8."""

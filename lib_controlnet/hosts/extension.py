@@ -47,6 +47,7 @@ class Extension:
             WeightFiles(weights, lambda: tuple(annotator_folders(root))),
             root / "presets",
             host.loaded_model,
+            lambda pose: importlib.import_module(f"{annotator.__name__}.skeletons").draw_json(pose),
         )
         self.runner = Runner(self.services, host)
         self.training = Training(root, self.services, lambda: tuple(annotator_folders(root)))

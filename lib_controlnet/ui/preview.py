@@ -20,6 +20,8 @@ from .events import QUICK, fields_of, page_size, shown_errors
 from .unit_panel import UnitWidgets
 
 DEFAULT_SIZE = (512, 512)
+POSES = "OpenPose"
+"""The control type with which poses are drawn."""
 
 
 def connect_preview(services: PageServices, tab: str, index: int, unit: UnitWidgets) -> None:
@@ -39,8 +41,34 @@ def connect_preview(services: PageServices, tab: str, index: int, unit: UnitWidg
     shown = [pictures.preview_group, unit.show_preview]
     unit.run.click(lambda: (gr.update(visible=True), True), None, shown, **QUICK)
     unit.run.click(run, [*unit.arguments(), *known], [values["preview"], pictures.pose, pictures.pose_group])
+    pictures.draw_pose.click(
+        shown_errors(lambda text: (drawn_pose(services, text), True, True), index),
+        [pictures.pose],
+        [values["preview"], values["use_preview"], values["enabled"]],
+        **QUICK,
+    )
+    unit.control_type.input(
+        lambda kind: [gr.update(visible=True)] * 2 + [True] if kind == POSES else [gr.update()] * 3,
+        [unit.control_type],
+        [pictures.pose_group, *shown],
+        **QUICK,
+    )
     pictures.cancel.click(services.preprocess.cancel, None, None, **QUICK)
     unit.show_preview.change(lambda on: gr.update(visible=on), [unit.show_preview], [pictures.preview_group], **QUICK)
+
+
+def drawn_pose(services: PageServices, text: str) -> Any:
+    """The map of a pose's JSON, as the detector or the editor gives it. Raises UnitError for another text."""
+    try:
+        pose = json.loads(text)
+        return services.draw_pose(pose[0] if isinstance(pose, list) else pose)
+    except Exception as error:  # the annotator's errors have no class of ours
+        raise UnitError(
+            "this is no pose",
+            field="pose",
+            found=f"{type(error).__name__}: {error}",
+            remedy='give OpenPose JSON with "people", "canvas_width" and "canvas_height"',
+        ) from error
 
 
 def run_preprocessor(

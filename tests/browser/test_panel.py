@@ -333,3 +333,28 @@ def test_reload_keeps_the_panel_working(canny: Panel) -> None:
     again.choose("controlnet_type_filter_radio", "Canny")
     assert again.generate() >= 1
     assert again.root.locator(".cnet-badge").inner_text() == "1 unit"
+
+
+def test_dragged_joint_moves_in_the_map_and_is_used(panel: Panel) -> None:
+    page = panel.page
+    panel.choose("controlnet_type_filter_radio", "OpenPose")
+    panel.part("pose_group").locator("> .label-wrap").click()
+    maps = []
+    for right in (0, 90):
+        panel.part("edit_pose").click()
+        joint = page.locator('dialog circle[data-joint="0-pose_keypoints_2d-4"]')
+        box = joint.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x - right, y - right, steps=4)
+        page.mouse.up()
+        page.screenshot(path=SHOTS / "pose-editor.png")
+        page.locator("dialog button", has_text="Save").click()
+        page.wait_for_timeout(1500)
+        maps.append(pixels(panel, "generated_image"))
+    assert maps[0].shape == maps[1].shape
+    assert (maps[0] > 0).any()
+    assert 0.001 < (maps[0] != maps[1]).mean() < 0.2
+    assert panel.part("controlnet_preview_as_input_checkbox").locator("input").is_checked()
+    panel.select("controlnet_model_dropdown", "None")
