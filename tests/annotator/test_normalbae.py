@@ -1,0 +1,31 @@
+"""NormalBae with random weights against controlnet_aux's network and the lines of its detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from annotator.registry import discover
+
+from .makers import random_runtime
+from .makers.depth import normal_bae
+
+ENTRY = discover("annotator").get("normal_bae")
+
+
+def test_the_map_is_that_of_controlnet_aux(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (64, 100, 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(noise, (0, 0), 2.0)
+    padded = np.pad(image, ((0, 0), (0, 28), (0, 0)), mode="edge").astype(np.float32) / 255.0
+    seen = (padded - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        normal = normal_bae()(torch.from_numpy(seen.transpose(2, 0, 1)[None]))[0][-1][0, :3].numpy()
+    expected = (((normal + 1) * 0.5).clip(0, 1).transpose(1, 2, 0) * 255.0).clip(0, 255).astype(np.uint8)[:, :100]
+    assert expected.std() > 5, "a constant map would prove nothing"
+    found = ENTRY.load(random_runtime(ENTRY.spec, tmp_path))(image, resolution=64)
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+    assert capsys.readouterr() == ("", "")
