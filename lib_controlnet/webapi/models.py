@@ -58,6 +58,31 @@ class ControlNetDetected(_Answer):
     info: str = "Success"
 
 
+class ControlNetPerson(BaseModel):
+    """A person in OpenPose's JSON: x, y, confidence for each key point. What else OpenPose writes is not drawn."""
+
+    pose_keypoints_2d: list[float] | None = None
+    hand_left_keypoints_2d: list[float] | None = None
+    hand_right_keypoints_2d: list[float] | None = None
+    face_keypoints_2d: list[float] | None = None
+
+
+class ControlNetPose(BaseModel):
+    """A pose in OpenPose's JSON, as `detect` returns it."""
+
+    people: list[ControlNetPerson] = []
+    animals: list[list[float] | None] = []
+    canvas_width: int
+    canvas_height: int
+
+
+class ControlNetRendered(_Answer):
+    """The drawn poses, as base64 PNG."""
+
+    images: list[str] | None = None
+    info: str = "Success"
+
+
 class ControlNetVersion(_Answer):
     """The number of this interface, as in sd-webui-controlnet."""
 

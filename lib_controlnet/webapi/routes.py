@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -51,6 +52,7 @@ def mount(
         ("control_types", api.control_types, models.ControlNetTypes, ["GET"]),
         ("settings", api.settings, models.ControlNetSettings, ["GET"]),
         ("detect", api.detect, models.ControlNetDetected, ["POST"]),
+        ("render_openpose_json", api.render_poses, models.ControlNetRendered, ["POST"]),
     ):
         app.add_api_route(
             f"/controlnet/{path}",
@@ -124,6 +126,17 @@ class _Routes:
         if body.low_vram:
             self._services.preprocess.unload()
         return {**_encoded(found, body.controlnet_tensor_format), "info": "Success"}
+
+    def render_poses(self, poses: list[models.ControlNetPose]) -> Any:
+        """Draws poses in OpenPose's JSON as the maps that pose models take."""
+        if not poses:
+            return {"info": "No pose data detected."}
+        try:
+            return {"images": [_png(self._services.draw_pose(json.loads(pose.json()))) for pose in poses]}
+        except Exception as error:
+            if not hasattr(error, "problem"):  # the annotator's own errors explain themselves
+                raise
+            raise HTTPException(_UNPROCESSABLE, str(error)) from error
 
     def _specs(self) -> list[Any]:
         return [entry.spec for entry in self._services.annotators.entries]

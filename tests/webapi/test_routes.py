@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.torch import load as load_tensors
 
+from annotator.skeletons import draw_json
 from lib_controlnet.webapi.routes import mount
 from tests.surface_services import MODEL_NAMES, POSE, make_services
 
@@ -231,7 +233,7 @@ def test_login_is_asked_on_every_route(tmp_path: Path, lock: Lock, route: str) -
 
 def test_schema_describes_every_route(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
-    assert set(schema["paths"]) == {f"/controlnet/{name}" for name in [*ROUTES, "detect"]}
+    assert set(schema["paths"]) == {f"/controlnet/{name}" for name in [*ROUTES, "detect", "render_openpose_json"]}
     for path, methods in schema["paths"].items():
         for operation in methods.values():
             assert operation["tags"] == ["ControlNet"], path
@@ -284,3 +286,29 @@ def test_an_unknown_tensor_format_is_refused(client: TestClient) -> None:
     answer = client.post("/controlnet/detect", json={**body, "controlnet_tensor_format": "pickle"})
     assert answer.status_code == 422
     assert "controlnet_tensor_format" in answer.text
+
+
+def test_poses_are_drawn(client: TestClient) -> None:
+    person = {"pose_keypoints_2d": [0.5, 0.5, 1.0] * 18, "face_keypoints_2d": None, "pose_keypoints_3d": []}
+    pose = {
+        "people": [person],
+        "animals": [None, [1.0, 1.0, 1.0]],
+        "canvas_width": 24,
+        "canvas_height": 16,
+        "version": 1.3,
+    }
+    answer = client.post("/controlnet/render_openpose_json", json=[pose, pose]).json()
+    assert answer["info"] == "Success"
+    assert [decoded(image).shape for image in answer["images"]] == [(16, 24, 3)] * 2
+    assert client.post("/controlnet/render_openpose_json", json=[]).json() == {"info": "No pose data detected."}
+    for wrong in ([{"people": []}], {"people": []}, [{**pose, "people": [{"pose_keypoints_2d": ["x"]}]}]):
+        assert client.post("/controlnet/render_openpose_json", json=wrong).status_code == 422
+
+
+def test_a_pose_that_cannot_be_drawn_is_refused(tmp_path: Path, lock: Lock) -> None:
+    app = FastAPI()
+    mount(app, replace(make_services(tmp_path), draw_pose=draw_json), None, lock)  # type: ignore[arg-type]
+    pose = {"people": [], "canvas_width": 0, "canvas_height": 9}
+    answer = TestClient(app).post("/controlnet/render_openpose_json", json=[pose])
+    assert answer.status_code == 422
+    assert "0x9" in answer.json()["detail"]
