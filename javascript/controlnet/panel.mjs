@@ -39,7 +39,17 @@ export class Panel {
         });
     }
 
+    // gradio names a slider's number by its place only; the preprocessor changes what it means.
+    nameNumbers() {
+        for (const number of this.root.querySelectorAll('input[type="number"]')) {
+            const block = number.closest(".block");
+            const name = block?.querySelector("label span, span[data-testid='block-info']")?.textContent.trim();
+            if (name && number.getAttribute("aria-label") !== name) number.setAttribute("aria-label", name);
+        }
+    }
+
     refresh() {
+        this.nameNumbers();
         const buttons = this.tabButtons();
         this.units.forEach((unit, index) => unit.show(buttons[index]));
         const active = this.units.filter((unit) => unit.enabled).length;

@@ -358,3 +358,22 @@ def test_dragged_joint_moves_in_the_map_and_is_used(panel: Panel) -> None:
     assert 0.001 < (maps[0] != maps[1]).mean() < 0.2
     assert panel.part("controlnet_preview_as_input_checkbox").locator("input").is_checked()
     panel.select("controlnet_model_dropdown", "None")
+
+
+def test_axe_finds_no_serious_fault_in_the_panel(canny: Panel) -> None:
+    """axe-core 4 over the whole panel, with the widgets of gradio that are in it."""
+    axe = pytest.importorskip("axe_playwright_python")
+    script = Path(next(iter(axe.__path__)), "axe.min.js").read_text("utf-8")
+    canny.preview()
+    for group in ("controlnet_layer_weights_group", "presets"):
+        canny.part(group).locator("> .label-wrap").click()
+    canny.page.wait_for_timeout(800)
+    canny.page.evaluate(script)
+    found = canny.page.evaluate("axe.run('#txt2img_controlnet', {resultTypes: ['violations']})")
+    serious = {
+        (fault["id"], node["html"][:160])
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    }
+    assert not serious, "\n".join(map(str, sorted(serious)))
