@@ -64,9 +64,7 @@ Of the panel only: `own_image` (without it img2img's picture is used), `use_regi
 """
 
 
-def units_from_args(
-    args: Sequence[object], unit_count: int, overrides: Overrides = NONE
-) -> tuple[ControlNetUnit, ...]:
+def units_from_args(args: Sequence[object], unit_count: int, overrides: Overrides = NONE) -> tuple[ControlNetUnit, ...]:
     """The units among a script's arguments.
 
     Units given as objects or dicts (API, other extensions) come first: a unit's index is its position among all
