@@ -69,7 +69,7 @@ def make_pairs(folder: Path, count: int = 6, side: int = SIDE) -> Path:
     return folder
 
 
-def config(checkpoint: Path, data: Path, out: Path, **changes: dict[str, Any]) -> TrainConfig:
+def config(checkpoint: Path, data: Path, out: Path, /, **changes: dict[str, Any]) -> TrainConfig:
     """Eight steps at 64 pixels; `changes` are keys of sections."""
     tables: dict[str, dict[str, Any]] = {
         "base": {"checkpoint": checkpoint, "hint_widths": [8, 8, 8, 16]},
