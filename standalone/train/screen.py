@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 import sys
 from types import FrameType
 from typing import Any
 
+import psutil
 import torch
 from tqdm import tqdm
 
@@ -84,8 +84,7 @@ class Screen:
 
 
 def memory() -> int:
-    """The most memory used so far, in bytes: of the GPU where there is one, else of the process."""
+    """Bytes: the most used of the GPU so far where there is one, else what the process holds now."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024
+    return psutil.Process().memory_info().rss

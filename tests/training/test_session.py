@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -170,6 +169,8 @@ def test_no_number_for_a_loss_ends_with_everything_saved(
 @pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX's")
 def test_a_full_disk_loses_no_earlier_state(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
     """The system itself refuses: no file may grow beyond the limit, as if the disk were full."""
+    import resource  # POSIX has it
+
     out = tmp_path / "out"
     session(config(checkpoint, pairs, out), Memory(stop_after=2)).run()
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.suffix != ".jsonl"}
