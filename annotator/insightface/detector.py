@@ -1,0 +1,188 @@
+"""The largest face of a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from ..images import Array, Pixels, resize_and_pad, to_rgb
+from ..spec import AnnotatorError, Detection, Detector, Runtime, WeightFile
+from ..weights import find
+
+SIDE = 640
+"""The finder sees the picture in a square of this size."""
+SURE = 0.5
+LIMBS = ((0, 2), (1, 2), (3, 2), (4, 2))
+COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
+HALF_WIDTH = 4
+RADIUS = 10
+DIMMED = 0.6
+
+
+@dataclass(frozen=True)
+class Finder:
+    """InsightFace's two networks: one finds faces and five points of each, the other tells them apart."""
+
+    detection: Any
+    recognition: Any
+    nbytes: int
+
+    def face(self, image: Pixels) -> tuple[Array, Array, float]:
+        """The largest face's box (x0, y0, x1, y1), its points (5, 2) and how sure it is. Raises without any face."""
+        boxes, points = self.detection.detect(_bgr(image), max_num=0, metric="default")
+        if not len(boxes):
+            raise AnnotatorError(
+                "no face was found in the picture", remedy="use one in which a face is larger and not covered"
+            )
+        largest = int(np.argmax((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])))
+        return boxes[largest, :4], points[largest], float(boxes[largest, 4])
+
+    def embedding(self, image: Pixels) -> torch.Tensor:
+        """(1, 512) float32, not normalised."""
+        from insightface.app.common import Face  # pyright: ignore[reportMissingImports]
+
+        box, points, sure = self.face(image)
+        embedding = self.recognition.get(_bgr(image), Face(bbox=box, kps=points, det_score=sure))
+        return torch.from_numpy(np.array(embedding, np.float32).reshape(1, -1))
+
+
+class _Faces:
+    """`weights`: finder's and recogniser's."""
+
+    def __init__(self, runtime: Runtime, weights: Sequence[WeightFile]) -> None:
+        self._runtime = runtime
+        self._weights = weights
+
+    def _finder(self) -> Finder:
+        return self._runtime.network(self._weights[0].folder, self._load)
+
+    def _load(self) -> Finder:
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+
+        from insightface import model_zoo  # pyright: ignore[reportMissingImports]
+
+        wanted = ["CPUExecutionProvider"]
+        if self._runtime.device.startswith("cuda"):
+            wanted.insert(0, "CUDAExecutionProvider")
+        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        files = [find(weight, self._runtime) for weight in self._weights]
+        networks = [_read(model_zoo, file, providers) for file in files]
+        networks[0].prepare(0 if len(providers) > 1 else -1, input_size=(SIDE, SIDE), det_thresh=SURE)
+        return Finder(networks[0], networks[1], sum(file.stat().st_size for file in files))
+
+
+class FaceId(_Faces):
+    """The embedding at unit length, of the picture at its own size."""
+
+    def __call__(
+        self,
+        image: Array,
+        *,
+        resolution: int,
+        params: tuple[float, ...] = (),
+        mask: Pixels | None = None,
+        rng_seed: int = 0,
+    ) -> Detection:
+        """face_embeds: (1, 512)."""
+        embedding = self._finder().embedding(to_rgb(image))
+        return Detection(tensors={"face_embeds": embedding / embedding.norm(dim=1, keepdim=True)})
+
+
+class FaceIdPlus:
+    """The face's embedding beside CLIP's of the whole picture."""
+
+    def __init__(self, face: Detector, clip: Detector) -> None:
+        self._parts = (face, clip)
+
+    def __call__(
+        self,
+        image: Array,
+        *,
+        resolution: int,
+        params: tuple[float, ...] = (),
+        mask: Pixels | None = None,
+        rng_seed: int = 0,
+    ) -> Detection:
+        """face_embeds, and what the CLIP entries give."""
+        tensors: dict[str, torch.Tensor] = {}
+        for part in self._parts:
+            found = part(image, resolution=resolution)
+            assert isinstance(found, Detection)
+            tensors.update(found.tensors or {})
+        return Detection(tensors=tensors)
+
+
+class InstantIdEmbedding(_Faces):
+    """The embedding as it comes, of the picture at the resolution asked for."""
+
+    def __call__(
+        self,
+        image: Array,
+        *,
+        resolution: int,
+        params: tuple[float, ...] = (),
+        mask: Pixels | None = None,
+        rng_seed: int = 0,
+    ) -> Detection:
+        """face_embeds: (1, 512)."""
+        padded, _ = resize_and_pad(image, resolution)
+        return Detection(tensors={"face_embeds": self._finder().embedding(padded)})
+
+
+class InstantIdKeypoints(_Faces):
+    """Eyes, nose and corners of the mouth, drawn."""
+
+    def __call__(
+        self,
+        image: Array,
+        *,
+        resolution: int,
+        params: tuple[float, ...] = (),
+        mask: Pixels | None = None,
+        rng_seed: int = 0,
+    ) -> Pixels:
+        """The map, (h, w, 3)."""
+        padded, cut = resize_and_pad(image, resolution)
+        _, points, _ = self._finder().face(padded)
+        return cut(draw(points, padded.shape[0], padded.shape[1]))
+
+
+def draw(points: Array, height: int, width: int) -> Pixels:
+    """(5, 2) x, y in pixels as InstantID's network learned them: dim limbs to the nose, bright discs over them."""
+    canvas = np.zeros((height, width, 3), np.uint8)
+    for start, end in LIMBS:
+        (x0, y0), (x1, y1) = points[start], points[end]
+        middle = (int((x0 + x1) / 2), int((y0 + y1) / 2))
+        angle = int(math.degrees(math.atan2(y0 - y1, x0 - x1)))
+        half_length = int(math.hypot(x0 - x1, y0 - y1) / 2)
+        limb = cv2.ellipse2Poly(middle, (half_length, HALF_WIDTH), angle, 0, 360, 1)
+        cv2.fillConvexPoly(canvas, limb, COLOURS[start])
+    canvas = (canvas * DIMMED).astype(np.uint8)
+    for (x, y), colour in zip(points, COLOURS, strict=True):
+        cv2.circle(canvas, (int(x), int(y)), RADIUS, colour, -1)
+    return canvas
+
+
+def _bgr(image: Pixels) -> Pixels:
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _read(model_zoo: Any, file: Path, providers: list[str]) -> Any:
+    try:
+        network = model_zoo.get_model(str(file), providers=providers)
+    except Exception as error:  # onnxruntime has a class for each fault, none of them public
+        raise AnnotatorError(
+            f"{file.name} cannot be read: it is damaged or truncated",
+            found=f"{type(error).__name__}: {error}",
+            remedy=f"delete {file} and get it again",
+        ) from error
+    if network is None:
+        raise AnnotatorError(f"{file.name} is not a network of InsightFace", remedy=f"delete {file} and get it again")
+    return network
