@@ -8,6 +8,7 @@ from typing import Any
 from ..renaming import Table, Weights, as_installed, count, renamed, split
 
 HEADS = 8
+_ALL_STAGES: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
 _PIXELS = "model.pixel_level_module"
 _QUERIES = "model.transformer_module"
 
@@ -88,7 +89,7 @@ def _config(weights: Weights) -> Any:
         depths=depths,
         num_heads=[table[1] for table in tables],
         window_size=(round(tables[0][0] ** 0.5) + 1) // 2,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
+        **_ALL_STAGES,
     )
     config = OneFormerConfig(
         backbone_config=backbone,

@@ -56,9 +56,9 @@ def network(classes: int) -> Any:
     """Answers with several classes on any picture."""
     from transformers import OneFormerConfig, OneFormerForUniversalSegmentation, SwinConfig
 
-    stages = ["stage1", "stage2", "stage3", "stage4"]
+    stages: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
     backbone = SwinConfig(
-        image_size=384, embed_dim=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8], window_size=4, out_features=stages
+        image_size=384, embed_dim=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8], window_size=4, **stages
     )
     config = OneFormerConfig(
         backbone_config=backbone,

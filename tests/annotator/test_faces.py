@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from annotator.insightface import ANTELOPE, BUFFALO, SPECS, load
-from annotator.insightface.detector import Finder
+from annotator.faces import ANTELOPE, BUFFALO, SPECS, load
+from annotator.faces.detector import Finder
 from annotator.registry import discover
 from annotator.spec import AnnotatorError, Detection, Runtime
 
@@ -90,7 +90,7 @@ def test_the_points_are_drawn_as_instant_id_learned_them() -> None:
         length = ((x[0] - x[1]) ** 2 + (y[0] - y[1]) ** 2) ** 0.5
         angle = np.degrees(np.arctan2(y[0] - y[1], x[0] - x[1]))
         centre = (int(np.mean(x)), int(np.mean(y)))
-        polygon = cv2.ellipse2Poly(centre, (int(length / 2), 4), int(angle), 0, 360, 1)
+        polygon = np.asarray(cv2.ellipse2Poly(centre, (int(length / 2), 4), int(angle), 0, 360, 1))
         cv2.fillConvexPoly(canvas, polygon, colours[pair[0]])
     canvas = (canvas * 0.6).astype(np.uint8)
     for (x, y), colour in zip(POINTS, colours, strict=True):

@@ -65,7 +65,6 @@ class _Faces:
 
     def _load(self) -> Finder:
         import onnxruntime  # pyright: ignore[reportMissingImports]
-
         from insightface import model_zoo  # pyright: ignore[reportMissingImports]
 
         wanted = ["CPUExecutionProvider"]
@@ -162,7 +161,7 @@ def draw(points: Array, height: int, width: int) -> Pixels:
         middle = (int((x0 + x1) / 2), int((y0 + y1) / 2))
         angle = int(math.degrees(math.atan2(y0 - y1, x0 - x1)))
         half_length = int(math.hypot(x0 - x1, y0 - y1) / 2)
-        limb = cv2.ellipse2Poly(middle, (half_length, HALF_WIDTH), angle, 0, 360, 1)
+        limb = np.asarray(cv2.ellipse2Poly(middle, (half_length, HALF_WIDTH), angle, 0, 360, 1))
         cv2.fillConvexPoly(canvas, limb, COLOURS[start])
     canvas = (canvas * DIMMED).astype(np.uint8)
     for (x, y), colour in zip(points, COLOURS, strict=True):
