@@ -9,7 +9,8 @@ WEIGHTS = WeightFile(
     folder="uniformer",
     size=206_313_115,
     licence="Apache-2.0",
-    repo="lllyasviel/Annotators",
+    repo="lllyasviel/ControlNet",
+    path="annotator/ckpts/upernet_global_small.pth",
 )
 
 SPEC = PreprocessorSpec(
