@@ -149,5 +149,6 @@ def make_services(folder: Path, settings: dict[str, Any] | None = None) -> PageS
         weights=WeightFiles(annotator_weights, lambda: [folder / "weights"]),
         presets=folder / "presets",
         base_model=no_checkpoint,
+        caption=lambda pixels: f"a picture {pixels.shape[1]} wide",
         draw_pose=lambda pose: np.zeros((pose["canvas_height"], pose["canvas_width"], 3), np.uint8),
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from PIL import Image
+
 from ..core.arguments import options_from_args, units_from_args
 from ..core.panel_options import PanelOptions
 from ..core.units import ControlNetUnit, configured_units
@@ -21,6 +23,7 @@ from ..engine.weights import WeightFiles
 from ..families.registry import discover
 from .a1111 import A1111Host
 from .axes import overrides_of, register_axes
+from .prompts import caption
 from .runner import Runner
 from .training import Training
 
@@ -48,6 +51,7 @@ class Extension:
             root / "presets",
             host.loaded_model,
             lambda pose: importlib.import_module(f"{annotator.__name__}.skeletons").draw_json(pose),
+            lambda pixels: caption(Image.fromarray(pixels)),
         )
         self.runner = Runner(self.services, host)
         self.training = Training(root, self.services, lambda: tuple(annotator_folders(root)))

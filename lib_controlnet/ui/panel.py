@@ -7,12 +7,14 @@ from typing import Any
 import gradio as gr
 
 from ..core.arguments import PANEL, SLOTS
+from ..core.errors import UnitError
+from ..core.images import read_picture
 from ..core.panel_options import BatchOption, PromptMode
 from ..core.units import configured_units
 from ..engine.services import PageServices
 from . import paste
-from .events import connect
-from .gradio_compat import not_saved
+from .events import connect, shown_errors
+from .gradio_compat import not_saved, small_button
 from .presets import PresetWidgets, build_presets, connect_presets
 from .preview import connect_preview
 from .unit_panel import UnitWidgets, build_unit
@@ -29,6 +31,7 @@ def build(services: PageServices, tabname: str, is_img2img: bool, script: Any) -
     with gr.Group(elem_id=f"{tabname}_controlnet"), gr.Accordion("ControlNet", open=False, elem_id="controlnet"):
         units = _tabs(services, tabname, is_img2img, count)
         options = _options(tabname)
+        _connect_caption(services, options, units)
     script.infotext_fields = []
     script.paste_field_names = []
     if services.setting("control_net_sync_field_args", True):
@@ -75,10 +78,25 @@ def _options(tabname: str) -> dict[str, Any]:
                 elem_id=f"{prefix}_caption",
             )
         )
+        write = small_button(
+            "Write caption", "Let the WebUI describe the first unit's picture", elem_id=f"{prefix}_write_caption"
+        )
         option = gr.Radio(
             [member.value for member in BatchOption],
             value=BatchOption.all_units.value,
             label="Batch option",
             elem_id=f"{prefix}_batch_option_radio",
         )
-    return {"prompt_mode": mode, "caption": caption, "batch_option": option}
+    return {"prompt_mode": mode, "caption": caption, "batch_option": option, "write": write}
+
+
+def _connect_caption(services: PageServices, options: dict[str, Any], units: list[UnitWidgets]) -> None:
+    """The caption is seen and edited before it is used."""
+
+    def write(*images: Any) -> str:
+        picture = next((read for image in images if (read := read_picture(image)) is not None), None)
+        if picture is None:
+            raise UnitError("there is no picture to caption", field="caption", remedy="give a unit a picture")
+        return services.caption(picture.pixels)
+
+    options["write"].click(shown_errors(write), [unit.values["image"] for unit in units], [options["caption"]])
