@@ -50,11 +50,13 @@ def network_of(weights: Weights, *, version: int, metric: bool) -> tuple[nn.Modu
     """transformers' network of the sizes of `weights`, which have the publication's names, `weights` renamed."""
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
+    backbone: Any = Dinov2Config  # its annotations lack out_features
+
     width = weights["pretrained.cls_token"].shape[-1]
     layers = count(weights, r"^pretrained\.blocks\.(\d+)\.")
     read = _LAYERS[layers] if version == 2 else list(range(layers - 3, layers + 1))
     config = DepthAnythingConfig(
-        backbone_config=Dinov2Config(
+        backbone_config=backbone(
             hidden_size=width,
             num_hidden_layers=layers,
             num_attention_heads=max(width // 64, 1),
@@ -62,7 +64,7 @@ def network_of(weights: Weights, *, version: int, metric: bool) -> tuple[nn.Modu
             image_size=round((weights["pretrained.pos_embed"].shape[1] - 1) ** 0.5) * PATCH,
             patch_size=PATCH,
             reshape_hidden_states=False,
-            **{"out_features": [f"stage{number}" for number in read]},
+            out_features=[f"stage{number}" for number in read],
         ),
         patch_size=PATCH,
         reassemble_hidden_size=width,

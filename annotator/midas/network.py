@@ -42,6 +42,8 @@ def hybrid(weights: Weights) -> tuple[nn.Module, Weights]:
     """transformers' DPT of the sizes of `weights`, which have MiDaS's names, and `weights` under its names."""
     from transformers import BitConfig, DPTConfig, DPTForDepthEstimation
 
+    backbone: Any = BitConfig  # its annotations lack out_features
+
     width = weights["pretrained.model.cls_token"].shape[-1]
     resnet = "pretrained.model.patch_embed.backbone"
     stages = range(count(weights, r"backbone\.stages\.(\d+)\."))
@@ -62,14 +64,14 @@ def hybrid(weights: Weights) -> tuple[nn.Module, Weights]:
         fusion_hidden_size=neck[0][0],
         reassemble_factors=[1, 1, 1, 0.5],
         readout_type="project",
-        backbone_config=BitConfig(
+        backbone_config=backbone(
             embedding_size=weights[f"{resnet}.stem.conv.weight"].shape[0],
             hidden_sizes=[weights[name].shape[0] for name in last.values()],
             depths=[count(weights, rf"backbone\.stages\.{stage}\.blocks\.(\d+)\.") for stage in stages],
             layer_type="bottleneck",
             global_padding="same",
             embedding_dynamic_padding=True,
-            **{"out_features": [f"stage{stage + 1}" for stage in stages]},
+            out_features=[f"stage{stage + 1}" for stage in stages],
         ),
     )
     # the head of ImageNet's classes is in the file and not in the network

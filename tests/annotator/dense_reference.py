@@ -62,7 +62,13 @@ def residual(weights: Weights, name: str, x: Tensor) -> Tensor:
 
 def fuse(weights: Weights, prefix: str, features: list[Tensor]) -> Tensor:
     """RefineNet over four features, the finest first."""
+    return fusions(weights, prefix, features)[-1]
+
+
+def fusions(weights: Weights, prefix: str, features: list[Tensor]) -> list[Tensor]:
+    """The coarsest feature, adapted, and what each of RefineNet's four steps gives."""
     path: Tensor | None = None
+    found: list[Tensor] = []
     adapted = [convolve(weights, f"{prefix}layer{n + 1}_rn", feature) for n, feature in enumerate(features)]
     for number in (4, 3, 2, 1):
         name, x = f"{prefix}refinenet{number}", adapted[number - 1]
@@ -72,8 +78,8 @@ def fuse(weights: Weights, prefix: str, features: list[Tensor]) -> Tensor:
         size = adapted[number - 2].shape[-2:] if number > 1 else [2 * side for side in x.shape[-2:]]
         x = F.interpolate(x, size, mode="bilinear", align_corners=True)
         path = convolve(weights, f"{name}.out_conv", x)
-    assert path is not None
-    return path
+        found.append(path)
+    return [adapted[3], *found]
 
 
 def standardised(weights: Weights, name: str, x: Tensor, stride: int = 1) -> Tensor:

@@ -124,6 +124,47 @@ def depth_anything(*, swiglu: bool = False) -> Tensors:
     return tensors
 
 
+def zoe() -> Tensors:
+    tensors, core = Tensors(), "core.core."
+    model = f"{core}pretrained.model"
+    tensors.draw(f"{model}.cls_token", 1, 1, _WIDTH)
+    tensors.layer(f"{model}.patch_embed.proj", _WIDTH, 3, 16, 16)
+    tensors.transformer(f"{model}.blocks")
+    for number in range(_LAYERS):
+        name = f"{model}.blocks.{number}"
+        bias = tensors.pop(f"{name}.attn.qkv.bias")
+        tensors[f"{name}.attn.q_bias"], _, tensors[f"{name}.attn.v_bias"] = bias.chunk(3)
+        tensors.draw(f"{name}.attn.relative_position_bias_table", 7 * 7 + 3, 1)
+        tensors[f"{name}.attn.relative_position_index"] = torch.zeros(17, 17, dtype=torch.long)
+        for part in (1, 2):
+            tensors.draw(f"{name}.gamma_{part}", _WIDTH, spread=0.2, mean=0.5)
+    tensors.norm(f"{model}.fc_norm", _WIDTH)
+    tensors.layer(f"{model}.head", 10, _WIDTH)
+    neck = (16, 24, 32, 32)
+    for number, channels in enumerate(neck, start=1):
+        tensors.layer(f"{core}pretrained.act_postprocess{number}.0.project.0", _WIDTH, 2 * _WIDTH)
+        tensors.layer(f"{core}pretrained.act_postprocess{number}.3", channels, _WIDTH, 1, 1)
+    for number, side in ((1, 4), (2, 2), (4, 3)):
+        tensors.layer(f"{core}pretrained.act_postprocess{number}.4", *2 * (neck[number - 1],), side, side)
+    tensors.fusion(f"{core}scratch.", neck, 32)
+    tensors.layer(f"{core}scratch.output_conv.0", 16, 32, 3, 3)
+    tensors.layer(f"{core}scratch.output_conv.2", 32, 16, 3, 3)
+    tensors.layer(f"{core}scratch.output_conv.4", 1, 32, 1, 1)
+    tensors.layer("conv2", 32, 32, 1, 1)
+    heads = {"seed_bin_regressor": (32, 256, 64), "seed_projector": (32, 128, 24)}
+    for number, attractors in enumerate((16, 8, 4, 1)):
+        heads[f"projectors.{number}"] = (32, 128, 24)
+        heads[f"attractors.{number}"] = (24, 24, attractors)
+    for name, (ins, hidden, outs) in heads.items():
+        tensors.layer(f"{name}._net.0", hidden, ins, 1, 1)
+        tensors.layer(f"{name}._net.2", outs, hidden, 1, 1)
+    tensors["conditional_log_binomial.log_binomial_transform.k_idx"] = torch.arange(64).view(1, -1, 1, 1)
+    tensors["conditional_log_binomial.log_binomial_transform.K_minus_1"] = torch.tensor([63.0]).view(1, 1, 1, 1)
+    tensors.layer("conditional_log_binomial.mlp.0", 28, 33 + 24, 1, 1)
+    tensors.layer("conditional_log_binomial.mlp.2", 4, 28, 1, 1)
+    return tensors
+
+
 def normal_bae() -> nn.Module:
     """controlnet_aux's network as its own detector makes it, at its one size (291 MB)."""
     settings = SimpleNamespace(architecture="BN", sampling_ratio=0.4, importance_ratio=0.7)
@@ -147,6 +188,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     **{f"depth_anything_vit{size}14.pth": _pickled(depth_anything) for size in "sbl"},
     **dict.fromkeys([*_second, "depth_anything_v2_metric_vkitti_vitl.pth"], _pickled(depth_anything)),
     "depth_anything_v2_vitg.pth": _pickled(lambda: depth_anything(swiglu=True)),
+    "ZoeD_M12_N.pt": lambda file: torch.save({"model": dict(zoe())}, file),
     "scannet.pt": _scannet,
     "depth_anything_v2_vitl.safetensors": lambda file: save_file(dict(depth_anything()), file),
 }
