@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 PACKAGES = ROOT / ".packages"
-"""Comes last on the path (annotator/libraries.py), so that whatever the WebUI has of these is used instead."""
+"""Found last (annotator/libraries.py), so that whatever the WebUI has of these is used instead."""
 
 NEEDED = (
     # (import name, requirement): headless, since the full package needs a system library (libGL)

@@ -6,20 +6,45 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from .spec import AnnotatorError, Library
 
 _PRIVATE = "sd_controlnet_aux"
 
 
+class FolderFinder:
+    """Finds top-level packages, and their metadata, in one folder.
+
+    Last on `sys.meta_path`, so that what is installed elsewhere is used first. Not on `sys.path`, which hosts put back
+    as it was when they have loaded an extension.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
+        """The specification of a package of the folder, else None."""
+        return None if path is not None else PathFinder.find_spec(name, [self.folder], target)
+
+    def find_distributions(self, context: Any = None) -> Any:
+        """What is installed in the folder, for importlib.metadata."""
+        from importlib.metadata import DistributionFinder, MetadataPathFinder
+
+        name = getattr(context, "name", None)
+        return MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=[self.folder]))
+
+
 def use_folder(folder: Path) -> None:
-    """Look for packages in `folder` too, after everything else that is installed, if there is such a folder."""
-    if folder.is_dir() and str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    """Find packages in `folder` too, after everything else that is installed, if there is such a folder."""
+    known = any(getattr(finder, "folder", None) == str(folder) for finder in sys.meta_path)
+    if folder.is_dir() and not known:
+        sys.meta_path.append(FolderFinder(folder))
 
 
 def problem(libraries: Iterable[Library]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -78,14 +79,26 @@ def test_a_part_that_lacks_something_says_what() -> None:
         controlnet_aux("no_such_part")
 
 
-def test_a_folder_of_packages_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "fancy_net").mkdir()
-    (tmp_path / "fancy_net" / "__init__.py").write_text("", encoding="utf-8")
+def test_a_folder_of_packages_is_found_last_and_outlives_a_reset_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    for name in ("fancy_net", "json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("here = True", encoding="utf-8")
+    info = tmp_path / "fancy_net-3.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fancy-net\nVersion: 3.1\n", encoding="utf-8")
     libraries._version.cache_clear()
+    before = list(sys.path)
     libraries.use_folder(tmp_path / "nowhere")
     libraries.use_folder(tmp_path)
     libraries.use_folder(tmp_path)
-    assert sys.path[-1] == str(tmp_path)
-    assert sys.path.count(str(tmp_path)) == 1
-    assert problem([Library("fancy_net")]) == ""
+    assert sys.path == before
+    assert len([finder for finder in sys.meta_path if isinstance(finder, libraries.FolderFinder)]) == 1
+    assert problem([Library("fancy_net", "fancy-net", "3")]) == ""
+    assert "3.1 is installed" in problem([Library("fancy_net", "fancy-net", "4")])
+    assert importlib.import_module("fancy_net").here
+    assert not hasattr(importlib.import_module("json"), "here")
+    del sys.modules["fancy_net"]
+    libraries._version.cache_clear()
