@@ -301,10 +301,14 @@ def test_looks(page: Any, request: pytest.FixtureRequest) -> None:
 def test_idle_page_runs_no_script_of_ours(canny: Panel) -> None:
     """No timer, no observer that feeds itself: five seconds without a call into the panel."""
     page = canny.page
-    page.wait_for_timeout(1500)
+    canny.part("notes").locator(".cnet-good").wait_for()
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1000)
     page.evaluate(
         """() => { window.frames_asked = 0; const original = window.requestAnimationFrame;
-        window.requestAnimationFrame = (call) => { window.frames_asked += 1; return original(call); }; }"""
+        window.requestAnimationFrame = (call) => {
+            if (new Error().stack.includes("/javascript/controlnet")) window.frames_asked += 1;
+            return original(call); }; }"""
     )
     page.wait_for_timeout(5000)
     assert page.evaluate("window.frames_asked") == 0
@@ -315,9 +319,9 @@ def test_another_checkpoint_is_judged_at_once(canny: Panel) -> None:
     page = canny.page
     canny.part("notes").locator(".cnet-good").wait_for()
     change = "(title) => { opts = {...opts, sd_model_checkpoint: title}; runCallbacks(optionsChangedCallbacks); }"
-    page.evaluate(change, "before")
+    page.wait_for_load_state("networkidle")
     with page.expect_request(lambda request: "run/predict" in request.url or "queue/join" in request.url):
-        page.evaluate(change, "after")
+        page.evaluate(change, "another")
     canny.part("notes").locator(".cnet-good").wait_for()
 
 
