@@ -84,11 +84,15 @@ def disparity(network: Any, pixels: Tensor) -> Tensor:
     """(B, 3, H, W) in -1..1, multiples of 32, to (B, H, W): without a unit, greater is nearer."""
     rows, columns = (size // 16 for size in pixels.shape[-2:])
     embedded = network.dpt.embeddings(pixels, interpolate_pos_encoding=True)
-    hidden, features = embedded.last_hidden_states, list(embedded.intermediate_activations)
+    if isinstance(embedded, tuple):  # before transformers 5, as from the layers below
+        hidden, stages = embedded
+    else:
+        hidden, stages = embedded.last_hidden_states, embedded.intermediate_activations
+    features = list(stages)
     stage = network.neck.reassemble_stage
     for number, layer in enumerate(network.dpt.encoder.layer):
         hidden = layer(hidden)
-        if isinstance(hidden, tuple):  # before transformers 5
+        if isinstance(hidden, tuple):
             hidden = hidden[0]
         if number not in _READ_OUT:
             continue
