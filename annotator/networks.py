@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+# A1111 puts a checker that may return None in the place of `torch.load`. This is PyTorch's own, whatever is there.
+from torch.serialization import load as torch_load
+
 from .spec import AnnotatorError, Runtime, WeightFile
 from .weights import find
 
@@ -31,7 +34,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        loaded: Any = torch_load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise AnnotatorError(
             f"{path.name} is not a file of weights alone: it holds code, or is damaged",

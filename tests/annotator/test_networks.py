@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from annotator.registry import Entry, Registry, discover
 from annotator.spec import AnnotatorError, Detection, Runtime
@@ -110,3 +111,13 @@ def test_damaged_weights_are_refused(entry: Entry, tmp_path: Path, folder: Path)
         file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(AnnotatorError, match=r"damaged|truncated"):
         run(entry, Runtime(weight_folders=(tmp_path,)), picture(64, 64))
+
+
+def test_a_host_that_replaced_torch_load_is_not_asked(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AUTOMATIC1111's returns None for files that newer PyTorch wrote."""
+    entry = REGISTRY.get("hed")
+    runtime = random_runtime(entry.spec, folder)
+    monkeypatch.setattr(torch, "load", lambda *_args, **_options: None)
+    assert run(entry, runtime, picture(64, 64)).map is not None
