@@ -57,7 +57,6 @@ class ControlNetFamily:
         )
         return LoadedControlNet(path, net, config, pooled=_pooled_by_default(path, metadata), holds_base=holds_base)
 
-
     def inspect(self, path: Path, weights: Weights) -> Sheet:
         """What the shapes tell before the file is loaded."""
         del path

@@ -23,7 +23,7 @@ from ..core.hints import inpaint_display
 from ..core.inputs import preprocessor_input
 from ..core.units import configured_units, parse_unit
 from ..engine.preprocess import Found
-from ..engine.services import Services
+from ..engine.services import PageServices
 from . import models
 
 API_VERSION = 3
@@ -33,7 +33,7 @@ _GIVEN_LOGIN: Any = Depends(HTTPBasic())
 
 def mount(
     app: FastAPI,
-    services: Services,
+    services: PageServices,
     auth: Sequence[tuple[str, str]] | None,
     lock: AbstractContextManager[Any],
 ) -> None:
@@ -80,7 +80,7 @@ def login_check(logins: Sequence[tuple[str, str]]) -> Callable[..., None]:
 
 
 class _Routes:
-    def __init__(self, services: Services, lock: AbstractContextManager[Any]) -> None:
+    def __init__(self, services: PageServices, lock: AbstractContextManager[Any]) -> None:
         self._services = services
         self._lock = lock
 
