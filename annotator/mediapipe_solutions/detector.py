@@ -132,7 +132,8 @@ class Hands(_Solution):
         )
         sides = [side.classification[0].label for side in found.multi_handedness or ()]
         people: list[Person] = []
-        for side, hand in zip(sides, found.multi_hand_landmarks or (), strict=True):
+        hands: Sequence[Any] = found.multi_hand_landmarks or ()
+        for side, hand in zip(sides, hands, strict=True):
             points = [_within(mark) for mark in hand.landmark]
             # the library takes pictures for mirrored, as a camera shows its owner: its left hand is a right one
             people.append(Person((), right_hand=points) if side == "Left" else Person((), left_hand=points))
