@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import nn
 
 Progress = Callable[[str], None]
 
@@ -40,28 +43,53 @@ class Result:
         return {"name": self.name, "value": round(self.value, 4), "goal": str(self.goal), "ok": self.ok}
 
 
-def cpu_seconds(action: Callable[[], object]) -> float:
-    """CPU seconds (all threads, user and system) that `action` takes: other programs do not count."""
-    started = time.process_time()
-    action()
-    return time.process_time() - started
+class Stopwatch:
+    """CPU seconds (all threads, user and system; other programs do not count) of an action, stretch by stretch.
 
-
-def take_turns(actions: Mapping[str, Callable[[], object]], rounds: int, progress: Progress) -> dict[str, float]:
-    """Least CPU seconds of each action.
-
-    They take turns, each round beginning with another one, so that a slow minute of the machine meets all of them.
-    Noise only ever adds time, so the least of the rounds is the nearest to the truth.
+    The layers of watched networks end a stretch each: an action's stretches are all of its time, each once.
     """
+
+    def __init__(self) -> None:
+        self._marks: list[float] = []
+
+    def watch(self, network: nn.Module) -> None:
+        """End a stretch whenever a layer of `network` has computed."""
+        for module in network.modules():
+            if not any(module.children()):
+                module.register_forward_hook(self._mark)
+
+    def stretches(self, action: Callable[[], object]) -> list[float]:
+        """Run `action`."""
+        self._marks = []
+        self._mark()
+        action()
+        self._mark()
+        return [end - start for start, end in pairwise(self._marks)]
+
+    def _mark(self, *_: object) -> None:
+        self._marks.append(time.process_time())
+
+
+def take_turns(
+    actions: Mapping[str, Callable[[], object]], rounds: int, progress: Progress, stopwatch: Stopwatch | None = None
+) -> dict[str, float]:
+    """CPU seconds of each action: the sum of its stretches, each as short as in the round in which it was shortest.
+
+    Noise only ever adds time. No action of several seconds is spared it from beginning to end, but a stretch of it
+    is in one round or another: five whole steps of the same network differ by a fifth on a machine that others use,
+    sums of two fives by a hundredth. The actions take turns, each round beginning with another one and every other
+    round backwards, so that a slow minute and what an action leaves behind (memory, caches) meet all of them.
+    """
+    stopwatch = stopwatch or Stopwatch()
     names = list(actions)
     for name in names:
         progress(f"warming up {name}")
         actions[name]()  # first calls allocate, encode hints, choose kernels
-    best = dict.fromkeys(names, float("inf"))
+    best: dict[str, list[float]] = {}
     for number in range(rounds):
         shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            seconds = cpu_seconds(actions[name])
-            best[name] = min(best[name], seconds)
-            progress(f"round {number + 1}/{rounds}: {name} {seconds:.3f} s")
-    return best
+        for name in (names[shift:] + names[:shift])[:: -1 if number % 2 else 1]:
+            stretches = stopwatch.stretches(actions[name])
+            best[name] = [min(pair) for pair in zip(best.get(name, stretches), stretches, strict=True)]
+            progress(f"round {number + 1}/{rounds}: {name} {sum(stretches):.3f} s, least {sum(best[name]):.3f} s")
+    return {name: sum(stretches) for name, stretches in best.items()}

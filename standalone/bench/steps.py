@@ -12,8 +12,8 @@ from torch import Tensor
 from lib_controlnet.core.modes import ControlMode
 
 from . import networks
-from .measure import Goal, Progress, Result, take_turns
-from .stage import Stage
+from .measure import Goal, Progress, Result, Stopwatch, take_turns
+from .stage import ControlledStep, Stage
 
 GOALS = {
     "engine_overhead": Goal(1.05),
@@ -38,7 +38,11 @@ def whole_steps(names: Collection[str], pixels: int, rounds: int, progress: Prog
     """The cases of GOALS among `names`, measured in one run against one bare step."""
     with Stage(pixels) as stage:
         actions = _actions(names, stage)
-        seconds = take_turns(actions, rounds, progress)
+        stopwatch = Stopwatch()
+        stopwatch.watch(stage.unet)
+        for network in {action.network for action in actions.values() if isinstance(action, ControlledStep)}:
+            stopwatch.watch(network)
+        seconds = take_turns(actions, rounds, progress, stopwatch)
     return [_result(name, seconds) for name in GOALS if name in names]
 
 
@@ -99,8 +103,11 @@ def _installed_only(stage: Stage) -> Callable[[], object]:
 def control_forward_vs_diffusers(pixels: int, rounds: int, progress: Progress) -> Result:
     """Our ControlNet's forward, hint cached, against that of diffusers' class, whose forward encodes the hint."""
     x, timesteps, context = networks.inputs(pixels)
-    ours = _forward(networks.controlnet(), pixels)
-    reference = networks.diffusers_controlnet()
+    network, reference = networks.controlnet(), networks.diffusers_controlnet()
+    ours = _forward(network, pixels)
+    stopwatch = Stopwatch()
+    stopwatch.watch(network)
+    stopwatch.watch(reference)
     # diffusers wants a hint for each row
     hint = networks.hint(pixels).expand(networks.ROWS, -1, -1, -1)
 
@@ -108,6 +115,6 @@ def control_forward_vs_diffusers(pixels: int, rounds: int, progress: Progress) -
         with torch.no_grad():
             return reference(x, timesteps, context, controlnet_cond=hint, return_dict=False)
 
-    seconds = take_turns({"ours": ours, "diffusers": theirs}, rounds, progress)
+    seconds = take_turns({"ours": ours, "diffusers": theirs}, rounds, progress, stopwatch)
     detail = f"{seconds['ours']:.3f} s against {seconds['diffusers']:.3f} s"
     return Result("control_forward_vs_diffusers", seconds["ours"] / seconds["diffusers"], Goal(0.97), detail)
