@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .spec import AnnotatorError, Library, Runtime, WeightFile
+from .spec import AnnotatorError, Runtime, WeightFile
 from .weights import find
 
-ONNX = Library("onnxruntime", minimum="1.14", why="it runs the networks")
 Outputs = list[NDArray[np.float32]]
 OnnxNetwork = Callable[[NDArray[np.float32]], Outputs]
 """(1, C, H, W) float32 -> what the network gives, in the file's order."""

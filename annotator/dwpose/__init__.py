@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..onnx_networks import ONNX
-from ..spec import Detector, PreprocessorSpec, Runtime, WeightFile
+from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile
 
+ONNX = Library("onnxruntime", minimum="1.14", why="it runs the networks")
 FINDER = WeightFile(name="yolox_l.onnx", folder="openpose", size=216_746_733, licence="Apache-2.0", repo="yzd-v/DWPose")
 PEOPLE = WeightFile(
     name="dw-ll_ucoco_384.onnx", folder="openpose", size=134_399_116, licence="Apache-2.0", repo="yzd-v/DWPose"
