@@ -19,6 +19,9 @@ from annotator.spec import AnnotatorError, Detection, Runtime
 from .makers import onnx_files
 
 REGISTRY = discover("annotator")
+
+pytest.importorskip("onnxruntime", reason="it runs these networks, and is an optional package")
+
 RANDOM = np.random.default_rng(0)
 
 
