@@ -28,9 +28,11 @@ CASES = (
 
 
 DESCRIPTION = """
-Costs of control at SD1.5's real size, in CPU seconds; the least of several rounds in which the variants take turns.
-Needs about 7 GB of memory. The goals are those of 512x512: at 256x256 reading the weights costs more than the
-arithmetic, and a ControlNet has 42 % of a U-Net's weights but 33 % of its arithmetic.
+Costs of control at SD1.5's real size, in CPU seconds. Variants take turns for several rounds; of each layer the least
+time counts, so that other programs disturb little. The U-Net is the extension's own and its layers are those of the
+ControlNet, so a step's ratio is nearly the share of arithmetic: 1.334 for one ControlNet, 1.669 for two, 1.167 for one
+on the cond row alone. Needs about 7 GB of memory. The goals are those of 512x512: at 256x256 reading the weights costs
+more than the arithmetic, and a ControlNet has 42 % of a U-Net's weights but 33 % of its arithmetic.
 Exit code 1 if a goal is missed at 512x512.
 """
 
@@ -54,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--case", action="append", choices=CASES, metavar="NAME", help=f"one of: {', '.join(CASES)}")
     parser.add_argument("--quick", action="store_true", help="256x256 and fewer rounds: does all run?")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--rounds", type=int, default=0, help="rounds in which the variants take turns")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds (5; more where other programs run)")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1: least noise)")
     return parser
 

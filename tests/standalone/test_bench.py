@@ -1,0 +1,61 @@
+"""How the benchmarks measure time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from standalone.bench import measure
+from standalone.bench.measure import Stopwatch, take_turns
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the CPU time that passes at a call."""
+    now = [0.0]
+
+    def pass_(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(measure.time, "process_time", lambda: now[0])
+    return pass_
+
+
+class Layer(nn.Module):
+    """Takes a second, or what the noise makes of it."""
+
+    def __init__(self, clock: Callable[[float], None], seconds: Iterator[float]) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.clock(next(self.seconds))
+        return x
+
+
+def test_each_stretch_counts_as_in_its_best_round(clock: Callable[[float], None]) -> None:
+    warm_up = 100.0
+    first, second = Layer(clock, iter([warm_up, 1.0, 5.0])), Layer(clock, iter([warm_up, 4.0, 2.0]))
+    network = nn.Sequential(first, nn.Sequential(second))
+    stopwatch = Stopwatch()
+    stopwatch.watch(network)
+
+    def action() -> None:
+        network(torch.zeros(1))
+        clock(0.5)
+
+    assert take_turns({"step": action}, 2, lambda _: None, stopwatch) == {"step": 1.0 + 2.0 + 0.5}
+
+
+def test_without_networks_an_action_is_one_stretch(clock: Callable[[float], None]) -> None:
+    seconds = iter([9.0, 3.0, 2.0])
+    assert take_turns({"load": lambda: clock(next(seconds))}, 2, lambda _: None) == {"load": 2.0}
+
+
+def test_each_action_meets_the_others_in_both_orders(clock: Callable[[float], None]) -> None:
+    order: list[str] = []
+    take_turns({name: lambda name=name: order.append(name) for name in "abc"}, 4, lambda _: None)
+    assert "".join(order[3:]) == "abc" + "acb" + "cab" + "cba"
