@@ -51,7 +51,7 @@ class Command(NamedTuple):
 
 
 RUN = (Lock("requirements.txt"), Lock("requirements-nodeps.txt", ("--no-deps",)))
-TOOLS = (Lock("requirements-dev.txt"),)
+TOOLS = (Lock("requirements-dev.txt"), Lock("requirements-preprocessors.txt", ("--no-deps",)))
 CPU = (("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1))), ("OMP_WAIT_POLICY", "PASSIVE"))
 PRIVATE = (
     ("GRADIO_ANALYTICS_ENABLED", "False"),

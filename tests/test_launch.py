@@ -138,9 +138,10 @@ def test_only_what_changed_is_installed_and_a_stop_is_resumed(repository, monkey
 
     asked[:] = [["placeholder"] * 2] * 2
     environment.ensure(launch.RUN + launch.TOOLS)  # the first list is in, the second is asked for again
-    assert [Path(command[-1]).name for command in asked[2:]] == ["requirements-dev.txt"]
+    later = ["requirements-dev.txt", "requirements-preprocessors.txt"]
+    assert [Path(command[-1]).name for command in asked[2:]] == later
     environment.ensure(launch.RUN + launch.TOOLS)
-    assert len(asked) == 3
+    assert len(asked) == 4
 
 
 @pytest.mark.parametrize("damage", ["no interpreter", "no pip"])
