@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import files, memory, steps
+from . import files, memory, pose, steps
 from .measure import Progress, Result
 
 CASES = (
@@ -24,6 +24,7 @@ CASES = (
     "memory_added",
     "load_vs_read",
     "import_cpu_seconds",
+    *(f"openpose_post_{size}" for size in pose.SIZES),
 )
 
 
@@ -74,6 +75,9 @@ def _measure(names: Sequence[str], pixels: int, rounds: int, progress: Progress)
         results.append(files.load_vs_read(rounds, progress))
     if "import_cpu_seconds" in names:
         results.append(files.import_cpu_seconds(rounds, progress))
+    for size in pose.SIZES:
+        if f"openpose_post_{size}" in names:
+            results.append(pose.openpose_post(size, rounds, progress))
     return sorted(results, key=lambda result: CASES.index(result.name))
 
 
