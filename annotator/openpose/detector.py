@@ -109,6 +109,10 @@ class OpenPose:
 
 
 def _placed(points: list[tuple[int, int]], box: Box, image: Pixels) -> list[Point]:
-    """Points of a cut-out as parts of the picture; a coordinate of 0 is one that was not found and becomes -1 pixel."""
+    """Points of a cut-out as parts of the picture; a coordinate of 0 is one that was not found and becomes -1 pixel.
+
+    In float32, as the peers: back in pixels some are rounded down to the pixel before, and so they are drawn.
+    """
     height, width = image.shape[:2]
-    return [Point((x + box.x if x else -1) / width, (y + box.y if y else -1) / height) for x, y in points]
+    placed = np.array([(x + box.x if x else -1, y + box.y if y else -1) for x, y in points], np.float32)
+    return [Point(x, y) for x, y in placed.reshape(-1, 2) / np.array((width, height), np.float32)]

@@ -211,3 +211,40 @@ def test_a_drawing_and_its_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(person["pose_keypoints_2d"]) == 54
     assert person["hand_left_keypoints_2d"] is None
     assert set(np.unique(result.map)) <= {0, 255}, "only white dots"
+
+
+def patches(count: int, side: int) -> np.ndarray:
+    """Soft patches of heat, the same for a picture of another size."""
+    noise = np.random.default_rng(3).random((count, 23, 23)).astype(np.float32)
+    soft = [cv2.resize(cv2.GaussianBlur(plane, (0, 0), 1.5), (side, side)) for plane in noise]
+    return np.stack([(plane - 0.5) * 4 + 0.1 for plane in soft])
+
+
+@pytest.mark.parametrize(("size", "count"), [((512, 512), 1), ((640, 448), 2), ((320, 512), 2)], ids=str)
+def test_the_drawing_is_that_of_controlnet_aux(
+    size: tuple[int, int], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies, hands and faces, from the picture to the last pixel."""
+    for name in ("torchvision", "torchvision.transforms"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for name in ("ToTensor", "ToPILImage"):
+        monkeypatch.setattr(sys.modules["torchvision.transforms"], name, object, raising=False)
+    fields, heat = maps(people(count), 23, -(-int(size[1] * 184 / size[0]) // 8))
+    networks = (
+        ("Body", lambda _x: (torch.from_numpy(fields)[None], torch.from_numpy(heat)[None])),
+        ("Hand", lambda x: torch.from_numpy(patches(22, x.shape[2] // 8))[None]),
+        ("Face", lambda _x: [torch.from_numpy(patches(71, 48))[None]]),
+    )
+    theirs = [reference(name, FakeNetwork(answer)) for name, answer in networks]
+    package = controlnet_aux("open_pose.__init__")
+    image = RANDOM.integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = package.draw_poses(package.OpenposeDetector(*theirs).detect_poses(image, True, True), *size)
+
+    weight = WeightFile(name="x", folder="x", size=1, licence="x")
+    found = detector.OpenPose(Runtime(), weight, weight, weight, draws_body=True)
+    monkeypatch.setattr(found, "_body_maps", lambda _shown: (fields, heat))
+    monkeypatch.setattr(found, "_hand_maps", lambda shown: patches(22, shown.shape[0] // 8))
+    monkeypatch.setattr(found, "_face_maps", lambda _shown: patches(71, 48))
+    result = found(image, resolution=min(size))
+    assert {(0, 0, 255), (255, 255, 255)} <= {tuple(pixel) for pixel in expected.reshape(-1, 3)}, "hands and faces"
+    assert np.array_equal(result.map, expected)
