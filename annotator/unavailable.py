@@ -34,10 +34,8 @@ class Unavailable:
 _DEPTH = ("Depth",)
 _IP = ("IP-Adapter",)
 _NORMAL = ("NormalMap",)
-_POSE = ("OpenPose",)
 _SEG = ("Segmentation",)
 
-_DENSEPOSE = "the weights densepose_r50_fpn_dl.torchscript"
 
 UNAVAILABLE: tuple[Unavailable, ...] = (
     Unavailable("depth_hand_refiner", "the weights of ControlNet-HandRefiner-pruned", control_types=_DEPTH),
@@ -45,11 +43,6 @@ UNAVAILABLE: tuple[Unavailable, ...] = (
     Unavailable("facexlib", "the weights and the library of facexlib"),
     Unavailable("ip-adapter-auto", "the IP-Adapter family", control_types=_IP),
     Unavailable("ip-adapter_pulid", "facexlib, antelopev2 and EVA02-CLIP-L-14-336", control_types=_IP),
-    Unavailable("mediapipe_face", "the library mediapipe with its face mesh"),
     Unavailable("normal_dsine", "the weights dsine.pt", control_types=_NORMAL),
-    Unavailable("animal_openpose", "the weights yolox_l.onnx and rtmpose-m (AP-10K)", control_types=_POSE),
-    Unavailable("densepose", _DENSEPOSE, "densepose (pruple bg & purple torso)", _POSE),
-    Unavailable("densepose_parula", _DENSEPOSE, "densepose_parula (black bg & blue torso)", _POSE),
-    Unavailable("dw_openpose_full", "the weights yolox_l.onnx and dw-ll_ucoco_384.onnx", control_types=_POSE),
     Unavailable("mobile_sam", "the weights mobile_sam.pt", control_types=_SEG),
 )
