@@ -47,8 +47,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found=f"{type(error).__name__}: {error}",
             remedy=f"delete {path} and get it again",
         ) from error
+    if not isinstance(loaded, Mapping):
+        raise AnnotatorError(
+            f"{path.name} holds no weights by name",
+            found=type(loaded).__name__,
+            remedy=f"delete {path} and get the right file",
+        )
     for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+        if isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
             break
     tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}

@@ -209,15 +209,15 @@ class Runtime:
 
     device, dtype: as `torch.device` and `torch` name them. weight_folders: searched in order. download_folder: where
     missing weights are put; None where the user has not allowed downloads. cancelled: asked between stages. progress:
-    told the part done, 0..1. networks: what is loaded.
+    told the part done, 0..1. networks: what is loaded. Two are equal where networks loaded for one serve the other.
     """
 
     device: str = "cpu"
     dtype: str = "float32"
     weight_folders: tuple[Path, ...] = ()
-    download_folder: Callable[[], Path | None] = _nowhere
-    cancelled: Callable[[], bool] = _never
-    progress: Callable[[float], None] = _silent
+    download_folder: Callable[[], Path | None] = field(default=_nowhere, compare=False)
+    cancelled: Callable[[], bool] = field(default=_never, compare=False)
+    progress: Callable[[float], None] = field(default=_silent, compare=False)
     networks: NetworkStore = field(default_factory=NetworkStore, repr=False, compare=False)
 
     def stage(self, part: float) -> None:

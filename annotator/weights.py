@@ -21,7 +21,7 @@ from .spec import AnnotatorError, Cancelled, Runtime, WeightFile
 
 STAGING = ".downloads"
 _SCRIPT = Path(__file__).with_name("hub_download.py")
-_PART_OF_PATIENCE = 0.1
+_POLL_SECONDS = 0.1
 _MIB = 1 << 20
 _HUB = dict.fromkeys(("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"), "1")
 
@@ -133,7 +133,7 @@ def _watch(
         if cancelled():
             raise Cancelled(f"the download of {weight.name} was stopped", remedy="the next one resumes it")
         progress(min(_size(staging) / max(weight.size, 1), 1.0))
-        time.sleep(_PART_OF_PATIENCE)
+        time.sleep(_POLL_SECONDS)
 
 
 def _check(weight: WeightFile, file: Path, hub_sha: str, staging: Path, folder: Path) -> None:

@@ -18,7 +18,7 @@ SMALLEST_FACE = 64
 """Pixels; smaller faces are left out, as when the face models' training maps were drawn."""
 LEAST_VISIBILITY = 0.5
 _FULL_BODY = 1  # the only accuracy whose model is in the library's wheel
-_WIDE_PICTURES = 0  # the model of square pictures; 1 is that of wide ones
+_SQUARE_PICTURES = 0  # the model of square pictures; 1 is that of wide ones
 _THICKNESS = 2
 _HALF_PUPIL = 2
 # in the order in which they are drawn over each other: the library's name of the contour, RGB
@@ -156,7 +156,7 @@ class PersonMask(_Solution):
         (threshold,) = params or (0.5,)
         resized = resize_short_side(image, resolution)
         found = self._run(
-            "selfie_segmentation", "SelfieSegmentation", resized, model_selection=_WIDE_PICTURES
+            "selfie_segmentation", "SelfieSegmentation", resized, model_selection=_SQUARE_PICTURES
         ).segmentation_mask
         return grey_to_rgb((np.asarray(found) > threshold).astype(np.uint8) * np.uint8(255))
 

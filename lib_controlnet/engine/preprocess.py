@@ -109,8 +109,9 @@ class PreprocessResult:
 class PreprocessRunner:
     """Preprocessors behind one door: validated settings, one detector each, results cached up to `limit` bytes.
 
-    `runtime` makes the annotator's Runtime of the host, once, when the first preprocessor is loaded. One preprocessor
-    runs at a time: a preview during a job waits for the job's, and the other way round.
+    `runtime` makes the annotator's Runtime of the host; where it differs from the last one (another device or folder in
+    the settings), what was loaded is dropped. One preprocessor runs at a time: a preview during a job waits for the
+    job's, and the other way round.
     """
 
     def __init__(self, annotators: Annotators, runtime: Callable[[], Any], limit: int = 256 << 20) -> None:
@@ -187,8 +188,9 @@ class PreprocessRunner:
     ) -> Found:
         name = entry.spec.id
         try:
+            self._refresh()
             if name not in self._detectors:
-                self._detectors[name] = entry.load(self._lent())
+                self._detectors[name] = entry.load(self._runtime)
             return _found(self._detectors[name](image, resolution=size, params=params, mask=mask, rng_seed=seed))
         except ControlNetError:
             raise
@@ -198,18 +200,16 @@ class PreprocessRunner:
                 raise _out_of_memory(entry.spec, size, error) from error
             raise _said(error, f'the preprocessor "{entry.spec.label}" failed') from error
 
-    def _lent(self) -> Any:
-        """The host's runtime, listening to `cancel` and telling the caller's progress."""
-        if self._runtime is None:
+    def _refresh(self) -> None:
+        """Have the host's runtime as it is now, listening to `cancel` and telling the caller's progress."""
+        current = self._make_runtime()
+        if current != self._runtime:
+            self.unload()
+            self._runtime = dataclasses.replace(current, cancelled=self._cancelled.is_set, progress=self._tell)
 
-            def progress(part: float) -> None:
-                if self._progress is not None:
-                    self._progress(part)
-
-            self._runtime = dataclasses.replace(
-                self._make_runtime(), cancelled=self._cancelled.is_set, progress=progress
-            )
-        return self._runtime
+    def _tell(self, part: float) -> None:
+        if self._progress is not None:
+            self._progress(part)
 
     def _keep(self, key: bytes, result: Found) -> None:
         self._results[key] = result

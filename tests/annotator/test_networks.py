@@ -121,3 +121,12 @@ def test_a_host_that_replaced_torch_load_is_not_asked(
     runtime = random_runtime(entry.spec, folder)
     monkeypatch.setattr(torch, "load", lambda *_args, **_options: None)
     assert run(entry, runtime, picture(64, 64)).map is not None
+
+
+def test_a_file_without_names_is_refused(tmp_path: Path) -> None:
+    spec = REGISTRY.get("hed").spec
+    file = tmp_path / spec.weights[0].folder / spec.weights[0].name
+    file.parent.mkdir()
+    torch.save(torch.zeros(3), file)
+    with pytest.raises(AnnotatorError, match=r"no weights by name.*Tensor"):
+        run(REGISTRY.get("hed"), Runtime(weight_folders=(tmp_path,)), picture(64, 64))

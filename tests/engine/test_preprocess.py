@@ -210,3 +210,22 @@ def test_previews_and_jobs_take_turns():
     for thread in threads:
         thread.join()
     assert most == [1]
+
+
+def test_another_folder_or_device_in_the_settings_is_obeyed_at_once(tmp_path):
+    network, registry, folders = Network(), Registry(), [()]
+    seen = []
+
+    def run(runtime, _network, image):
+        seen.append(runtime.weight_folders)
+        return image.copy()
+
+    registry.register(network.entry(run))
+    runner = PreprocessRunner(registry, lambda: Runtime(weight_folders=folders[0], download_folder=lambda: None))
+    for seed in (0, 1):
+        runner.run("net", PICTURE, seed=seed)
+    assert network.made == 1
+    folders[0] = (tmp_path,)
+    runner.run("net", PICTURE, seed=2)
+    assert seen == [(), (), (tmp_path,)]
+    assert network.made == 2
