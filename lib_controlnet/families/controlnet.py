@@ -17,6 +17,7 @@ from ..core.step import Step
 from ..loading.build import fill
 from ..loading.detect import KeyCondition
 from ..loading.difference import add_base
+from ..nets.attention import repeated
 from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.controlnet import ControlNet
 from ..nets.operations import Operations
@@ -125,21 +126,40 @@ class BoundControlNet:
         self._model = model
         self._hint = hint
         self._features: dict[tuple[int, int], Tensor] = {}
+        self._repeated: dict[tuple[int, ...], bool] = {}
         self.pooled = pooled
 
     def control(self, step: Step) -> Control:
         """Residuals of the rows of `step`: one a input block, then the middle one."""
         net = self._model.net
         weight = next(net.parameters())
-        x = step.x[:, : self._model.config.unet.in_channels].to(weight)
+        distinct = step.select(range(self._distinct(step)))
+        x = distinct.x[:, : self._model.config.unet.in_channels].to(weight)
         outputs = net(
             x,
-            self._features_of(step, x),
-            step.timesteps.to(weight.device),
+            self._features_of(distinct, x),
+            distinct.timesteps.to(weight.device),
             step.context.to(weight),
             None if step.y is None else step.y.to(weight),
         )
         return Control(skip=outputs[:-1], middle=outputs[-1])
+
+    def _distinct(self, step: Step) -> int:
+        """How many rows the others merely repeat with other prompts, as guidance does; all of them otherwise.
+
+        Hosts give every row of a picture the same latents, but another extension may not, so they are compared: at
+        every step on the processor, where it costs nothing, elsewhere at the first of a kind, because it would make
+        the processor wait for the GPU.
+        """
+        rows = len(set(step.images))
+        repeats = step.batch // rows
+        if step.y is not None or step.images != step.images[:rows] * repeats:
+            return step.batch
+        if step.x.device.type == "cpu" or step.images not in self._repeated:
+            x = step.x[:, : self._model.config.unet.in_channels]
+            pairs = [(x, x[:rows]), (step.timesteps, step.timesteps[:rows])]
+            self._repeated[step.images] = all(torch.equal(all_, repeated(first, all_)) for all_, first in pairs)
+        return rows if self._repeated[step.images] else step.batch
 
     def _features_of(self, step: Step, x: Tensor) -> Tensor:
         features = self._features_at(x)

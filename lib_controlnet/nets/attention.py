@@ -65,7 +65,7 @@ class FeedForward(nn.Module):
 
 
 class BasicTransformerBlock(nn.Module):
-    """Tokens (B, N, C), context (B, M, D) -> (B, N, C)."""
+    """Tokens (B, N, C), context (k * B, M, D) -> (k * B, N, C): the tokens as often as there are contexts for them."""
 
     def __init__(self, channels: int, context_dim: int, heads: int, ops: Operations) -> None:
         super().__init__()
@@ -77,13 +77,23 @@ class BasicTransformerBlock(nn.Module):
         self.norm3 = ops.layer_norm(channels)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        x = self.attn1(self.norm1(x)) + x
+        x = repeated(self.attn1(self.norm1(x)) + x, context)
         x = self.attn2(self.norm2(x), context) + x
         return self.ff(self.norm3(x)) + x
 
 
+def repeated(rows: Tensor, like: Tensor | None) -> Tensor:
+    """`rows` over and over, until they are as many as those of `like`."""
+    times = 1 if like is None else like.shape[0] // rows.shape[0]
+    return rows if times == 1 else rows.repeat(times, *(1 for _ in rows.shape[1:]))
+
+
 class SpatialTransformer(nn.Module):
-    """Feature map (B, C, h, w), context (B, M, D) -> (B, C, h, w): a residual branch over its pixels as tokens."""
+    """Feature map (B, C, h, w), context (B, M, D) -> (B, C, h, w): a residual branch over its pixels as tokens.
+
+    With k * B contexts, the prompts of which B pictures are drawn, k * B maps come out; what precedes the first look
+    at a prompt is computed once.
+    """
 
     def __init__(
         self, channels: int, context_dim: int, heads: int, depth: int, use_linear: bool, groups: int, ops: Operations
@@ -102,5 +112,6 @@ class SpatialTransformer(nn.Module):
         for block in self.transformer_blocks:
             tokens = block(tokens, context)
         tokens = self.proj_out(tokens)
+        x = repeated(x, context)
         # x first: the sum takes the memory layout of the first operand.
         return x + tokens.reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)

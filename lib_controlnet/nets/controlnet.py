@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from .attention import repeated
 from .blocks import TimestepEmbedSequential
 from .config import ControlNetConfig
 from .encoder import Encoder
@@ -52,7 +53,8 @@ class ControlNet(Encoder):
         """Residuals for each input block's skip and, last, for the middle block's output; not scaled.
 
         x (B, 4, h, w), hint_features (B or 1, model_channels, h, w) from `encode_hint`, timesteps (B,),
-        context (B, N, context_dim), y (B, adm_channels) for SDXL.
+        context (B, N, context_dim), y (B, adm_channels) for SDXL. Without y there may be k * B contexts: the prompts
+        in which the same B rows are read, all of the first prompt's first. The residuals then have k * B rows.
         """
         emb = self.embed(timesteps, y)
         context = None if context is None else context.to(self.dtype)
@@ -60,11 +62,12 @@ class ControlNet(Encoder):
         residuals: list[Tensor] = []
         for index, (block, zero_conv) in enumerate(zip(self.input_blocks, self.zero_convs, strict=True)):
             h = block(h, emb, context)
+            emb = repeated(emb, h)
             if index == 0:
                 h = h + hint_features
             residuals.append(zero_conv(h, emb))
         residuals.append(self.middle_block_out(self.middle_block(h, emb, context), emb))
-        return tuple(residuals)
+        return tuple(repeated(residual, context) for residual in residuals)
 
 
 def trainable_copy(

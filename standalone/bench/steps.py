@@ -56,7 +56,7 @@ def _actions(names: Collection[str], stage: Stage) -> dict[str, Callable[[], obj
         if name in names or (name == "step_one" and "engine_overhead" in names):
             actions[name] = stage.controlled(*(stage.unit(**settings) for settings in units))
     if "engine_overhead" in names:
-        actions[FORWARD] = _forward(stage.controlled(stage.unit()).network, stage.pixels)
+        actions[FORWARD] = _forward(stage.controlled(stage.unit()).network, stage.pixels, distinct=1)
     if "step_installed_only" in names:
         actions["step_installed_only"] = _installed_only(stage)
     return actions
@@ -71,9 +71,13 @@ def _result(name: str, seconds: dict[str, float]) -> Result:
     return Result(name, seconds[name] / bare, GOALS[name], f"{seconds[name]:.3f} s against {bare:.3f} s")
 
 
-def _forward(network: Any, pixels: int) -> Callable[[], object]:
-    """Our ControlNet's forward with the hint's features at hand, as in every step but the first."""
+def _forward(network: Any, pixels: int, distinct: int) -> Callable[[], object]:
+    """Our ControlNet's forward with the hint's features at hand, as in every step but the first.
+
+    `distinct`: how many rows are given; the rows of a step repeat them (see `ControlNet.forward`).
+    """
     x, timesteps, context = networks.inputs(pixels)
+    x, timesteps = x[:distinct], timesteps[:distinct]
     with torch.no_grad():
         features = network.encode_hint(networks.hint(pixels))
 
@@ -108,7 +112,7 @@ def control_forward_vs_diffusers(pixels: int, rounds: int, progress: Progress) -
     """Our ControlNet's forward, hint cached, against that of diffusers' class, whose forward encodes the hint."""
     x, timesteps, context = networks.inputs(pixels)
     network, reference = networks.controlnet(), networks.diffusers_controlnet()
-    ours = _forward(network, pixels)
+    ours = _forward(network, pixels, distinct=networks.ROWS)  # all of them, as diffusers' must
     stopwatch = Stopwatch()
     stopwatch.watch(network)
     stopwatch.watch(reference)
