@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -89,8 +90,10 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in release[0].split(".")) if release else (0,)
 
 
-def controlnet_aux(path: str) -> ModuleType:
+def controlnet_aux(path: str, instead: Mapping[str, Any] | None = None) -> ModuleType:
     """The module `path` of the package controlnet_aux ("hed", "open_pose.model"), and nothing else of it.
+
+    instead: what the module is given when it imports one of these names, in the place of a package that is not there.
 
     Its root `__init__` imports all of its detectors (4 s), with torchvision, timm and mediapipe, and fails with current
     releases of the last. So its folder is mounted under a private name, and the `__init__` of the folders on the way to
@@ -109,10 +112,25 @@ def controlnet_aux(path: str) -> ModuleType:
             package.__path__ = [str(folder)]
             sys.modules[name] = package
     try:
-        return importlib.import_module(f"{_PRIVATE}.{path}")
+        return _imported(f"{_PRIVATE}.{path}", instead or {})
     except ImportError as error:
         raise AnnotatorError(
             f"the part {path} of the Python package controlnet_aux cannot be imported",
             found=f"{type(error).__name__}: {error}",
             remedy="install what it names, or reinstall controlnet-aux",
         ) from error
+
+
+def _imported(name: str, instead: Mapping[str, Any]) -> ModuleType:
+    """The module `name`, whose own imports of `instead`, and nobody else's, find what is given for them."""
+    spec = importlib.util.find_spec(name) if instead and name not in sys.modules else None
+    if spec is None or spec.loader is None:
+        return importlib.import_module(name)
+
+    def find(wanted: str, *rest: Any, **options: Any) -> Any:
+        return instead[wanted] if wanted in instead else builtins.__import__(wanted, *rest, **options)
+
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__["__builtins__"] = {**vars(builtins), "__import__": find}
+    spec.loader.exec_module(module)
+    return sys.modules.setdefault(name, module)

@@ -34,7 +34,6 @@ class Unavailable:
 _DEPTH = ("Depth",)
 _IP = ("IP-Adapter",)
 _NORMAL = ("NormalMap",)
-_SEG = ("Segmentation",)
 
 
 UNAVAILABLE: tuple[Unavailable, ...] = (
@@ -44,5 +43,4 @@ UNAVAILABLE: tuple[Unavailable, ...] = (
     Unavailable("ip-adapter-auto", "the IP-Adapter family", control_types=_IP),
     Unavailable("ip-adapter_pulid", "facexlib, antelopev2 and EVA02-CLIP-L-14-336", control_types=_IP),
     Unavailable("normal_dsine", "the weights dsine.pt", control_types=_NORMAL),
-    Unavailable("mobile_sam", "the weights mobile_sam.pt", control_types=_SEG),
 )

@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,19 @@ unwanted = {"controlnet_aux", "torchvision", "timm", "mediapipe", "skimage", "sc
 assert not unwanted, unwanted
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_part_is_given_what_stands_in_for_a_package_and_nobody_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wants_it.py").write_text("import json\nfrom nobody_has_this.part import thing\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = libraries._imported("wants_it", {"nobody_has_this.part": SimpleNamespace(thing=7)})
+    monkeypatch.delitem(sys.modules, "wants_it")
+    assert module.thing == 7
+    assert module.json.dumps
+    with pytest.raises(ImportError, match="nobody_has_this"):
+        importlib.import_module("nobody_has_this.part")
 
 
 def test_a_part_that_lacks_something_says_what() -> None:

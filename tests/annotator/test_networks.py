@@ -27,11 +27,18 @@ every_makeable = pytest.mark.parametrize(
 
 
 SHAPES = ((50, 83, 1), (1, 1, 3), (64, 64, 4))
+SLOW = ("mobile_sam",)
 
 
 def heavy(entry: Entry) -> bool:
     """Whether its networks take seconds a picture: then one picture must do."""
-    return sum(weight.size for weight in entry.spec.weights) > 100_000_000
+    return sum(weight.size for weight in entry.spec.weights) > 100_000_000 or entry.spec.id in SLOW
+
+
+@pytest.fixture(autouse=True)
+def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segment Anything asks for 1024 points, which takes minutes here; its own tests do."""
+    monkeypatch.setattr("annotator.sam.detector.POINTS_PER_SIDE", 2)
 
 
 CASES = [

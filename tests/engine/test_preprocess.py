@@ -100,8 +100,8 @@ def test_kept_results_cannot_be_changed():
 def test_errors_are_ours_and_name_the_preprocessor(runner):
     with pytest.raises(PreprocessorError, match=r"module.*cany.*canny"):
         runner.run("cany", PICTURE)
-    with pytest.raises(PreprocessorError, match=r"mobile_sam.*not available"):
-        runner.run("mobile_sam", PICTURE)
+    with pytest.raises(PreprocessorError, match=r"normal_dsine.*not available"):
+        runner.run("normal_dsine", PICTURE)
     broken = Registry()
     broken.register(Entry(canny.SPEC, lambda _: lambda *_, **__: 1 / 0))
     with pytest.raises(PreprocessorError, match=r"canny.*failed.*division by zero"):
