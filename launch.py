@@ -9,8 +9,9 @@
     python launch.py bench [--quick]      the benchmarks
     python launch.py help                 this text
 
-`COMMAND --help` lists the options of one command.
-Standard library only, and no network after the first use: a stamp in `.venv` holds the hash of the lock files.
+`COMMAND --help` lists the options of one command. `--gradio 4` runs it with the page library of Forge instead of
+AUTOMATIC1111's, in an environment of its own, `.venv-gradio4`; the test suite there is what depends on it.
+Standard library only, and no network after the first use: a stamp in the environment holds the hash of the lock files.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Lock(NamedTuple):
 
 
 class Command(NamedTuple):
-    """What runs in `.venv`: `main(argv)` of a module of ours, or a module as `python -m`."""
+    """What runs in the environment: `main(argv)` of a module of ours, or a module as `python -m`."""
 
     module: str
     ours: bool = True
@@ -50,7 +51,20 @@ class Command(NamedTuple):
     environment: tuple[tuple[str, str], ...] = ()
 
 
-RUN = (Lock("requirements.txt"), Lock("requirements-nodeps.txt", ("--no-deps",)))
+class Gradio(NamedTuple):
+    """One environment: the page library in a version that hosts have, and the tests that depend on it."""
+
+    folder: str
+    run: tuple[Lock, ...]
+    tests: tuple[str, ...]
+
+
+NODEPS = Lock("requirements-nodeps.txt", ("--no-deps",))
+RUN = (Lock("requirements.txt"), NODEPS)
+GRADIOS = {
+    "3": Gradio(".venv", RUN, ("tests",)),
+    "4": Gradio(".venv-gradio4", (Lock("requirements-gradio4.txt"), NODEPS), ("tests/ui", "tests/browser")),
+}
 TOOLS = (Lock("requirements-dev.txt"), Lock("requirements-preprocessors.txt", ("--no-deps",)))
 CPU = (("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1))), ("OMP_WAIT_POLICY", "PASSIVE"))
 PRIVATE = (
@@ -77,6 +91,7 @@ class SetupError(Exception):
 
 def main(argv: Sequence[str]) -> int:
     """Run `argv` (without the program's name); returns the exit code."""
+    version, argv = _take_gradio(argv)
     name, arguments = _parse(argv)
     if name == "help":
         print((__doc__ or "").strip())
@@ -84,16 +99,30 @@ def main(argv: Sequence[str]) -> int:
     if name not in COMMANDS:
         print(f'launch.py: there is no command "{name}"; there are: {", ".join(COMMANDS)}, help.', file=sys.stderr)
         return 2
-    command = COMMANDS[name]
+    if version not in GRADIOS:
+        print(f'launch.py: --gradio is {" or ".join(GRADIOS)}, not "{version}".', file=sys.stderr)
+        return 2
+    command, gradio = COMMANDS[name], GRADIOS[version]
     try:
-        python = Environment(ROOT).ensure(RUN + TOOLS if command.tools else RUN)
+        python = Environment(ROOT, gradio.folder).ensure(gradio.run + TOOLS if command.tools else gradio.run)
     except SetupError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nlaunch.py: set-up was interrupted; the next start resumes it.", file=sys.stderr)
         return 130
-    return _run(python, command, arguments)
+    return _run(python, command, arguments, gradio.tests)
+
+
+def _take_gradio(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of `--gradio`, the first's where there is none, and the other arguments."""
+    rest = list(argv)
+    for place, argument in enumerate(rest):
+        option, equals, value = argument.partition("=")
+        if option == "--gradio":
+            value = value if equals else " ".join(rest[place + 1 : place + 2])
+            return value, rest[:place] + rest[place + (1 if equals else 2) :]
+    return next(iter(GRADIOS)), rest
 
 
 def _parse(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -105,7 +134,7 @@ def _parse(argv: Sequence[str]) -> tuple[str, list[str]]:
     return argv[0], list(argv[1:])
 
 
-def _run(python: Path, command: Command, arguments: list[str]) -> int:
+def _run(python: Path, command: Command, arguments: list[str], tests: Sequence[str]) -> int:
     environment = dict(os.environ)
     for key, value in PRIVATE + command.environment:
         environment.setdefault(key, value)
@@ -115,7 +144,7 @@ def _run(python: Path, command: Command, arguments: list[str]) -> int:
         call = f"import sys; from {command.module} import main; sys.exit(main(sys.argv[1:]))"
         line = [str(python), "-c", call, *arguments]
     else:
-        line = [str(python), "-m", command.module, "--rootdir", str(ROOT), *_test_arguments(arguments)]
+        line = [str(python), "-m", command.module, "--rootdir", str(ROOT), *_test_arguments(arguments, tests)]
     if os.name == "nt":  # exec there starts a second process and returns to the prompt at once
         return subprocess.call(line, env=environment)
     sys.stdout.flush()
@@ -123,20 +152,20 @@ def _run(python: Path, command: Command, arguments: list[str]) -> int:
     raise AssertionError("execve does not return")
 
 
-def _test_arguments(arguments: list[str]) -> list[str]:
-    """The whole suite unless the arguments name something in it."""
+def _test_arguments(arguments: list[str], tests: Sequence[str]) -> list[str]:
+    """`tests`, the environment's share of the suite, unless the arguments name something themselves."""
     named = any(Path(argument.split("::")[0]).exists() for argument in arguments if not argument.startswith("-"))
-    return arguments if named else [*arguments, str(ROOT / "tests")]
+    return arguments if named else [*arguments, *(str(ROOT / folder) for folder in tests)]
 
 
 class Environment:
-    """The repository's `.venv`: complete or not there, as far as a start can tell."""
+    """One of the repository's environments: complete or not there, as far as a start can tell."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str = ".venv") -> None:
         self.root = root
-        self.folder = root / ".venv"
+        self.folder = root / name
         self.stamp = self.folder / "installed.json"
-        self.log = root / ".venv-setup.log"
+        self.log = root / f"{name}-setup.log"
 
     @property
     def python(self) -> Path:
@@ -146,7 +175,7 @@ class Environment:
         """The environment's Python, after installing what its stamp does not list. Raises SetupError."""
         if not self._missing(locks):
             return self.python
-        with _only_one(self.root / ".venv.lock"):
+        with _only_one(self.folder.with_name(f"{self.folder.name}.lock")):
             if self._missing(locks):  # another start may have installed it while this one waited
                 self._install(locks)
         return self.python
@@ -203,7 +232,7 @@ class Environment:
                 hint = " (on Debian and Ubuntu the package python3-venv is needed)" if os.name != "nt" else ""
                 raise SetupError(f"set-up failed at {command}: {error}{hint}.") from error
             return
-        self._step([*chosen, "-m", "venv", "--clear", str(self.folder)], _Progress("making .venv", 0))
+        self._step([*chosen, "-m", "venv", "--clear", str(self.folder)], _Progress(f"making {self.folder.name}", 0))
 
     def _pip_install(self, lock: Lock) -> None:
         lines = (self.root / lock.file).read_text("utf-8").splitlines()

@@ -55,7 +55,7 @@ def _serve_page(host: Any, options: Any) -> Any:
     """Start gradio's server with the host's routes; returns at once."""
     from standalone import server_routes
 
-    host.demo.queue(64)
+    host.demo.queue(**host.modules("gradio_versions").jobs_at_once(64))
     app, local_url, _ = host.demo.launch(
         server_name=_address(options),
         server_port=options.port or PORT,

@@ -15,20 +15,21 @@ import pytest
 import launch
 
 ROOT = Path(__file__).resolve().parents[1]
+LOCKS = {*launch.TOOLS, *(lock for gradio in launch.GRADIOS.values() for lock in gradio.run)}
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A folder with launch.py and empty lock files."""
     (tmp_path / "launch.py").write_bytes((ROOT / "launch.py").read_bytes())
-    for lock in launch.RUN + launch.TOOLS:
+    for lock in LOCKS:
         (tmp_path / lock.file).write_text("# nothing\n", "utf-8")
     return tmp_path
 
 
-def installed(repository: Path, locks: tuple[launch.Lock, ...] = launch.RUN) -> Path:
-    """Makes `.venv` look complete, with this Python; returns its interpreter."""
-    environment = launch.Environment(repository)
+def installed(repository: Path, locks: tuple[launch.Lock, ...] = launch.RUN, folder: str = ".venv") -> Path:
+    """Makes an environment look complete, with this Python; returns its interpreter."""
+    environment = launch.Environment(repository, folder)
     environment.python.parent.mkdir(parents=True, exist_ok=True)
     if not environment.python.exists():
         environment.python.symlink_to(sys.executable)
@@ -248,9 +249,37 @@ def test_second_start_is_quick(repository):
 
 def test_whole_suite_or_what_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    everything = str(ROOT / "tests")
-    assert launch._test_arguments(["-k", "canny"]) == ["-k", "canny", everything]
-    assert launch._test_arguments(["tests/test_launch.py::test_x", "-x"]) == ["tests/test_launch.py::test_x", "-x"]
+    shares = {version: [str(ROOT / name) for name in gradio.tests] for version, gradio in launch.GRADIOS.items()}
+    assert shares == {"3": [str(ROOT / "tests")], "4": [str(ROOT / "tests" / "ui"), str(ROOT / "tests" / "browser")]}
+    for gradio, share in zip(launch.GRADIOS.values(), shares.values(), strict=True):
+        named = ["tests/test_launch.py::test_x", "-x"]
+        assert launch._test_arguments(["-k", "canny"], gradio.tests) == ["-k", "canny", *share]
+        assert launch._test_arguments(named, gradio.tests) == named
+
+
+@pytest.mark.parametrize(
+    ("argv", "taken"),
+    [
+        (["test", "-x"], ("3", ["test", "-x"])),
+        (["test", "--gradio", "4", "-x"], ("4", ["test", "-x"])),
+        (["--gradio=4", "--port", "1"], ("4", ["--port", "1"])),
+        (["test", "--gradio"], ("", ["test"])),
+    ],
+)
+def test_version_of_gradio_is_taken_from_the_arguments(argv, taken):
+    assert launch._take_gradio(argv) == taken
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_each_gradio_has_its_environment(repository):
+    write_command(repository, "demo")
+    python = installed(repository, launch.GRADIOS["4"].run, ".venv-gradio4")
+    assert start(repository, "demo", "--gradio", "4").returncode == 7
+    assert python.is_relative_to(repository / ".venv-gradio4")
+    assert not (repository / ".venv").exists()
+    refused = start(repository, "demo", "--gradio", "5")
+    assert refused.returncode == 2
+    assert "--gradio is 3 or 4" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -273,7 +302,7 @@ def test_a_python_that_fits_is_used(monkeypatch, version, on_path, expected):
 
 
 def test_locks_pin_everything():
-    for lock in launch.RUN + launch.TOOLS:
+    for lock in LOCKS:
         lines = [line.split("#")[0].strip() for line in (ROOT / lock.file).read_text("utf-8").splitlines()]
         packages = [line for line in lines if line]
         assert packages

@@ -5,17 +5,15 @@ Nothing on the page is fetched from another machine: gradio's links to fonts and
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it reads this once
+from modules import gradio_versions, patches, paths, script_callbacks, scripts
 
-import gradio as gr
-from gradio import blocks, components, queueing, routes
-from modules import patches, paths, script_callbacks, scripts
+import gradio as gr  # isort: skip
+from gradio import blocks, queueing, routes  # isort: skip
 
 EXTERNAL = re.compile(
     rb'<link\s+rel="preconnect"[^>]*>|<script\s+src="https://[^"]*"[^>]*>\s*</script>|<meta\s+property="og:url"[^>]*>'
@@ -72,7 +70,7 @@ def _without_examples(original: Callable[..., dict[str, Any]]) -> Callable[..., 
 
 
 def _patient(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Start of the queue, whose calls may take as long as a picture takes: newer httpx gives up after 5 seconds."""
+    """Start of gradio 3's queue, whose calls may take as long as a picture: newer httpx gives up after 5 seconds."""
 
     async def start(self: Any, *args: Any, **kwargs: Any) -> None:
         await original(self, *args, **kwargs)
@@ -125,11 +123,12 @@ def install() -> None:
     """Apply the patches; nothing happens when they are applied."""
     if patches.originals[__name__]:
         return
-    for cls, tooltip in ((components.IOComponent, True), (blocks.BlockContext, False)):
+    for cls, tooltip in ((gradio_versions.widget_base(), True), (blocks.BlockContext, False)):
         patches.patch(__name__, cls, "__init__", _around(cls.__init__, tooltip))
     block, page = blocks.Block, blocks.Blocks
     patches.patch(__name__, block, "get_config", _with_tooltip(block.get_config))
-    patches.patch(__name__, queueing.Queue, "start", _patient(queueing.Queue.start))
+    if gradio_versions.IS_3:
+        patches.patch(__name__, queueing.Queue, "start", _patient(queueing.Queue.start))
     patches.patch(__name__, page, "get_config_file", _without_examples(page.get_config_file))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modules import images, scripts, shared
+from modules.gradio_versions import picture_and_mask
 from modules.infotext_utils import create_override_settings_dict
 from modules.processing import Processed, StableDiffusionProcessingImg2Img, create_binary_mask, process_images
 from modules.txt2img import WHOLE, as_outputs, whole_numbers
@@ -67,10 +68,9 @@ def process_batch(
 
 def _source(mode: str, pictures: dict[str, Any]) -> tuple[Any, Any]:
     """(picture, mask) of the tab in use."""
-    drawn: dict[str, Any]
     if mode == "inpaint":
-        drawn = pictures["img2maskimg"] or {"image": None, "mask": None}
-        return drawn["image"], None if drawn["mask"] is None else create_binary_mask(drawn["mask"])
+        image, mask = picture_and_mask(pictures["img2maskimg"])
+        return image, None if mask is None else create_binary_mask(mask)
     if mode == "inpaint_upload":
         return pictures["img_inpaint_base"], pictures["img_inpaint_mask"]
     return pictures["img2img_image"], None

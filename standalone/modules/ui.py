@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from modules import gradio_extension, images, infotext_utils, script_callbacks, scripts, shared, ui_img2img, ui_txt2img
+from modules import (
+    gradio_extension,
+    gradio_versions,
+    images,
+    infotext_utils,
+    script_callbacks,
+    scripts,
+    shared,
+    ui_img2img,
+    ui_txt2img,
+)
 from modules.ui_common import plaintext_to_html
 from modules.ui_generation import paste_symbol, random_symbol, reuse_symbol, switch_values_symbol
 from modules.ui_settings import UiSettings
@@ -20,7 +30,7 @@ def _pnginfo() -> Any:
             image = gr.Image(
                 elem_id="pnginfo_image",
                 label="Source",
-                source="upload",
+                **gradio_versions.UPLOAD,
                 interactive=True,
                 type="pil",
                 image_mode="RGBA",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from modules import shared
+from modules import gradio_versions, shared
 from modules.ui_components import ToolButton
 
 import gradio as gr  # isort: skip
@@ -55,7 +55,7 @@ def create_output_panel(tabname: str, outdir: str = "") -> OutputPanel:
             button = gr.Button(visible=False, elem_id=f"{tabname}_generation_info_button")
             button.click(
                 fn=update_generation_info,
-                _js="function(x, y, z){ return [x, y, selected_gallery_index()]; }",
+                **gradio_versions.script("function(x, y, z){ return [x, y, selected_gallery_index()]; }"),
                 inputs=[generation_info, infotext, infotext],
                 outputs=[infotext, infotext],
                 show_progress="hidden",

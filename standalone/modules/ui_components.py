@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modules import gradio_extension  # noqa: F401 # sets gradio's environment before gradio is imported
+from modules import gradio_versions
 
 import gradio as gr  # isort: skip
 
@@ -20,8 +20,9 @@ class ToolButton(FormComponent, gr.Button):
     """A small button with one symbol."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        classes = kwargs.pop("elem_classes", [])
+        classes, tooltip = kwargs.pop("elem_classes", []), kwargs.pop("tooltip", None)
         super().__init__(*args, elem_classes=["tool", *classes], **kwargs)
+        self.webui_tooltip = tooltip
 
     def get_block_name(self) -> str:
         return "button"
@@ -91,7 +92,7 @@ class InputAccordion(gr.Checkbox):
             InputAccordion.global_index += 1
         super().__init__(value, **{**kwargs, "elem_id": f"{self.accordion_id}-checkbox", "visible": False})
         follow = f'function(checked){{ inputAccordionChecked("{self.accordion_id}", checked); }}'
-        self.change(fn=None, _js=follow, inputs=[self])
+        self.change(fn=None, inputs=[self], **gradio_versions.script(follow))
         self.accordion = gr.Accordion(
             **{
                 **kwargs,

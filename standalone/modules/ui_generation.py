@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from modules import call_queue, infotext_utils, sd_checkpoints, sd_samplers, sd_schedulers, shared
+from modules import call_queue, gradio_versions, infotext_utils, sd_checkpoints, sd_samplers, sd_schedulers, shared
 from modules.infotext_utils import PasteField
 from modules.ui_common import OutputPanel, interrupt, update_generation_info
 from modules.ui_components import FormGroup, FormRow, InputAccordion, ToolButton
@@ -28,7 +28,7 @@ class GenerationTab:
         self.runner = runner
         self.settings: dict[str, Any] = {}
         self.paste_fields: list[PasteField] = []
-        self.task = gr.Label(visible=False)
+        self.task = gr.Textbox(visible=False)
 
     def add(self, key: str, component: Any, target: Any = None, *, api: str | None = None) -> Any:
         """Use `component` as argument `key`; `target` is its parameter in infotexts."""
@@ -148,7 +148,7 @@ class GenerationTab:
         wrapped = call_queue.wrap_gradio_gpu_call(handler, extra_outputs=[None, "", ""])
         arguments = {
             "fn": wrapped,
-            "_js": "submit" if self.name == "txt2img" else "submit_img2img",
+            **gradio_versions.script("submit" if self.name == "txt2img" else "submit_img2img"),
             "inputs": [self.task, *extra.values(), *self.settings.values(), *self.custom_inputs],
             "outputs": [output.gallery, output.generation_info, output.infotext, output.html_log],
             "show_progress": "hidden",

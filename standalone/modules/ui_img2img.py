@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modules import img2img, shared
+from modules import gradio_versions, img2img, shared
 from modules.ui_common import create_output_panel
 from modules.ui_components import FormGroup, FormRow, ResizeHandleRow
 from modules.ui_generation import GenerationTab
@@ -20,23 +20,20 @@ PICTURES = ("img2img_image", "img2maskimg", "img_inpaint_base", "img_inpaint_mas
 def _pictures() -> dict[str, Any]:
     """Tabs with the init picture; the first entry is the name of the tab in use."""
     extra: dict[str, Any] = {"mode": gr.State("img2img")}
-    common = {"source": "upload", "interactive": True, "type": "pil", "show_label": False, "height": 480}
+    common = {"interactive": True, "type": "pil", "show_label": False, "height": 480}
+    plain: dict[str, Any] = {**gradio_versions.UPLOAD, **common}
     with gr.Tabs(elem_id="mode_img2img"):
         with gr.TabItem("img2img", id="img2img", elem_id="img2img_img2img_tab") as first:
-            extra["img2img_image"] = gr.Image(
-                label="Image for img2img", elem_id="img2img_image", tool="editor", image_mode="RGBA", **common
+            extra["img2img_image"] = gradio_versions.editable_picture(
+                label="Image for img2img", elem_id="img2img_image", image_mode="RGBA", **common
             )
         with gr.TabItem("Inpaint", id="inpaint", elem_id="img2img_inpaint_tab") as inpaint:
-            extra["img2maskimg"] = gr.Image(
-                label="Image for inpainting with mask",
-                elem_id="img2maskimg",
-                tool="sketch",
-                image_mode="RGBA",
-                **common,
+            extra["img2maskimg"] = gradio_versions.masked_picture(
+                label="Image for inpainting with mask", elem_id="img2maskimg", image_mode="RGBA", **common
             )
         with gr.TabItem("Inpaint upload", id="inpaint_upload", elem_id="img2img_inpaint_upload_tab") as upload:
-            extra["img_inpaint_base"] = gr.Image(label="Image", elem_id="img_inpaint_base", **common)
-            extra["img_inpaint_mask"] = gr.Image(label="Mask", elem_id="img_inpaint_mask", image_mode="RGBA", **common)
+            extra["img_inpaint_base"] = gr.Image(label="Image", elem_id="img_inpaint_base", **plain)
+            extra["img_inpaint_mask"] = gr.Image(label="Mask", elem_id="img_inpaint_mask", image_mode="RGBA", **plain)
         with gr.TabItem("Batch", id="batch", elem_id="img2img_batch_tab") as batch:
             hidden: dict[str, Any] = shared.hide_dirs
             for key, label, elem_id in (

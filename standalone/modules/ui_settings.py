@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from modules import call_queue, script_callbacks, shared
+from modules import call_queue, gradio_versions, script_callbacks, shared
 from modules.options import OptionInfo
 from modules.ui_common import create_refresh_button
 
@@ -111,7 +111,7 @@ class UiSettings:
                 component = create_setting_component(key, is_quicksettings=True)
                 component.change(
                     self.run_settings_single(key), inputs=[component], outputs=[component], show_progress="full"
-                ).then(fn=None, _js="loadOptions")
+                ).then(fn=None, **gradio_versions.script("loadOptions"))
                 self.components[key] = component
 
     def create_ui(self) -> Any:
@@ -138,4 +138,5 @@ class UiSettings:
         shown = [self.components[k] for k in self._shown]
         self.submit.click(call_queue.wrap_gradio_call_no_job(lambda *v: [self.run_settings(*v)], extra_outputs=[]),
                           inputs=shown, outputs=[self.result])  # fmt: skip
-        self.restart.click(shared.state.request_restart, _js="restart_reload", inputs=[], outputs=[])
+        reload = gradio_versions.script("restart_reload")
+        self.restart.click(shared.state.request_restart, inputs=[], outputs=[], **reload)
