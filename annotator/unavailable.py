@@ -38,7 +38,6 @@ _NORMAL = ("NormalMap",)
 
 UNAVAILABLE: tuple[Unavailable, ...] = (
     Unavailable("depth_hand_refiner", "the weights of ControlNet-HandRefiner-pruned", control_types=_DEPTH),
-    Unavailable("depth_marigold", "the model Bingxin/Marigold", control_types=_DEPTH),
     Unavailable("facexlib", "the weights and the library of facexlib"),
     Unavailable("ip-adapter-auto", "the IP-Adapter family", control_types=_IP),
     Unavailable("ip-adapter_pulid", "facexlib, antelopev2 and EVA02-CLIP-L-14-336", control_types=_IP),
