@@ -2,7 +2,8 @@
 """The one entry: makes `.venv` on first use, then runs a subcommand in it.
 
     python launch.py [webui] [options]    the embedded WebUI, http://127.0.0.1:7860
-    python launch.py demo [--out DIR]     draw without and with control, and measure the difference
+    python launch.py demo [--out DIR]     draw without and with control, and measure the difference; with
+                                          --preprocessors: maps of a photograph by networks with true weights
     python launch.py test [pytest args]   the test suite
     python launch.py annotate INPUT...    preprocessors over folders of pictures; --list shows them
     python launch.py train CONFIG.toml    train a ControlNet: see docs/training.md
@@ -47,7 +48,9 @@ class Command(NamedTuple):
 
     module: str
     ours: bool = True
-    tools: bool = False
+    tools: tuple[Lock, ...] = ()
+    extras: tuple[str, ...] = ()
+    """Options with which alone `tools` are needed; without any they always are."""
     environment: tuple[tuple[str, str], ...] = ()
 
 
@@ -65,7 +68,8 @@ GRADIOS = {
     "3": Gradio(".venv", RUN, ("tests",)),
     "4": Gradio(".venv-gradio4", (Lock("requirements-gradio4.txt"), NODEPS), ("tests/ui", "tests/browser")),
 }
-TOOLS = (Lock("requirements-dev.txt"), Lock("requirements-preprocessors.txt", ("--no-deps",)))
+PREPROCESSORS = Lock("requirements-preprocessors.txt", ("--no-deps",))
+TOOLS = (Lock("requirements-dev.txt"), PREPROCESSORS)
 CPU = (("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1))), ("OMP_WAIT_POLICY", "PASSIVE"))
 PRIVATE = (
     ("GRADIO_ANALYTICS_ENABLED", "False"),
@@ -77,8 +81,8 @@ PRIVATE = (
 
 COMMANDS = {
     "webui": Command("standalone.webui"),
-    "demo": Command("standalone.demo.run"),
-    "test": Command("pytest", ours=False, tools=True, environment=CPU),
+    "demo": Command("standalone.demo.run", tools=(PREPROCESSORS,), extras=("--preprocessors",)),
+    "test": Command("pytest", ours=False, tools=TOOLS, environment=CPU),
     "annotate": Command("standalone.annotate.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
     "train": Command("standalone.train.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
     "bench": Command("standalone.bench.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
@@ -104,7 +108,8 @@ def main(argv: Sequence[str]) -> int:
         return 2
     command, gradio = COMMANDS[name], GRADIOS[version]
     try:
-        python = Environment(ROOT, gradio.folder).ensure(gradio.run + TOOLS if command.tools else gradio.run)
+        wanted = command.tools if not command.extras or set(command.extras) & set(arguments) else ()
+        python = Environment(ROOT, gradio.folder).ensure(gradio.run + wanted)
     except SetupError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 1

@@ -324,3 +324,17 @@ def test_import_by_another_extension_finds_the_hosts_functions(tmp_path, with_ho
         assert run.stdout == "True\n", run.stderr
     else:
         assert "AttributeError: module 'launch' has no attribute 'is_installed'" in run.stderr
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), [((), False), (("--preprocessors",), True)])
+def test_the_demo_installs_more_only_where_it_is_asked_to(monkeypatch, arguments, wanted):
+    asked: list[launch.Lock] = []
+
+    def ensure(_self, locks):
+        asked.extend(locks)
+        raise launch.SetupError("enough")
+
+    monkeypatch.setattr(launch.Environment, "ensure", ensure)
+    assert launch.main(["demo", *arguments]) == 1
+    assert (launch.PREPROCESSORS in asked) is wanted
+    assert set(launch.RUN) <= set(asked)

@@ -1,6 +1,7 @@
 """The main job without a browser: a drawing and a prompt make a picture, with and without control.
 
     python launch.py demo [--out DIR] [--json]
+    python launch.py demo --preprocessors [--out DIR] [--json]
 
 It runs the extension in the embedded WebUI: the same script, session, samplers and checkpoint loader as the page uses.
 """
@@ -23,6 +24,7 @@ import numpy as np
 
 from lib_controlnet.training.adherence import edge_score
 
+from . import preprocessors
 from .metrics import ColourScore, colour_score, edges
 from .shapes import COLOURS, SHAPES, SIZE, Image
 
@@ -55,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
     """Exit code 0, or 1 when control has no effect."""
     options = _arguments().parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.preprocessors:
+        return preprocessors.show(options)
     drawing = _read(options.image)
     with contextlib.redirect_stdout(sys.stderr):  # what the host prints is no part of the answer
         outcome, files = run(drawing, options)
@@ -188,6 +192,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="launch.py demo", description="Draw without and with control; measure both.")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder of the five pictures")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--preprocessors", action="store_true", help="instead: maps of a photograph by true networks")
+    parser.add_argument("--photograph", type=Path, help="another one for --preprocessors")
     parser.add_argument("--image", type=Path, default=DRAWING, help="the drawing whose outlines are followed")
     parser.add_argument("--color", choices=tuple(COLOURS), default=COLOUR)
     parser.add_argument("--shape", choices=SHAPES, default=SHAPE)

