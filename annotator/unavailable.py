@@ -11,35 +11,61 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A known preprocessor and what running it would need."""
+    """A known preprocessor and what running it would need. aliases: what other tools call it."""
 
     id: str
     needs: str
     label: str = ""
     control_types: tuple[str, ...] = ()
-    alias: str = ""
-    """Forge's name."""
+    aliases: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every name it is asked for by."""
-        return tuple(name for name in (self.id, self.label, self.alias) if name)
+        return tuple(name for name in (self.id, self.label, *self.aliases) if name)
 
     @property
     def reason(self) -> str:
         """Why it is not offered, as a clause."""
-        return f"it needs {self.needs}, which this version cannot run"
+        return f"it needs {self.needs}"
 
 
 _DEPTH = ("Depth",)
 _IP = ("IP-Adapter",)
 _NORMAL = ("NormalMap",)
+_METRIC = (
+    "the network of Metric3D, whose code (BSD-2-Clause) is in no package on PyPI; "
+    "depth_anything_v2_metric_indoor gives depth in metres, normal_bae gives normals"
+)
 
 
 UNAVAILABLE: tuple[Unavailable, ...] = (
-    Unavailable("depth_hand_refiner", "the weights of ControlNet-HandRefiner-pruned", control_types=_DEPTH),
+    Unavailable(
+        "depth_hand_refiner",
+        "the package handrefinerportable, which is not on PyPI, and MANO's model of a hand, which can be read as a "
+        "pickle alone and is licensed for research",
+        control_types=_DEPTH,
+        aliases=("MeshGraphormer-DepthMapPreprocessor", "MeshGraphormer+ImpactDetector-DepthMapPreprocessor"),
+    ),
     Unavailable("facexlib", "the weights and the library of facexlib"),
-    Unavailable("ip-adapter-auto", "the IP-Adapter family", control_types=_IP),
-    Unavailable("ip-adapter_pulid", "facexlib, antelopev2 and EVA02-CLIP-L-14-336", control_types=_IP),
-    Unavailable("normal_dsine", "the weights dsine.pt", control_types=_NORMAL),
+    Unavailable(
+        "ip-adapter-auto",
+        "the unit's model, from whose name it chooses and which no preprocessor is told; "
+        "choose ip-adapter_clip_h, ip-adapter_clip_g or ip-adapter_face_id as the model demands",
+        control_types=_IP,
+    ),
+    Unavailable(
+        "ip-adapter_pulid",
+        "the image encoder EVA02-CLIP-L-14-336, which is in no package that this version runs on",
+        control_types=_IP,
+    ),
+    Unavailable("metric3d_depth", _METRIC, control_types=_DEPTH, aliases=("Metric3D-DepthMapPreprocessor",)),
+    Unavailable("metric3d_normal", _METRIC, control_types=_NORMAL, aliases=("Metric3D-NormalMapPreprocessor",)),
+    Unavailable(
+        "normal_dsine",
+        "the network of DSINE, which is in no package on PyPI and whose licence allows neither commercial use nor "
+        "passing it on; normal_bae gives normals too",
+        control_types=_NORMAL,
+        aliases=("DSINE-NormalMapPreprocessor",),
+    ),
 )

@@ -254,9 +254,14 @@ def test_every_name_of_the_peer_is_offered_or_explained(names: tuple[str, ...]) 
         ("InsightFace (InstantID)", "instant_id_face_embedding"),
         ("normalbae", "normal_bae"),
         ("depth_marigold", "depth_marigold"),
+        ("DSINE-NormalMapPreprocessor", "normal_dsine"),
+        ("Metric3D-DepthMapPreprocessor", "metric3d_depth"),
+        ("Metric3D-NormalMapPreprocessor", "metric3d_normal"),
+        ("MeshGraphormer-DepthMapPreprocessor", "depth_hand_refiner"),
+        ("SAMPreprocessor", "sam_vit_b"),
     ],
 )
-def test_names_of_forge_are_offered_or_explained(name: str, id_: str) -> None:
+def test_names_of_other_peers_are_offered_or_explained(name: str, id_: str) -> None:
     registry = discover("annotator")
     if name in registry:
         assert registry.get(name).spec.id == id_
