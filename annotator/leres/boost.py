@@ -181,11 +181,12 @@ def _pooled(image: Array, block: int) -> Array:
     return padded.reshape(padded.shape[0] // block, block, padded.shape[1] // block, block).max(axis=(1, 3))
 
 
-def _window() -> Array:
-    """(3000, 3000) in 0..1: 1 inside, falling off smoothly towards the border; made smaller for each patch."""
-    side, border = 3000, 450
-    window = np.zeros((side, side), np.float32)
-    window[border:-border, border:-border] = 1
+def _window(side: int = 3000) -> Array:
+    """(side, side) in 0..1: 1 inside, falling off smoothly towards the border; made smaller for each patch."""
+    border = int(0.15 * side)
+    edge = np.zeros((side, 1), np.float32)
+    edge[border:-border] = 1
     sigma = side // 16
-    window = cv2.GaussianBlur(window, (4 * sigma + 1, 4 * sigma + 1), sigma)
+    edge = cv2.GaussianBlur(edge, (1, 4 * sigma + 1), sigma)
+    window = edge.reshape(-1, 1) * edge.reshape(1, -1)  # a square's blur is that of its sides, a thousandth of the work
     return _stretched(window)

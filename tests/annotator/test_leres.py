@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from annotator.leres.boost import bearable, boosted
+from annotator.leres.boost import _window, bearable, boosted
 from annotator.leres.detector import Leres, _merger
 from annotator.libraries import controlnet_aux
 from annotator.networks import read_weights
@@ -71,7 +71,7 @@ class Depth(nn.Module):
     def estimate(self, pixels: Tensor) -> Tensor:
         mixed = (pixels * self.weight[:, None, None]).sum(dim=1, keepdim=True)
         slope = torch.linspace(0, 300, pixels.shape[-1])
-        return F.avg_pool2d(mixed, 9, 1, 4) + slope
+        return F.avg_pool2d(mixed, 3, 1, 1) + slope
 
 
 class Merger(nn.Module):
@@ -79,7 +79,7 @@ class Merger(nn.Module):
 
     def forward(self, both: Tensor) -> Tensor:
         coarse, fine = both.split(1, dim=1)
-        return torch.tanh(0.8 * F.avg_pool2d(coarse, 15, 1, 7) + fine - F.avg_pool2d(fine, 15, 1, 7))
+        return torch.tanh(0.8 * F.avg_pool2d(coarse, 3, 1, 1) + fine - F.avg_pool2d(fine, 3, 1, 1))
 
 
 def runtime() -> Runtime:
@@ -139,10 +139,13 @@ class PeersMerger:
 
 @pytest.mark.filterwarnings("ignore:Polyfit may be poorly conditioned")  # the peer's, of patches without detail
 def test_boosting_is_that_of_controlnet_aux(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    height, width = 640, 960
+    height, width = 512, 768
     image = scene(height, width)
     seen: list[int] = []
     real = peer.doubleestimate
+    monkeypatch.setattr(
+        peer, "generatemask", lambda size: _window(size[0])
+    )  # the next test's; the peer's takes seconds
     monkeypatch.setattr(peer, "doubleestimate", lambda *given: seen.append(given[1]) or real(*given))
     with torch.no_grad():
         expected = map_of(peer.estimateboost(image, Depth().eval(), 0, PeersMerger(), max(height, width)), 0, 0)
@@ -151,6 +154,11 @@ def test_boosting_is_that_of_controlnet_aux(peer: Any, monkeypatch: pytest.Monke
     found = Leres(runtime(), *weights)(image, resolution=min(height, width))[:, :, 0]
     assert expected.std() > 5, "a constant map would prove nothing"
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_the_window_about_a_patch_is_that_of_controlnet_aux(peer: Any) -> None:
+    np.testing.assert_allclose(_window(320), peer.generatemask((320, 320)), atol=1e-5)
+    assert _window().shape == (3000, 3000)
 
 
 @pytest.mark.parametrize("side", [64, 100])
