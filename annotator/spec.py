@@ -6,7 +6,7 @@ Standard library only: reading every specification must not cost the start of a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -207,13 +207,15 @@ def _nowhere() -> Path | None:
 class Runtime:
     """What a host lends to preprocessors. Strings, so that torch is imported only by those that run a network.
 
-    device, dtype: as `torch.device` and `torch` name them. weight_folders: searched in order. download_folder: where
-    missing weights are put; None where the user has not allowed downloads. cancelled: asked between stages. progress:
-    told the part done, 0..1. networks: what is loaded. Two are equal where networks loaded for one serve the other.
+    device, dtype: as `torch.device` and `torch` name them. clip_device: where CLIP's networks run, if elsewhere.
+    weight_folders: searched in order. download_folder: where missing weights are put; None where the user has not
+    allowed downloads. cancelled: asked between stages. progress: told the part done, 0..1. networks: what is loaded.
+    Two are equal where networks loaded for one serve the other.
     """
 
     device: str = "cpu"
     dtype: str = "float32"
+    clip_device: str = ""
     weight_folders: tuple[Path, ...] = ()
     download_folder: Callable[[], Path | None] = field(default=_nowhere, compare=False)
     cancelled: Callable[[], bool] = field(default=_never, compare=False)
@@ -225,6 +227,10 @@ class Runtime:
         if self.cancelled():
             raise Cancelled("the preprocessor was stopped")
         self.progress(part)
+
+    def for_clip(self) -> Runtime:
+        """The same for CLIP's networks, on their own device where they have one."""
+        return replace(self, device=self.clip_device or self.device)
 
     def network(self, key: str, make: Callable[[], Network]) -> Network:
         """The network called `key`, made by `make` unless it is loaded. Ask at every call: it may be unloaded since."""

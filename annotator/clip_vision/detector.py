@@ -32,7 +32,7 @@ class ClipVision:
     """`weights` is one of the files in `PROJECTION`."""
 
     def __init__(self, runtime: Runtime, weights: WeightFile) -> None:
-        self._runtime = runtime
+        self._runtime = runtime.for_clip()
         self._weights = weights
 
     def __call__(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import ModelFileError
 from ..loading.reader import legacy_hash
@@ -22,16 +23,38 @@ class ModelEntry:
     name: str
     path: Path
     hash8: str
+    modified: float = 0.0
+
+
+@dataclass(frozen=True)
+class Listing:
+    """How lists show the models: in which of `ORDERS`, and only names that contain a text in any case."""
+
+    order: str = "name"
+    contains: str = ""
+
+    def apply(self, entries: Iterable[ModelEntry]) -> list[ModelEntry]:
+        """The entries to show, in order."""
+        wanted = self.contains.strip().lower()
+        shown = (entry for entry in entries if wanted in entry.name.lower())
+        return sorted(shown, key=ORDERS.get(self.order, ORDERS["name"]))
 
 
 class ModelLibrary:
     """Files of the model folders, found recursively; the first folder wins where two files show the same name.
 
-    `exclude` names files that are no control models though they lie there (the shipped demo checkpoint).
+    `exclude` names files that are no control models though they lie there (the shipped demo checkpoint). `listing`
+    shapes what `names` gives; `find` finds every file.
     """
 
-    def __init__(self, folders: Callable[[], Iterable[Path]], exclude: Collection[Path] = ()) -> None:
+    def __init__(
+        self,
+        folders: Callable[[], Iterable[Path]],
+        exclude: Collection[Path] = (),
+        listing: Callable[[], Listing] = Listing,
+    ) -> None:
         self._folders = folders
+        self._listing = listing
         self._exclude = frozenset(exclude)
         self._entries: dict[str, ModelEntry] | None = None
         self._hashes: dict[tuple[Path, int, int], str] = {}
@@ -45,12 +68,12 @@ class ModelLibrary:
                     continue
                 hash8 = self._hash(path)
                 name = f"{path.stem} [{hash8}]"
-                entries.setdefault(name, ModelEntry(name, path, hash8))
+                entries.setdefault(name, ModelEntry(name, path, hash8, path.stat().st_mtime))
         self._entries = dict(sorted(entries.items(), key=lambda item: _natural(item[0])))
 
     def names(self) -> list[str]:
-        """Display names in natural order, without "None"."""
-        return list(self._known())
+        """Display names as the listing wants them, without "None"."""
+        return [entry.name for entry in self._listing().apply(self._known().values())]
 
     def find(self, name: str) -> ModelEntry:
         """The model of a display name; else of a file name in any case; else the shortest name that contains it.
@@ -66,7 +89,7 @@ class ModelLibrary:
             entry = self._lookup(wanted)
             if entry is not None:
                 return entry
-        close = difflib.get_close_matches(wanted, self.names(), n=3, cutoff=0.4)
+        close = difflib.get_close_matches(wanted, list(self._known()), n=3, cutoff=0.4)
         folders = ", ".join(str(folder) for folder in self._folders())
         raise ModelFileError(
             f'the model "{wanted}" was not found',
@@ -107,3 +130,11 @@ def _model_files(folder: Path) -> list[Path]:
 def _natural(text: str) -> list[tuple[int, int, str]]:
     """Sort key in which "v2" stands before "v10"."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text.lower()) if part]
+
+
+ORDERS: Mapping[str, Callable[[ModelEntry], Any]] = {
+    "name": lambda entry: _natural(entry.name),
+    "date": lambda entry: (-entry.modified, _natural(entry.name)),
+    "path name": lambda entry: _natural(str(entry.path)),
+}
+"""Sort keys by the peers' names of them; "date" has the newest first."""

@@ -15,7 +15,7 @@ from ..core.arguments import options_from_args, units_from_args
 from ..core.panel_options import PanelOptions
 from ..core.units import ControlNetUnit, configured_units
 from ..engine.facts import FactReader
-from ..engine.library import ModelLibrary
+from ..engine.library import Listing, ModelLibrary
 from ..engine.model_cache import ModelCache
 from ..engine.preprocess import PreprocessRunner
 from ..engine.services import PageServices
@@ -35,7 +35,8 @@ class Extension:
 
     def __init__(self, root: Path, annotator: ModuleType, registry: Any) -> None:
         host = A1111Host()
-        library = ModelLibrary(lambda: model_folders(root), exclude=[root / "models" / "demo" / "demo.safetensors"])
+        demo = root / "models" / "demo" / "demo.safetensors"
+        library = ModelLibrary(lambda: model_folders(root), [demo], model_listing)
         families = discover()
         models = ModelCache(families, lambda: int(float(setting("controlnet_model_cache_gib", 6)) * GIB))
         preprocess = PreprocessRunner(registry, lambda: _annotator_runtime(annotator, root))
@@ -145,6 +146,14 @@ def model_folders(root: Path) -> Iterator[Path]:
             yield Path(extra)
 
 
+def model_listing() -> Listing:
+    """How the settings want models listed."""
+    return Listing(
+        setting("control_net_models_sort_models_by", "name"),
+        setting("control_net_models_name_filter", ""),
+    )
+
+
 def annotator_folders(root: Path) -> Iterator[Path]:
     """Where preprocessors look for weights, first wins: the setting's, the flag's, the host's, the peer's."""
     from modules import paths, shared
@@ -168,6 +177,7 @@ def _annotator_runtime(annotator: ModuleType, root: Path) -> Any:
     return spec.Runtime(
         device=str(devices.get_device_for("controlnet")),
         dtype=str(devices.dtype_unet).removeprefix("torch."),
+        clip_device="cpu" if setting("controlnet_clip_detector_on_cpu", False) else "",
         weight_folders=folders,
         download_folder=lambda: folders[0] if setting("controlnet_download_weights", False) else None,
     )

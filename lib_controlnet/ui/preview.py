@@ -11,12 +11,16 @@ from ..core.arguments import FIELDS, as_mapping
 from ..core.batch import read_source
 from ..core.errors import ControlNetError, UnitError
 from ..core.hints import inpaint_display
+from ..core.images import Picture
 from ..core.inputs import preprocessor_input
+from ..core.modes import ResizeMode
 from ..core.resize import pixel_perfect_resolution
 from ..core.units import ControlNetUnit, parse_unit
 from ..engine.preprocess import PreprocessResult
 from ..engine.services import PageServices
 from .events import QUICK, fields_of, page_size, shown_errors
+from .gradio_compat import script_option
+from .img2img_source import LABEL, SOURCE_LABEL, host_pictures
 from .unit_panel import UnitWidgets
 
 DEFAULT_SIZE = (512, 512)
@@ -28,19 +32,30 @@ def connect_preview(services: PageServices, tab: str, index: int, unit: UnitWidg
     """Connects the run button, its stop button and the pose of one unit."""
     pictures, values = unit.pictures, unit.values
     known = page_size(tab)
+    host = host_pictures() if tab == "img2img" else None
+    own = [*unit.arguments(), *known]
 
     def run(progress: Any = gr.Progress(), *arguments: Any) -> tuple[Any, str, Any]:  # noqa: B008 (gradio's way)
-        target = arguments[len(FIELDS) :] if known else DEFAULT_SIZE
+        target = arguments[len(FIELDS) : len(own)] if known else DEFAULT_SIZE
         try:
-            result = run_preprocessor(services, fields_of(arguments), index, target, progress)
+            fields, label = fields_of(arguments), LABEL
+            if host is not None:
+                fields, label = with_source(fields, *host.read(arguments[len(own) :]))
+            result = run_preprocessor(services, fields, index, target, progress)
         except ControlNetError as error:
             raise gr.Error(str(error.for_unit(index))) from error
         pose = result.found.pose
-        return shown_map(result), "" if pose is None else json.dumps(pose), gr.update(visible=pose is not None)
+        shown = gr.update(value=shown_map(result), label=label)
+        return shown, "" if pose is None else json.dumps(pose), gr.update(visible=pose is not None)
 
     shown = [pictures.preview_group, unit.show_preview]
     unit.run.click(lambda: (gr.update(visible=True), True), None, shown, **QUICK)
-    unit.run.click(run, [*unit.arguments(), *known], [values["preview"], pictures.pose, pictures.pose_group])
+    unit.run.click(
+        run,
+        own if host is None else [*own, *host.inputs()],
+        [values["preview"], pictures.pose, pictures.pose_group],
+        **({} if host is None else script_option(host.script(len(own)))),
+    )
     pictures.draw_pose.click(
         shown_errors(lambda text: (drawn_pose(services, text), True, True), index),
         [pictures.pose],
@@ -69,6 +84,15 @@ def drawn_pose(services: PageServices, text: str) -> Any:
             found=f"{type(error).__name__}: {error}",
             remedy='give OpenPose JSON with "people", "canvas_width" and "canvas_height"',
         ) from error
+
+
+def with_source(fields: dict[str, Any], source: Picture | None, resize_mode: ResizeMode) -> tuple[dict[str, Any], str]:
+    """A unit's fields as a generation takes them, with the host's picture where the unit has none; the map's label."""
+    has_own = fields["image"] is not None or bool(fields["merge_images"] or fields["batch_images"])
+    if source is None or (fields["own_image"] and has_own):
+        return fields, LABEL
+    own = {"image": source.pixels, "mask": source.mask, "resize_mode": resize_mode.value, "input_mode": "simple"}
+    return {**fields, **own}, SOURCE_LABEL
 
 
 def run_preprocessor(
@@ -108,7 +132,11 @@ def _picture(unit: ControlNetUnit) -> tuple[Any, Any]:
         return unit.image, unit.mask
     if unit.images:
         return read_source(unit.images[0], unit.index), None
-    raise UnitError("there is no picture to preprocess", field="image", remedy="upload one in the Single Image tab")
+    raise UnitError(
+        "there is no picture to preprocess",
+        field="image",
+        remedy="upload one in the Single Image tab, in img2img in its own tab",
+    )
 
 
 __all__ = ["connect_preview", "run_preprocessor", "shown_errors", "shown_map"]

@@ -7,6 +7,8 @@ from typing import Any
 
 import gradio as gr
 
+from ..engine.library import ORDERS
+
 SECTION = ("control_net", "ControlNet")
 
 
@@ -24,6 +26,14 @@ def register(shared: Any, script_callbacks: Any) -> None:
 
     add("control_net_unit_count", slider(3, "Multi-ControlNet: ControlNet unit number", 1, 10, 1).needs_reload_ui())
     add("control_net_models_path", info("", "Extra path to scan for ControlNet models", section=SECTION))
+    add(
+        "control_net_models_sort_models_by",
+        info("name", "Sort models by (date: newest first)", gr.Radio, {"choices": list(ORDERS)}, section=SECTION),
+    )
+    add(
+        "control_net_models_name_filter",
+        info("", "List only models whose name contains this; refresh the lists after a change", section=SECTION),
+    )
     add("control_net_modules_path", info("", "Path to the weights of preprocessors", section=SECTION))
     add(
         "controlnet_download_weights",
@@ -31,6 +41,7 @@ def register(shared: Any, script_callbacks: Any) -> None:
             False, "Download missing weights of preprocessors from huggingface.co when they are needed", section=SECTION
         ),
     )
+    add("controlnet_clip_detector_on_cpu", info(False, "Run CLIP preprocessors on the CPU", section=SECTION))
     add("controlnet_model_cache_gib", slider(6, "Keep loaded control models up to (GiB)", 1, 64, 1))
     add("control_net_no_detectmap", info(False, "Do not append detectmap to output", section=SECTION))
     add("control_net_detectmap_autosaving", info(False, "Allow detectmap auto saving", section=SECTION))
@@ -59,6 +70,14 @@ def register(shared: Any, script_callbacks: Any) -> None:
     add(
         "controlnet_control_type_dropdown",
         info(False, "Display control type as dropdown", section=SECTION).needs_reload_ui(),
+    )
+    add(
+        "controlnet_disable_openpose_edit",
+        info(False, "Disable openpose edit", section=SECTION).needs_reload_ui(),
+    )
+    add(
+        "controlnet_input_thumbnail",
+        info(True, "Show the unit's picture in its tab while it is on", section=SECTION),
     )
     add(
         "controlnet_legacy_sdxl_ramp",

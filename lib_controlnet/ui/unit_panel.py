@@ -52,7 +52,7 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     """Makes the widgets of unit `index` at this place of the page. Ids and labels are the peers'."""
     prefix = unit_prefix(tab, index)
     values: dict[str, Any] = {}
-    pictures = build_pictures(values, prefix)
+    pictures = build_pictures(values, prefix, not services.setting("controlnet_disable_openpose_edit", False))
     show_preview = _switches(values, prefix, is_img2img)
     control_type = _control_type(services, prefix)
     absent = gr.HTML("", elem_id=f"{prefix}_absent", elem_classes=["cnet-absent"])

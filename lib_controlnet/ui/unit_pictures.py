@@ -16,6 +16,7 @@ from .gradio_compat import (
     small_button,
     webcam_toggle,
 )
+from .img2img_source import LABEL
 
 HEIGHT = 300
 
@@ -35,12 +36,12 @@ class PictureWidgets:
     cancel: Any
 
 
-def build_pictures(values: dict[str, Any], prefix: str) -> PictureWidgets:
+def build_pictures(values: dict[str, Any], prefix: str, edits_poses: bool) -> PictureWidgets:
     """Makes the pictures at this place of the page, those of FIELDS into `values`."""
     with gr.Row(elem_classes=["cnet-image-row"], equal_height=False):
         with gr.Column(elem_classes=["cnet-input-image-group"]):
             _inputs(values, prefix)
-        preview_group, pose, pose_group, draw_pose, cancel = _preview(values, prefix)
+        preview_group, pose, pose_group, draw_pose, cancel = _preview(values, prefix, edits_poses)
     values["region_mask"] = picture_input(
         "Effective region mask: white = the unit acts, black = it does not",
         elem_id=f"{prefix}_effective_region_mask",
@@ -105,10 +106,10 @@ def _batch(values: dict[str, Any], prefix: str) -> None:
     )
 
 
-def _preview(values: dict[str, Any], prefix: str) -> tuple[Any, Any, Any, Any, Any]:
+def _preview(values: dict[str, Any], prefix: str, edits_poses: bool) -> tuple[Any, Any, Any, Any, Any]:
     with gr.Column(visible=False, elem_classes=["cnet-preview-group"], elem_id=f"{prefix}_preview_group") as group:
         values["preview"] = picture_output(
-            "Preprocessor Preview",
+            LABEL,
             elem_id=f"{prefix}_generated_image",
             elem_classes=["cnet-generated-image-group"],
             height=HEIGHT,
@@ -127,7 +128,11 @@ def _preview(values: dict[str, Any], prefix: str) -> tuple[Any, Any, Any, Any, A
             )
             with gr.Row(elem_classes=["cnet-buttons"]):
                 small_button(
-                    "Edit pose", "Drag the joints", elem_id=f"{prefix}_edit_pose", elem_classes=["cnet-edit-pose"]
+                    "Edit pose",
+                    "Drag the joints",
+                    elem_id=f"{prefix}_edit_pose",
+                    elem_classes=["cnet-edit-pose"],
+                    visible=edits_poses,
                 )
                 draw_pose = small_button("Draw", "Draw the JSON as the map", elem_id=f"{prefix}_draw_pose")
                 small_button(

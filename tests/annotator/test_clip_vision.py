@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -120,3 +121,12 @@ def test_revision_waits_for_its_effect() -> None:
     assert "revision_clipvision" not in registry
     assert "revision" in registry.disabled["revision_clipvision"].reason
     assert "ip-adapter_clip_sd15" in registry
+
+
+def test_clip_runs_on_its_own_device(tmp_path: Path) -> None:
+    """Nothing could run on the device of the others."""
+    entry = REGISTRY.get("clip_vision")
+    runtime = random_runtime(entry.spec, tmp_path)
+    elsewhere = replace(runtime, device="no device", clip_device="cpu")
+    expected, found = (entry.load(each)(picture(), resolution=512) for each in (runtime, elsewhere))
+    assert torch.equal(embedding(expected), embedding(found))

@@ -70,8 +70,14 @@ def reads() -> dict[str, set[str]]:
     return found
 
 
+def read_by_the_page() -> set[str]:
+    """Options that the page's script reads."""
+    scripts = (PRODUCT.parent / "javascript").rglob("*.mjs")
+    return {key for path in scripts for key in re.findall(r"\bopts\.(control\w+)", path.read_text("utf-8"))}
+
+
 def test_every_option_is_read_and_every_read_option_is_there(options: dict[str, OptionInfo]) -> None:
-    assert set(options) == set(reads())
+    assert set(options) == set(reads()) | read_by_the_page()
 
 
 def test_defaults_agree_with_those_of_the_readers(options: dict[str, OptionInfo]) -> None:
@@ -89,6 +95,7 @@ def test_what_changes_the_page_says_so(options: dict[str, OptionInfo]) -> None:
     assert {key for key, option in options.items() if option.reload} == {
         "control_net_unit_count",
         "controlnet_control_type_dropdown",
+        "controlnet_disable_openpose_edit",
     }
 
 
