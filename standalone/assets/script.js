@@ -90,8 +90,9 @@ function submitJob(tab, values) {
     const id = randomId();
     followJob(tab, id);
     result[0] = id;
-    // gradio sends the outputs back as well; the old pictures need not travel
-    return result.map((x, i) => (i >= result.length - 4 && Array.isArray(x) ? null : x));
+    // gradio gives the four outputs too: the old pictures need not travel, and gradio 4 takes a list that is longer than
+    // the inputs for one without states, and shifts everything behind the first of them
+    return result.slice(0, -4);
 }
 
 function submit() { return submitJob("txt2img", arguments); }

@@ -1,7 +1,11 @@
-"""Widgets under the names extensions use."""
+"""Widgets under the names extensions use.
+
+What a widget shows, gradio 4 reads by the names in the signature of its `__init__`: hence `wraps`.
+"""
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 from modules import gradio_versions
@@ -19,6 +23,7 @@ class FormComponent:
 class ToolButton(FormComponent, gr.Button):
     """A small button with one symbol."""
 
+    @wraps(gr.Button.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         classes, tooltip = kwargs.pop("elem_classes", []), kwargs.pop("tooltip", None)
         super().__init__(*args, elem_classes=["tool", *classes], **kwargs)
@@ -31,6 +36,7 @@ class ToolButton(FormComponent, gr.Button):
 class ResizeHandleRow(gr.Row):
     """A row of two columns."""
 
+    @wraps(gr.Row.__init__)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.elem_classes = [*(self.elem_classes or []), "resize-handle-row"]
@@ -65,6 +71,7 @@ class FormColorPicker(FormComponent, gr.ColorPicker):
 
 
 class DropdownMulti(FormComponent, gr.Dropdown):
+    @wraps(gr.Dropdown.__init__)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(multiselect=True, **kwargs)
 
@@ -73,6 +80,7 @@ class DropdownMulti(FormComponent, gr.Dropdown):
 
 
 class DropdownEditable(FormComponent, gr.Dropdown):
+    @wraps(gr.Dropdown.__init__)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_custom_value=True, **kwargs)
 
@@ -85,6 +93,7 @@ class InputAccordion(gr.Checkbox):
 
     global_index = 0
 
+    @wraps(gr.Checkbox.__init__)
     def __init__(self, value: bool, **kwargs: Any) -> None:
         self.accordion_id = kwargs.get("elem_id")
         if self.accordion_id is None:

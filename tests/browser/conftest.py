@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -88,6 +89,37 @@ def _wait(address: str, process: subprocess.Popen[Any], log: Any, seconds: int =
     pytest.fail("the WebUI did not start:\n" + log.read()[-4000:])
 
 
+class Traffic:
+    """What is under way between a page and the server; gradio 3 queues over web sockets, gradio 4 over requests."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.open: set[Any] = set()
+        page.on("request", self._began)
+        page.on("requestfinished", self._ended)
+        page.on("requestfailed", self._ended)
+        page.on("websocket", self._socket)
+
+    def _began(self, request: Any) -> None:
+        # only handlers' calls and files: gradio 4 holds one stream open as long as the page lives
+        if re.search(r"/(run|queue|upload|file=)", request.url) or "/controlnet/" in request.url:
+            self.open.add(request)
+
+    def _ended(self, request: Any) -> None:
+        self.open.discard(request)
+
+    def _socket(self, socket: Any) -> None:
+        self.open.add(socket)
+        socket.on("close", self._ended)
+
+    def settle(self, quiet: int = 300, seconds: float = 60) -> None:
+        """Wait until nothing has been under way for `quiet` milliseconds."""
+        end, still = time.monotonic() + seconds, 0
+        while still < quiet and time.monotonic() < end:
+            self.page.wait_for_timeout(50)
+            still = 0 if self.open else still + 50
+
+
 class Panel:
     """The panel of a tab in an open page."""
 
@@ -95,6 +127,10 @@ class Panel:
         self.page = page
         self.tab = tab
         self.root = page.locator(f"#{tab}_controlnet")
+
+    def settle(self) -> None:
+        """Wait for what a click or an input has set off."""
+        self.page.traffic.settle()
 
     def open(self) -> Panel:
         label = self.root.locator("#controlnet > .label-wrap")
@@ -112,6 +148,7 @@ class Panel:
     def upload(self, path: Path, name: str = "input_image", unit: int = 0) -> None:
         self.part(name, unit).locator("input[type=file]").set_input_files(str(path))
         self.part(name, unit).locator("img").first.wait_for()
+        self.settle()
 
     def check(self, name: str, unit: int = 0) -> None:
         self.part(f"controlnet_{name}_checkbox", unit).locator("input").check()
@@ -119,13 +156,13 @@ class Panel:
     def choose(self, name: str, text: str, unit: int = 0) -> None:
         """An option of a radio."""
         self.part(name, unit).locator("label", has_text=text).first.click()
-        self.page.wait_for_timeout(300)
+        self.settle()
 
     def select(self, name: str, text: str, unit: int = 0) -> None:
         """An option of a dropdown."""
         self.part(name, unit).locator("input").click()
         self.page.locator("ul.options li", has_text=text).first.click()
-        self.page.wait_for_timeout(300)
+        self.settle()
 
     def number(self, name: str, value: float, unit: int = 0) -> None:
         box = self.part(f"controlnet_{name}_slider", unit).locator("input[type=number]")
@@ -147,11 +184,11 @@ class Panel:
         page.locator("#txt2img_steps input[type=number]").fill("2")
         page.locator("#txt2img_steps input[type=number]").blur()
         page.locator(f"#{self.tab}_prompt textarea").fill(prompt)
-        page.wait_for_timeout(400)
+        self.settle()
         page.evaluate(f"document.querySelector('#html_log_{self.tab} .time')?.remove()")
         page.locator(f"#{self.tab}_generate").click()
         page.locator(f"#html_log_{self.tab} .time").first.wait_for(timeout=90_000)
-        page.wait_for_timeout(500)
+        self.settle()
         return (
             page.locator(f"#{self.tab}_gallery .thumbnail-item").count()
             or page.locator(f"#{self.tab}_gallery img").count()
@@ -193,10 +230,12 @@ def page(browser: Any, server: str, request: pytest.FixtureRequest) -> Iterator[
     opened = context.new_page()
     problems: list[str] = []
     opened.problems = problems
+    opened.traffic = Traffic(opened)
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     opened.goto(f"{server}?__theme={options.get('theme', 'light')}")
     opened.locator("#txt2img_controlnet #controlnet > .label-wrap").wait_for()
+    opened.traffic.settle()
     yield opened
     SHOTS.mkdir(exist_ok=True)
     opened.screenshot(path=SHOTS / f"{request.node.name[:80].replace('/', '_')}.png")

@@ -106,7 +106,7 @@ def test_new_canvas_and_send_size(panel: Panel) -> None:
     panel.part("create_canvas").click()
     panel.part("input_image").locator("img").first.wait_for()
     panel.part("controlnet_send_dimensions").click()
-    panel.page.wait_for_timeout(800)
+    panel.settle()
     size = [panel.page.locator(f"#txt2img_{side} input[type=number]").input_value() for side in ("width", "height")]
     assert size == ["192", "128"]
 
@@ -115,7 +115,7 @@ def test_result_of_the_gallery_is_taken(canny: Panel) -> None:
     canny.generate()
     before = pixels(canny, "input_image").shape
     canny.part("take_result").click()
-    canny.page.wait_for_timeout(1500)
+    canny.settle()
     assert pixels(canny, "input_image").shape == (128, 128, 3) != before
 
 
@@ -131,7 +131,7 @@ def test_layer_weights_are_shaped_dragged_and_used(canny: Panel) -> None:
     canny.page.mouse.down()
     canny.page.mouse.move(box["x"] + 5, box["y"] - 15, steps=3)
     canny.page.mouse.up()
-    canny.page.wait_for_timeout(400)
+    canny.settle()
     weights = field.input_value()
     assert float(weights.split(", ")[2]) > 0.367
     canny.generate()
@@ -174,12 +174,12 @@ def test_infotext_brings_every_field_back(canny: Panel) -> None:
     text, before = canny.infotext(), canny.values()
     canny.part("presets").locator("> .label-wrap").click()
     canny.part("preset_reset").click()
-    canny.page.wait_for_timeout(1000)
+    canny.settle()
     assert canny.values() != before
     canny.page.locator("#txt2img_prompt textarea").fill(text)
-    canny.page.wait_for_timeout(300)
+    canny.settle()
     canny.page.locator("#paste").click()
-    canny.page.wait_for_timeout(1500)
+    canny.settle()
     after = canny.values()
     skipped = {
         "controlnet_type_filter_radio",
@@ -192,23 +192,23 @@ def test_infotext_brings_every_field_back(canny: Panel) -> None:
 
 def test_presets_are_saved_loaded_and_deleted(canny: Panel) -> None:
     change_everything(canny)
-    canny.page.wait_for_timeout(300)
+    canny.settle()
     canny.part("presets").locator("> .label-wrap").click()
     before = canny.values()
     box = canny.part("preset_dropdown").locator("input")
     box.fill("from the browser test")
     box.press("Enter")
     canny.part("preset_save").click()
-    canny.page.wait_for_timeout(800)
+    canny.settle()
     canny.part("preset_reset").click()
-    canny.page.wait_for_timeout(800)
+    canny.settle()
     canny.part("preset_load").click()
-    canny.page.wait_for_timeout(1200)
+    canny.settle()
     after = canny.values()
     for name in ("controlnet_control_weight_slider", "controlnet_threshold_A_slider", "controlnet_model_dropdown"):
         assert after[name] == before[name]
     canny.part("preset_delete").click()
-    canny.page.wait_for_timeout(500)
+    canny.settle()
     assert not list((ROOT / "presets").glob("from the browser test*"))
 
 
@@ -241,7 +241,7 @@ def test_pictures_that_act_together(canny: Panel) -> None:
     canny.part("merge_input").locator("input[type=file]").set_input_files(
         [str(DRAWING), str(ROOT / "docs" / "demo.png")]
     )
-    canny.page.wait_for_timeout(1500)
+    canny.settle()
     canny.generate()
     assert "Input Mode: merge" in canny.infotext()
 
@@ -257,7 +257,7 @@ def test_default_prompt_of_the_paper(canny: Panel) -> None:
 def test_compare_and_send(page: Any) -> None:
     page.locator("#tabs > .tab-nav button", has_text="ControlNet").click()
     page.locator("#controlnet_compare_image input[type=file]").set_input_files(str(DRAWING))
-    page.wait_for_timeout(800)
+    page.traffic.settle()
     page.locator("#controlnet_compare_run").click()
     page.locator("#controlnet_compare_map_2 img").wait_for()
     page.locator("#controlnet_compare_send_1").click()
@@ -355,7 +355,7 @@ def test_dragged_joint_moves_in_the_map_and_is_used(panel: Panel) -> None:
         page.mouse.up()
         page.screenshot(path=SHOTS / "pose-editor.png")
         page.locator("dialog button", has_text="Save").click()
-        page.wait_for_timeout(1500)
+        panel.settle()
         maps.append(pixels(panel, "generated_image"))
     assert maps[0].shape == maps[1].shape
     assert (maps[0] > 0).any()
@@ -371,7 +371,7 @@ def test_axe_finds_no_serious_fault_in_the_panel(canny: Panel) -> None:
     canny.preview()
     for group in ("controlnet_layer_weights_group", "presets"):
         canny.part(group).locator("> .label-wrap").click()
-    canny.page.wait_for_timeout(800)
+    canny.settle()
     canny.page.evaluate(script)
     found = canny.page.evaluate("axe.run('#txt2img_controlnet', {resultTypes: ['violations']})")
     serious = {
