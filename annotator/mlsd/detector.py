@@ -45,11 +45,13 @@ class Mlsd:
         network = self._runtime.network("mlsd", self._load)
         with torch.no_grad():
             pixels = to_tensor(image, self._runtime)
-            found = network(torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1) / 127.5 - 1.0)[0]
+            four = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1) / 127.5 - 1.0
+            found = network(four.contiguous(memory_format=torch.channels_last))[0]
         return segments(found, least_score, least_length)
 
     def _load(self) -> nn.Module:
-        return load_network(self._runtime, self._weights, controlnet_aux("mlsd").MobileV2_MLSD_Large)
+        network = load_network(self._runtime, self._weights, controlnet_aux("mlsd").MobileV2_MLSD_Large)
+        return network.to(memory_format=torch.channels_last)  # a quarter less time on a processor
 
 
 def segments(found: Tensor, least_score: float, least_length: float) -> list[list[int]]:

@@ -74,7 +74,8 @@ class Anyline(Teed):
         padded, cut = resize_and_pad(image, resolution)
         edges = cut(self._edges(padded, int(params[0])))
         self._runtime.stage(0.8)
-        return grey_to_rgb(screened(edges, without_specks(cut(line_intensity(padded, FINE_SIGMA, LEAST_LINE)))))
+        lines = line_intensity(padded, LEAST_LINE, lambda channel: cv2.GaussianBlur(channel, (0, 0), FINE_SIGMA))
+        return grey_to_rgb(screened(edges, without_specks(cut(lines))))
 
 
 def without_specks(lines: Pixels) -> Pixels:
