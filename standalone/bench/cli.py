@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import files, memory, pose, steps
+from . import files, memory, pose, steps, training
 from .measure import Progress, Result
 
 CASES = (
@@ -22,6 +22,7 @@ CASES = (
     "step_outside_range",
     "step_installed_only",
     "memory_added",
+    *training.GOALS,
     "load_vs_read",
     "import_cpu_seconds",
     *(f"openpose_post_{size}" for size in pose.SIZES),
@@ -71,6 +72,8 @@ def _measure(names: Sequence[str], pixels: int, rounds: int, progress: Progress)
         results += steps.whole_steps(names, pixels, rounds, progress)
     if "memory_added" in names:
         results.append(memory.memory_added(pixels, progress))
+    if set(names) & set(training.GOALS):
+        results += training.train_costs(names, pixels, rounds, progress)
     if "load_vs_read" in names:
         results.append(files.load_vs_read(rounds, progress))
     if "import_cpu_seconds" in names:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 Progress = Callable[[str], None]
 
@@ -46,17 +47,18 @@ class Result:
 class Stopwatch:
     """CPU seconds (all threads, user and system; other programs do not count) of an action, stretch by stretch.
 
-    The layers of watched networks end a stretch each: an action's stretches are all of its time, each once.
+    The layers of watched networks end a stretch each, on the way back of a training too: an action's stretches are all
+    of its time, each once.
     """
 
     def __init__(self) -> None:
         self._marks: list[float] = []
 
     def watch(self, network: nn.Module) -> None:
-        """End a stretch whenever a layer of `network` has computed."""
+        """End a stretch whenever a layer of `network` has computed, or is about to compute its gradients."""
         for module in network.modules():
             if not any(module.children()):
-                module.register_forward_hook(self._mark)
+                module.register_forward_hook(self._computed)
 
     def stretches(self, action: Callable[[], object]) -> list[float]:
         """Run `action`."""
@@ -65,6 +67,11 @@ class Stopwatch:
         action()
         self._mark()
         return [end - start for start, end in pairwise(self._marks)]
+
+    def _computed(self, _layer: nn.Module, _inputs: object, output: Any) -> None:
+        self._mark()
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(self._mark)
 
     def _mark(self, *_: object) -> None:
         self._marks.append(time.process_time())

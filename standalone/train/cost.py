@@ -1,18 +1,13 @@
-"""What training a ControlNet costs beside fine-tuning the U-Net, and beside diffusers' way of doing it.
+"""One iteration of a training in three ways: fine-tuning the U-Net, our ControlNet's, and diffusers' ControlNet's.
 
-    python -m standalone.train.cost [--width 64] [--rounds 5] [--batch 2] [--latent 32]
-
-SD 1.5's layout with random weights, AdamW, float32, one thread. Time is CPU time of the process, the least of the
-rounds, in which the variants take turns. Memory is counted, not sampled: weights, gradients, optimizer states, and the
-storages that autograd keeps for the backward pass.
+SD 1.5's layout at a share of its width, random weights, float32. The hint encoder shrinks too: it is 2 % of the
+arithmetic of fine-tuning at the true width, and would be a third of it at a fifth of that. `launch.py bench` measures
+the time. Memory is counted, not sampled: weights, gradients, optimizer states, and the storages that autograd keeps for
+the backward pass.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib_controlnet.nets.config import UNetConfig
-from lib_controlnet.nets.controlnet import trainable_copy
+from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
+from lib_controlnet.nets.controlnet import ControlNet
 from lib_controlnet.nets.unet import UNetModel
 from lib_controlnet.training.controlled import ControlledUNet
 from lib_controlnet.training.export import diffusers_sizes
+from lib_controlnet.training.optimizer import adamw
+from lib_controlnet.training.options import TrainOptions
 
+TRUE_WIDTH = 320
+_HINT_WIDTHS = (16, 32, 96, 256)
 _CONTEXT = 768
 
 
@@ -41,6 +40,7 @@ class Case:
     def step(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.forward().backward()
+        nn.utils.clip_grad_norm_([weight for group in self.optimizer.param_groups for weight in group["params"]], 1.0)
         self.optimizer.step()
 
 
@@ -54,14 +54,18 @@ def layout(width: int) -> UNetConfig:
 
 
 def cases(width: int, batch: int, latent: int) -> dict[str, Case]:
-    """Fine-tuning the U-Net, our ControlNet training, diffusers' ControlNet training; the same sizes throughout."""
+    """Fine-tuning the U-Net, our ControlNet training, diffusers' ControlNet training; the same sizes throughout.
+
+    Fine-tuning has our networks and our optimizer, so that the ratio tells what the lock is worth.
+    """
     torch.manual_seed(0)
     x, noise = torch.randn(2, batch, 4, latent, latent)
     times, context = torch.randint(0, 1000, (batch,)), torch.randn(batch, 77, _CONTEXT)
     hints = torch.rand(batch, 3, 8 * latent, 8 * latent)
     tuned = UNetModel(layout(width)).train()
     locked = UNetModel(layout(width))
-    ours = ControlledUNet(locked, trainable_copy(locked))
+    hint_widths = tuple(round(channels * width / TRUE_WIDTH) for channels in _HINT_WIDTHS)
+    ours = ControlledUNet(locked, ControlNet(ControlNetConfig(locked.config, hint_widths=hint_widths)))
     control, unet = _diffusers(ours)
 
     def theirs() -> Tensor:
@@ -72,15 +76,13 @@ def cases(width: int, batch: int, latent: int) -> dict[str, Case]:
         )[0]  # fmt: skip
         return F.mse_loss(answer, noise)
 
+    options = TrainOptions(steps=1)
+    weights = [list(network.parameters()) for network in (tuned, ours.control)]
     return {
-        "fine-tune": Case(lambda: F.mse_loss(tuned(x, times, context), noise), [tuned], _adam(tuned)),
-        "ours": Case(lambda: F.mse_loss(ours(x, times, context, hints), noise), [ours], _adam(ours)),
-        "diffusers": Case(theirs, [unet, control], _adam(control)),
+        "fine-tune": Case(lambda: F.mse_loss(tuned(x, times, context), noise), [tuned], adamw(weights[0], options)),
+        "ours": Case(lambda: F.mse_loss(ours(x, times, context, hints), noise), [ours], adamw(weights[1], options)),
+        "diffusers": Case(theirs, [unet, control], torch.optim.AdamW(control.parameters(), lr=1e-5)),
     }
-
-
-def _adam(network: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW([weight for weight in network.parameters() if weight.requires_grad], lr=1e-5)
 
 
 def _diffusers(ours: ControlledUNet) -> tuple[Any, Any]:
@@ -98,13 +100,13 @@ def _diffusers(ours: ControlledUNet) -> tuple[Any, Any]:
 
 def saved_bytes(case: Case) -> int:
     """Bytes autograd keeps between forward and backward, weights excluded; each storage once."""
-    weights = {weight.untyped_storage().data_ptr() for network in case.networks for weight in network.parameters()}
+    weights = {weight.untyped_storage()._cdata for network in case.networks for weight in network.parameters()}
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -115,46 +117,13 @@ def saved_bytes(case: Case) -> int:
 
 
 def total_bytes(case: Case) -> int:
-    """Weights, gradients, optimizer states and saved activations, after a step has been made."""
+    """Weights, gradients, optimizer states and saved activations, after a step has been made.
+
+    Counts without computing too: under FakeTensorMode the true width needs no memory.
+    """
     case.step()
     weights = [weight for network in case.networks for weight in network.parameters()]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     states = [value for state in case.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
     held = sum(tensor.numel() * tensor.element_size() for tensor in [*weights, *gradients, *states])
     return held + saved_bytes(case)
-
-
-def measure(width: int, batch: int, latent: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Per variant: seconds and MB, and their ratios to fine-tuning."""
-    found = cases(width, batch, latent)
-    memory = {name: total_bytes(case) for name, case in found.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in found}
-    for _ in range(rounds):
-        for name, case in found.items():
-            began = time.process_time()
-            case.step()
-            seconds[name].append(time.process_time() - began)
-    least = {name: min(times) for name, times in seconds.items()}
-    return {
-        name: {
-            "seconds": round(least[name], 3),
-            "time_ratio": round(least[name] / least["fine-tune"], 3),
-            "mb": round(memory[name] / 2**20, 1),
-            "memory_ratio": round(memory[name] / memory["fine-tune"], 3),
-        }
-        for name in found
-    }
-
-
-def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="standalone.train.cost", description=__doc__)
-    for name, value in (("width", 64), ("batch", 2), ("latent", 32), ("rounds", 5)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    options = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    print(json.dumps(measure(options.width, options.batch, options.latent, options.rounds), indent=1))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

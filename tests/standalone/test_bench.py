@@ -59,3 +59,10 @@ def test_each_action_meets_the_others_in_both_orders(clock: Callable[[float], No
     order: list[str] = []
     take_turns({name: lambda name=name: order.append(name) for name in "abc"}, 4, lambda _: None)
     assert "".join(order[3:]) == "abc" + "acb" + "cab" + "cba"
+
+
+def test_gradients_of_layers_are_stretches_of_their_own() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    stopwatch = Stopwatch()
+    stopwatch.watch(network)
+    assert len(stopwatch.stretches(lambda: network(torch.ones(1, 2)).sum().backward())) == 2 + 2 + 1
