@@ -47,7 +47,6 @@ UNAVAILABLE: tuple[Unavailable, ...] = (
         control_types=_DEPTH,
         aliases=("MeshGraphormer-DepthMapPreprocessor", "MeshGraphormer+ImpactDetector-DepthMapPreprocessor"),
     ),
-    Unavailable("facexlib", "the weights and the library of facexlib"),
     Unavailable(
         "ip-adapter-auto",
         "the unit's model, from whose name it chooses and which no preprocessor is told; "

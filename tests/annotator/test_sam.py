@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -28,41 +28,16 @@ from annotator.spec import Runtime
 
 from .makers import random_runtime
 from .makers.sam import mobile, vit
+from .torchvision_stand_in import stand_in
 
 REGISTRY = discover("annotator")
 FOLDER = "sd_controlnet_aux.segment_anything"
 
 
-def suppressed(boxes: Tensor, scores: Tensor, _groups: Tensor, iou_threshold: float) -> Tensor:
-    """torchvision's batched_nms for one group, written out."""
-    kept: list[int] = []
-    for number in scores.argsort(descending=True, stable=True).tolist():
-        for other in kept:
-            sides = torch.minimum(boxes[number, 2:], boxes[other, 2:]) - torch.maximum(
-                boxes[number, :2], boxes[other, :2]
-            )
-            common = sides.clamp(min=0).prod()
-            areas = [(boxes[one, 2:] - boxes[one, :2]).prod() for one in (number, other)]
-            if common / (areas[0] + areas[1] - common) > iou_threshold:
-                break
-        else:
-            kept.append(number)
-    return torch.tensor(kept)
-
-
 @pytest.fixture
 def peer(monkeypatch: pytest.MonkeyPatch) -> Any:
     """controlnet_aux's automatic_mask_generator.py."""
-    functional: Any = ModuleType("torchvision.transforms.functional")
-    functional.to_pil_image = Image.fromarray
-    functional.resize = lambda image, size: image.resize(size[::-1], Image.Resampling.BILINEAR)
-    boxes: Any = ModuleType("torchvision.ops.boxes")
-    boxes.batched_nms = suppressed
-    boxes.box_area = None
-    for module in (functional, boxes):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    for name in ("torchvision", "torchvision.transforms", "torchvision.ops"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    stand_in(monkeypatch)
     controlnet_aux("segment_anything.modeling.tiny_vit_sam", instead=TIMM)
     sam = controlnet_aux("segment_anything.modeling.sam").Sam
     monkeypatch.setattr(sys.modules[f"{FOLDER}.modeling"], "Sam", sam, raising=False)
@@ -119,7 +94,7 @@ class Discs(nn.Module):
         return masks, quality
 
 
-def stand_in(sam: Any) -> Any:
+def with_discs(sam: Any) -> Any:
     return sam(Encoder(), Prompts(), Discs())
 
 
@@ -127,7 +102,7 @@ def stand_in(sam: Any) -> Any:
 def test_the_segments_are_those_of_controlnet_aux(height: int, width: int, peer: Any) -> None:
     image = picture(height, width)
     with torch.no_grad():
-        found = peer.SamAutomaticMaskGenerator(stand_in(peer.Sam)).generate(image)
+        found = peer.SamAutomaticMaskGenerator(with_discs(peer.Sam)).generate(image)
     expected = drawn(found, image.shape[:2])
     runtime = Runtime()
     network = Network(Encoder(), Prompts(), Discs(), Encoder.img_size)

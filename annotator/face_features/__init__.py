@@ -1,0 +1,36 @@
+"""A face alone, grey on white: found by RetinaFace (Deng et al., 2019, arXiv:1905.00641), cut out by BiSeNet (Yu et
+al., 2018, arXiv:1808.00897). What PuLID's identity is made from."""
+
+from __future__ import annotations
+
+from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile
+
+_RELEASES = "github.com/xinntao/facexlib/releases/download"
+FINDER = WeightFile(
+    name="detection_Resnet50_Final.pth",
+    folder="facexlib",
+    size=109_000_000,
+    licence="its authors' own, to which facexlib refers",
+    note=f"{_RELEASES}/v0.1.0/detection_Resnet50_Final.pth",
+)
+PARTS = WeightFile(
+    name="parsing_bisenet.pth",
+    folder="facexlib",
+    size=53_000_000,
+    licence="its authors' own, to which facexlib refers",
+    note=f"{_RELEASES}/v0.2.0/parsing_bisenet.pth",
+)
+
+SPEC = PreprocessorSpec(
+    id="facexlib",
+    resolution=None,
+    weights=(FINDER, PARTS),
+    libraries=(Library("facexlib"), Library("torchvision", why="facexlib is built on it")),
+)
+
+
+def load(runtime: Runtime) -> Detector:
+    """Two networks."""
+    from .detector import FaceFeatures
+
+    return FaceFeatures(runtime, FINDER, PARTS)
