@@ -149,6 +149,7 @@ def make_services(folder: Path, settings: dict[str, Any] | None = None) -> PageS
         weights=WeightFiles(annotator_weights, lambda: [folder / "weights"]),
         presets=folder / "presets",
         base_model=no_checkpoint,
+        has_pose_editor=lambda: False,
         caption=lambda pixels: f"a picture {pixels.shape[1]} wide",
         draw_pose=lambda pose: np.zeros((pose["canvas_height"], pose["canvas_width"], 3), np.uint8),
     )

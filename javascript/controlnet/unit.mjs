@@ -2,6 +2,7 @@
 import {acceptPageDrops, acceptPaste, fetchPicture, galleryPicture, putFile, shownPicture} from "./picture.mjs";
 import {DrawingDialog} from "./drawing.mjs";
 import {PoseDialog} from "./pose.mjs";
+import {ExternalPoseDialog, externalEditorAnswers} from "./external_pose.mjs";
 import {fail} from "./dialog.mjs";
 import {LayerBars} from "./layers.mjs";
 
@@ -97,7 +98,9 @@ export class ControlNetUnit {
     async editPose() {
         const text = this.field("pose_json");
         const behind = this.chosenPicture();
-        const edited = await new PoseDialog(`Pose of ${this.name}`, text?.value ?? "", behind?.src).result;
+        const external = this.part("edit_pose").classList.contains("cnet-external-pose") && await externalEditorAnswers();
+        const Editor = external ? ExternalPoseDialog : PoseDialog;
+        const edited = await new Editor(`Pose of ${this.name}`, text?.value ?? "", behind?.src).result;
         if (edited === null || !text) return;
         text.value = edited;
         updateInput(text);

@@ -38,5 +38,7 @@ class PageServices(Services):
     """The loaded checkpoint. Raises HostError where there is none; asking never loads one."""
     draw_pose: Callable[[Mapping[str, Any]], Pixels]
     """A pose in OpenPose JSON -> its map (h, w, 3) uint8."""
+    has_pose_editor: Callable[[], bool]
+    """Whether the extension sd-webui-openpose-editor is there to edit poses."""
     caption: Callable[[Pixels], str]
     """The host's interrogator on a picture (h, w, 3) uint8. Raises HostError where there is none, or it fails."""

@@ -52,6 +52,7 @@ class Extension:
             root / "presets",
             host.loaded_model,
             lambda pose: importlib.import_module(f"{annotator.__name__}.skeletons").draw_json(pose),
+            has_pose_editor,
             lambda pixels: caption(Image.fromarray(pixels)),
         )
         self.runner = Runner(self.services, host)
@@ -152,6 +153,13 @@ def model_listing() -> Listing:
         setting("control_net_models_sort_models_by", "name"),
         setting("control_net_models_name_filter", ""),
     )
+
+
+def has_pose_editor() -> bool:
+    """Whether sd-webui-openpose-editor is installed and on."""
+    from modules import extensions
+
+    return any(extension.name == "sd-webui-openpose-editor" for extension in extensions.active())
 
 
 def annotator_folders(root: Path) -> Iterator[Path]:

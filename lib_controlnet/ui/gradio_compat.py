@@ -53,7 +53,7 @@ def small_button(text: str, tooltip: str, **options: Any) -> gr.Button:
     return _with_tooltip(gr.Button(text, elem_classes=classes, size="sm", scale=0, min_width=80, **options), tooltip)
 
 
-def script_option(code: str) -> dict[str, str]:
+def script_option(code: str) -> dict[str, Any]:
     """`code` as the JavaScript of an event listener."""
     return {"_js" if gr.__version__.startswith("3.") else "js": code}
 

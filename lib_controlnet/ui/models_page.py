@@ -27,8 +27,11 @@ def build(services: PageServices) -> None:
     refresh = gr.Button("Show what is here", variant="primary", elem_id="controlnet_models_refresh")
     models = gr.HTML("", elem_id="controlnet_models_table")
     with gr.Row():
-        model = not_saved(gr.Dropdown([], label="sha256 of", elem_id="controlnet_models_choice"))
-        compute = gr.Button("Compute", elem_id="controlnet_models_sha256")
+        model = not_saved(gr.Dropdown([], label="Model file", elem_id="controlnet_models_choice"))
+        path = not_saved(
+            gr.Textbox("", label="Path", interactive=False, show_copy_button=True, elem_id="controlnet_models_path")
+        )
+        compute = gr.Button("Compute sha256", elem_id="controlnet_models_sha256")
         digest = not_saved(gr.Textbox("", label="sha256", interactive=False, elem_id="controlnet_models_digest"))
     weights = gr.HTML("", elem_id="controlnet_weights_table")
     with gr.Row():
@@ -47,6 +50,7 @@ def build(services: PageServices) -> None:
             gr.update(choices=lacking, value=lacking[0] if lacking else None),
         ]
 
+    model.change(shown_errors(lambda name: (_path(services, name), "")), [model], [path, digest], **QUICK)
     tables = [models, model, weights, missing]
     refresh.click(shown_errors(show), None, tables)
     compute.click(
@@ -86,6 +90,11 @@ def _model_row(services: PageServices, entry: ModelEntry) -> tuple[str, ...]:
         fits = facts.problem or error.problem
     made_for = "" if facts.sheet is None else facts.sheet.made_for
     return entry.name, facts.kind, made_for, human_size(facts.size), str(entry.path.parent), fits
+
+
+def _path(services: PageServices, name: str | None) -> str:
+    """Where the file is: to be copied, since opening a folder would do so on the server's screen."""
+    return str(services.library.find(name).path) if name else ""
 
 
 def _specs(services: PageServices) -> list[Any]:

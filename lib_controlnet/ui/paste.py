@@ -69,6 +69,7 @@ def option_fields(options: Mapping[str, Any]) -> Iterator[tuple[Any, Target]]:
         ("batch_option", BATCH_OPTION_KEY, BatchOption.all_units.value),
     ):
         yield options[name], _option(key, default)
+    yield options["caption"], _caption
 
 
 def _option(key: str, default: str) -> Target:
@@ -78,6 +79,12 @@ def _option(key: str, default: str) -> Target:
         return params.get(key, default if read_units(params)[0] else None)
 
     return target
+
+
+def _caption(params: Params) -> str | None:
+    """The caption of an automatic mode is the prompt of its picture: with it the same words are used again."""
+    mode = params.get(PROMPT_MODE_KEY)
+    return params.get("Prompt") if mode in (PromptMode.source.value, PromptMode.result.value) else None
 
 
 def _layer_weights(unit: ControlNetUnit) -> str:

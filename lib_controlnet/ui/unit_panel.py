@@ -52,7 +52,7 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     """Makes the widgets of unit `index` at this place of the page. Ids and labels are the peers'."""
     prefix = unit_prefix(tab, index)
     values: dict[str, Any] = {}
-    pictures = build_pictures(values, prefix, not services.setting("controlnet_disable_openpose_edit", False))
+    pictures = build_pictures(values, prefix, _pose_editor(services))
     show_preview = _switches(values, prefix, is_img2img)
     control_type = _control_type(services, prefix)
     absent = gr.HTML("", elem_id=f"{prefix}_absent", elem_classes=["cnet-absent"])
@@ -63,6 +63,12 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     layers = build_editor(prefix)
     values["layer_weights"] = layers.weights
     return UnitWidgets(values, pictures, show_preview, control_type, absent, run, refresh, notes, layers)
+
+
+def _pose_editor(services: PageServices) -> str:
+    if services.setting("controlnet_disable_openpose_edit", False):
+        return ""
+    return "cnet-external-pose" if services.has_pose_editor() else "cnet-own-pose"
 
 
 def unit_prefix(tab: str, index: int) -> str:

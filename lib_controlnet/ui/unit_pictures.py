@@ -36,12 +36,15 @@ class PictureWidgets:
     cancel: Any
 
 
-def build_pictures(values: dict[str, Any], prefix: str, edits_poses: bool) -> PictureWidgets:
-    """Makes the pictures at this place of the page, those of FIELDS into `values`."""
+def build_pictures(values: dict[str, Any], prefix: str, pose_editor: str) -> PictureWidgets:
+    """Makes the pictures at this place of the page, those of FIELDS into `values`.
+
+    `pose_editor`: the class of the button that opens it, which tells the page's script whose it is; "" for none.
+    """
     with gr.Row(elem_classes=["cnet-image-row"], equal_height=False):
         with gr.Column(elem_classes=["cnet-input-image-group"]):
             _inputs(values, prefix)
-        preview_group, pose, pose_group, draw_pose, cancel = _preview(values, prefix, edits_poses)
+        preview_group, pose, pose_group, draw_pose, cancel = _preview(values, prefix, pose_editor)
     values["region_mask"] = picture_input(
         "Effective region mask: white = the unit acts, black = it does not",
         elem_id=f"{prefix}_effective_region_mask",
@@ -106,7 +109,7 @@ def _batch(values: dict[str, Any], prefix: str) -> None:
     )
 
 
-def _preview(values: dict[str, Any], prefix: str, edits_poses: bool) -> tuple[Any, Any, Any, Any, Any]:
+def _preview(values: dict[str, Any], prefix: str, pose_editor: str) -> tuple[Any, Any, Any, Any, Any]:
     with gr.Column(visible=False, elem_classes=["cnet-preview-group"], elem_id=f"{prefix}_preview_group") as group:
         values["preview"] = picture_output(
             LABEL,
@@ -131,8 +134,8 @@ def _preview(values: dict[str, Any], prefix: str, edits_poses: bool) -> tuple[An
                     "Edit pose",
                     "Drag the joints",
                     elem_id=f"{prefix}_edit_pose",
-                    elem_classes=["cnet-edit-pose"],
-                    visible=edits_poses,
+                    elem_classes=["cnet-edit-pose", pose_editor],
+                    visible=bool(pose_editor),
                 )
                 draw_pose = small_button("Draw", "Draw the JSON as the map", elem_id=f"{prefix}_draw_pose")
                 small_button(

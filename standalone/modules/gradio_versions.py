@@ -22,7 +22,7 @@ if not IS_3:
     component_meta.create_or_modify_pyi = lambda *_arguments: None
 
 
-def script(code: str) -> dict[str, str]:
+def script(code: str) -> dict[str, Any]:
     """`code` as the JavaScript of an event listener."""
     return {"_js" if IS_3 else "js": code}
 
@@ -32,7 +32,7 @@ def widget_base() -> type:
     return gr.components.IOComponent if IS_3 else gr.components.Component  # type: ignore[attr-defined]
 
 
-def jobs_at_once(count: int) -> dict[str, int]:
+def jobs_at_once(count: int) -> dict[str, Any]:
     """Options of `queue()`."""
     return {"concurrency_count" if IS_3 else "default_concurrency_limit": count}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import shutil
@@ -14,13 +16,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import save_file
 
+from annotator.registry import discover
+from tests.annotator.makers import random_runtime
 from tests.engine.tiny import SDXL_SHAPED, tiny_controlnet
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = Path(__file__).with_name("shots")
+DRAWING = ROOT / "models" / "demo" / "drawing.png"
+SLOW = "softedge_anyline"
+"""A preprocessor that can be stopped, with random weights in the tests' WebUI."""
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -56,6 +65,7 @@ def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     """The address of a WebUI with the demo model and a control model that does not fit it."""
     data, models, port = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("models"), free_port()
     save_file(tiny_controlnet(SDXL_SHAPED).state_dict(), models / "canny_of_another_kind.safetensors")
+    random_runtime(discover("annotator", None).get(SLOW).spec, data / "models" / "ControlNetPreprocessor")
     log = (data / "log.txt").open("w+")
     command = [sys.executable, "-m", "standalone.webui", "--port", str(port), "--data-dir", str(data)]
     process = subprocess.Popen(
@@ -246,3 +256,25 @@ def page(browser: Any, server: str, request: pytest.FixtureRequest) -> Iterator[
 @pytest.fixture
 def panel(page: Any) -> Panel:
     return Panel(page).open()
+
+
+@pytest.fixture
+def canny(panel: Panel) -> Panel:
+    """A unit with the drawing and the demo's canny model."""
+    panel.upload(DRAWING)
+    panel.choose("controlnet_type_filter_radio", "Canny")
+    return panel
+
+
+def pixels(panel: Panel, name: str, unit: int = 0) -> np.ndarray:
+    """The picture that a component of a unit shows."""
+    return image_pixels(panel.page, panel.part(name, unit).locator("img").first)
+
+
+def image_pixels(page: Any, image: Any) -> np.ndarray:
+    """The pixels of an element, (h, w, 3)."""
+    source = image.get_attribute("src")
+    content = (
+        base64.b64decode(source.partition(",")[2]) if source.startswith("data:") else page.request.get(source).body()
+    )
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))

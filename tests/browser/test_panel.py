@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -12,27 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser.conftest import ROOT, SHOTS, Panel
-
-DRAWING = ROOT / "models" / "demo" / "drawing.png"
-
-
-def pixels(panel: Panel, name: str, unit: int = 0) -> np.ndarray:
-    """The picture that a component shows."""
-    source = panel.part(name, unit).locator("img").first.get_attribute("src")
-    if source.startswith("data:"):
-        content = base64.b64decode(source.partition(",")[2])
-    else:
-        content = panel.page.request.get(source).body()
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-
-@pytest.fixture
-def canny(panel: Panel) -> Panel:
-    """A unit with the drawing and the demo's canny model."""
-    panel.upload(DRAWING)
-    panel.choose("controlnet_type_filter_radio", "Canny")
-    return panel
+from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, pixels
 
 
 def test_uploading_enables_and_the_header_says_what_is_on(canny: Panel) -> None:
@@ -60,7 +38,7 @@ def test_mismatch_is_said_before_and_stops_the_job(canny: Panel) -> None:
 
 
 def test_missing_weights_are_said_with_size_and_button(panel: Panel) -> None:
-    panel.choose("controlnet_type_filter_radio", "SoftEdge")
+    panel.choose("controlnet_type_filter_radio", "Depth")
     panel.part("download_weights").wait_for()
     assert re.search(r"lacks .* \(\d", panel.part("notes").inner_text())
     assert panel.part("download_weights").inner_text().startswith("Download ")

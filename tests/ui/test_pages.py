@@ -1,0 +1,53 @@
+"""What the panel takes from its surroundings: the pose editor, a pasted caption, a model's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from lib_controlnet.core.infotext import format_unit
+from lib_controlnet.core.panel_options import PROMPT_MODE_KEY, PromptMode
+from lib_controlnet.core.units import ControlNetUnit
+from lib_controlnet.engine.services import PageServices
+from lib_controlnet.ui import models_page, paste
+from lib_controlnet.ui.panel import build
+
+
+def edit_button(services: PageServices, script: Any) -> Any:
+    with gr.Blocks() as blocks:
+        build(services, "txt2img", False, script)
+    name = "txt2img_controlnet_ControlNet-0_edit_pose"
+    return next(block for block in blocks.blocks.values() if getattr(block, "elem_id", None) == name)
+
+
+@pytest.mark.parametrize(("installed", "expected"), [(False, "cnet-own-pose"), (True, "cnet-external-pose")])
+def test_the_peers_pose_editor_is_used_where_it_is(
+    services: PageServices, script: Any, installed: bool, expected: str
+) -> None:
+    button = edit_button(replace(services, has_pose_editor=lambda: installed), script)
+    assert expected in button.elem_classes
+    assert button.visible
+
+
+def test_pose_editor_can_be_switched_off(services_with: Callable[..., PageServices], script: Any) -> None:
+    assert not edit_button(services_with(controlnet_disable_openpose_edit=True), script).visible
+
+
+@pytest.mark.parametrize("mode", list(PromptMode))
+def test_caption_comes_back_with_an_automatic_mode(mode: PromptMode) -> None:
+    options = {name: object() for name in ("prompt_mode", "batch_option", "caption")}
+    targets = dict(paste.option_fields(options))
+    params = {"Prompt": "a cat", "ControlNet 0": format_unit(ControlNetUnit()), PROMPT_MODE_KEY: mode.value}
+    automatic = mode in (PromptMode.source, PromptMode.result)
+    assert targets[options["caption"]](params) == ("a cat" if automatic else None)
+    assert targets[options["prompt_mode"]](params) == mode.value
+
+
+def test_place_of_a_model(services: PageServices, tmp_path: Path) -> None:
+    assert models_page._path(services, "own_model") == str(tmp_path / "own_model.safetensors")
+    assert models_page._path(services, None) == ""
