@@ -68,6 +68,9 @@ class Marigold:
             yield step
 
     def _load(self) -> _Loaded:
+        for part in self._parts.values():  # all of them before gigabytes are read, and the library, which takes long
+            for weight in part:
+                find(weight, self._runtime)
         diffusers: Any = importlib.import_module("diffusers")
         schedule, _ = self._configuration("scheduler")
         made = diffusers.MarigoldDepthPipeline(

@@ -34,11 +34,6 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del sys.modules[name]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("facexlib")
-
-
 def picture(height: int = 128, width: int = 170) -> np.ndarray:
     noise = np.random.default_rng(4).integers(0, 256, (height, width, 3), dtype=np.uint8)
     smooth = cv2.GaussianBlur(noise, (0, 0), 5.0).astype(np.float32)

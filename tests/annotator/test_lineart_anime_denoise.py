@@ -53,11 +53,11 @@ def written_out(x: Tensor, weights: dict[str, Tensor]) -> Tensor:
     return normed(x, weights, "conv15.model", padding=0)
 
 
-def test_the_map_is_that_of_the_operations_written_out(tmp_path: Path) -> None:
+def test_the_map_is_that_of_the_operations_written_out(folder: Path) -> None:
     noise = np.random.default_rng(4).integers(0, 256, (64, 128, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(noise, (0, 0), 2.0)
-    runtime = random_runtime(ENTRY.spec, tmp_path)
-    weights = torch.load(tmp_path / "manga_line" / "erika.pth", weights_only=True)
+    runtime = random_runtime(ENTRY.spec, folder)
+    weights = torch.load(folder / "manga_line" / "erika.pth", weights_only=True)
     grey = torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)).float()[None, None]
     expected = (255.0 - written_out(grey, weights)[0, 0].numpy()).clip(0, 255).astype(np.uint8)
     found = ENTRY.load(runtime)(image, resolution=64)

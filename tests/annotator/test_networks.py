@@ -55,11 +55,6 @@ def store() -> NetworkStore:
     return NetworkStore(limit=1 << 30)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("weights")
-
-
 def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
     noise = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
     return cv2.GaussianBlur(noise, (0, 0), 2.0).reshape(height, width, channels)

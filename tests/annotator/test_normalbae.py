@@ -17,7 +17,7 @@ from .makers.depth import normal_bae
 ENTRY = discover("annotator").get("normal_bae")
 
 
-def test_the_map_is_that_of_controlnet_aux(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_map_is_that_of_controlnet_aux(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (64, 100, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(noise, (0, 0), 2.0)
     padded = np.pad(image, ((0, 0), (0, 28), (0, 0)), mode="edge").astype(np.float32) / 255.0
@@ -26,6 +26,6 @@ def test_the_map_is_that_of_controlnet_aux(tmp_path: Path, capsys: pytest.Captur
         normal = normal_bae()(torch.from_numpy(seen.transpose(2, 0, 1)[None]))[0][-1][0, :3].numpy()
     expected = (((normal + 1) * 0.5).clip(0, 1).transpose(1, 2, 0) * 255.0).clip(0, 255).astype(np.uint8)[:, :100]
     assert expected.std() > 5, "a constant map would prove nothing"
-    found = ENTRY.load(random_runtime(ENTRY.spec, tmp_path))(image, resolution=64)
+    found = ENTRY.load(random_runtime(ENTRY.spec, folder))(image, resolution=64)
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
     assert capsys.readouterr() == ("", "")

@@ -39,7 +39,7 @@ def test_the_task_is_tokenised() -> None:
 
 
 @pytest.mark.parametrize(("id_", "side", "colours"), [("seg_ofade20k", 640, ADE20K), ("seg_ofcoco", 800, COCO)])
-def test_the_classes_are_those_of_transformers(id_: str, side: int, colours: np.ndarray, tmp_path: Path) -> None:
+def test_the_classes_are_those_of_transformers(id_: str, side: int, colours: np.ndarray, folder: Path) -> None:
     from transformers.models.oneformer.image_processing_pil_oneformer import OneFormerImageProcessorPil
 
     entry, image = REGISTRY.get(id_), picture()
@@ -55,7 +55,7 @@ def test_the_classes_are_those_of_transformers(id_: str, side: int, colours: np.
     classes = OneFormerImageProcessorPil().post_process_semantic_segmentation(answer)[0]
     expected = colours[classes.numpy()][:96]
 
-    found = entry.load(random_runtime(entry.spec, tmp_path))(image, resolution=96)
+    found = entry.load(random_runtime(entry.spec, folder))(image, resolution=96)
     assert len(np.unique(expected.reshape(-1, 3), axis=0)) > 3, "a constant map would prove nothing"
     assert isinstance(found, np.ndarray)
     assert found.shape == expected.shape
