@@ -25,7 +25,7 @@ class Training:
         """The training layer's TrainingJobs."""
         from ..training.jobs import TrainingJobs
 
-        return TrainingJobs(self._root, self._weights)
+        return TrainingJobs(self._root, self._weights, self._caption)
 
     def remember_unit(self, widgets: Sequence[Any]) -> None:
         """Keeps the switch and the model choice of txt2img's first unit, which "Use in unit 0" sets."""
@@ -49,6 +49,21 @@ class Training:
         from ..webapi.train_routes import mount
 
         mount(app, self.jobs, self._services.setting, logins, lock)
+
+    def _caption(self, picture: Any) -> str:
+        """The host's interrogator in its turn: pictures can be made between two captions."""
+        from modules.call_queue import queue_lock
+
+        with queue_lock:
+            try:
+                return self._services.caption(picture)
+            except HostError as error:
+                raise HostError(
+                    error.problem,
+                    field="data.captions",
+                    found=error.found,
+                    remedy="write the caption files, or train without prompts; captions already written are kept",
+                ) from error
 
     def _install(self, model: str) -> str:
         """Copies a finished model into the host's folder of control models; returns its name in the lists."""

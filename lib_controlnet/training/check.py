@@ -64,8 +64,9 @@ def check_data(
     examples = [*reading.examples, *reading.held_out]
     sizes: Counter[tuple[int, int]] = Counter()
     small = 0
+    empty_allowed = options.allow_empty_captions or options.captions == "none"
     for number, example in enumerate(examples):
-        if not all(example.captions) and not options.allow_empty_captions:
+        if not all(example.captions) and not empty_allowed:
             problems.append(f'"{example.name}" has an empty caption')
         size = _check_sizes(example, problems)
         if size is not None:
@@ -79,8 +80,10 @@ def check_data(
     held_out = len(reading.held_out) or min(options.held_out, max(len(reading.examples) - 1, 0))
     if small:
         warnings.append(f"{small} of {len(examples)} pictures are smaller than {options.resolution} pixels")
+    if reading.to_caption:
+        warnings.append(f"{len(reading.to_caption)} captions are missing; the interrogator is to write them")
     captions = {caption for example in examples for caption in example.captions}
-    if len(examples) > _SHOWN and len(captions) == 1:
+    if len(examples) > _SHOWN and len(captions) == 1 and options.captions != "none":
         warnings.append("all captions are the same")
     pairs = len(reading.examples) if reading.held_out else len(reading.examples) - held_out
     return DataReport(pairs, held_out, dict(sizes), len(captions), tuple(problems), tuple(warnings))

@@ -20,6 +20,8 @@ from .errors import TrainingError
 from .options import TrainOptions
 
 Table = TypeVar("Table")
+CAPTION_FILES = ("pictures", "kohya")
+"""Formats in which each picture has its caption in a file of the same name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class DataOptions:
     middle; "buckets" keeps the picture's shape to 64 pixels at about the area of the square. `held_out`: pictures
     that are not trained on and are sampled instead. `preprocessor` makes the maps of plain pictures; in other formats
     it says what made them. `control_folder`: kohya's `conditioning_data_dir`. `count`: only so many pictures, 0: all.
+    `captions`, where they are files beside the pictures: "files" must all be there; what lacks is written by the host's
+    "interrogator"; "none" reads none and trains without prompts.
     """
 
     folder: Path = Path()
@@ -52,6 +56,7 @@ class DataOptions:
     preprocessor: str = "none"
     preprocessor_params: tuple[float, ...] = ()
     control_folder: Path | None = None
+    captions: Literal["files", "interrogator", "none"] = "files"
     caption_extension: str = ".txt"
     allow_empty_captions: bool = False
     control: str = ""
@@ -63,6 +68,10 @@ class DataOptions:
                                 found=self.resolution, remedy="use the base's own: 512, 768 or 1024")  # fmt: skip
         if self.held_out < 0:
             raise TrainingError("held_out cannot be negative", field="data.held_out", found=self.held_out)
+        if self.captions != "files" and self.format not in CAPTION_FILES:
+            raise TrainingError("only files beside pictures can be left out or written", field="data.captions",
+                                found=f'"{self.captions}" with format "{self.format}"',
+                                remedy=f"use it with data.format {' or '.join(CAPTION_FILES)}")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .captions import Caption, Captioning, no_interrogator
 from .check import DataReport, check_data, contact_sheet
 from .config import TrainConfig, config_from
 from .errors import TrainingError
@@ -32,7 +33,8 @@ _RECENT = 50
 
 @dataclass(frozen=True)
 class Status:
-    """What a page shows. `losses`, `curve`: (step, value), thinned out. `error`: the sentence that ended it."""
+    """What a page shows. `losses`, `curve`: (step, value), thinned out. `error`: the sentence that ended it.
+    `captions`: (written, all) where the interrogator writes them before the training."""
 
     state: State
     folder: str = ""
@@ -50,15 +52,19 @@ class Status:
     grid: str = ""
     model: str = ""
     error: str = ""
+    captions: tuple[int, int] | None = None
 
 
 class TrainingJobs:
     """One training at a time. `root`: the repository, whose command is run. `weights`: folders in which preprocessors
-    look for their weights."""
+    look for their weights. `caption`: the host's interrogator; it is called from a thread."""
 
-    def __init__(self, root: Path, weights: Callable[[], Sequence[Path]] = tuple) -> None:
-        self._root, self._weights = root, weights
+    def __init__(
+        self, root: Path, weights: Callable[[], Sequence[Path]] = tuple, caption: Caption | None = None
+    ) -> None:
+        self._root, self._weights, self._caption = root, weights, caption
         self._process: subprocess.Popen[bytes] | None = None
+        self._captioning: Captioning | None = None
         self._config: TrainConfig | None = None
 
     def check(self, tables: Mapping[str, Any]) -> tuple[DataReport, Pixels | None]:
@@ -69,11 +75,29 @@ class TrainingJobs:
         return report, contact_sheet(reading.examples) if reading.examples and not report.problems else None
 
     def start(self, tables: Mapping[str, Any], *, resume: bool = False) -> Status:
-        """Check the settings and the data and start. Raises TrainingError, also where a training is running."""
+        """Check the settings and the data and start; captions that lack are written first, meanwhile.
+
+        Raises TrainingError, also where a training is running.
+        """
         if self.status().state == "running":
             raise TrainingError("a training is running already", field="train", remedy="stop it first")
         config = self._read(tables)
-        check_data(read_data(config.data), config.data).raise_problems()
+        reading = read_data(config.data)
+        check_data(reading, config.data).raise_problems()
+        self._config, self._process, self._captioning = config, None, None
+        if not reading.to_caption:
+            self._launch(config, resume)
+            return self.status()
+        if self._caption is None:
+            raise no_interrogator(reading.to_caption)
+        self._captioning = Captioning(
+            reading.to_caption, config.data.caption_extension, self._caption, lambda: self._launch(config, resume)
+        )
+        self._captioning.start()
+        return self.status()
+
+    def _launch(self, config: TrainConfig, resume: bool) -> None:
+        """Starts the training's process."""
         folder = config.output.folder
         path = folder / "config.toml"
         write_toml(path, config.as_json())
@@ -91,19 +115,22 @@ class TrainingJobs:
                 cwd=self._root,
                 start_new_session=True,
             )
-        self._config = config
-        return self.status()
 
     def stop(self) -> Status:
         """Ask the training to end after its step, with everything saved; `start(..., resume=True)` goes on."""
         if self._config is not None and self.status().state == "running":
-            (self._config.output.folder / STOP).touch()
+            if self._process is None and self._captioning is not None:
+                self._captioning.stop()
+            else:
+                (self._config.output.folder / STOP).touch()
         return self.status()
 
     def status(self) -> Status:
         """Where the training is, from its log."""
-        if self._config is None or self._process is None:
+        if self._config is None:
             return Status("idle")
+        if self._process is None:
+            return self._before(self._config)
         folder = self._config.output.folder
         code = self._process.poll()
         state: State = "running"
@@ -135,6 +162,21 @@ class TrainingJobs:
             grid=str(folder / "samples" / looks[-1]["grid"]) if looks else "",
             model=str(model) if model.is_file() else "",
             error=_error(folder) if state == "failed" else "",
+        )
+
+    def _before(self, config: TrainConfig) -> Status:
+        """The status while there is no process: captions are written, or something went wrong with them."""
+        writing = self._captioning
+        if writing is None:
+            return Status("idle")
+        state: State = "failed" if writing.error else "stopped" if writing.stopped else "running"
+        return Status(
+            state,
+            folder=str(config.output.folder),
+            name=config.output.name,
+            steps=config.train.steps,
+            error=writing.error,
+            captions=(writing.done, len(writing.pictures)),
         )
 
     def wait(self, seconds: float) -> Status:

@@ -35,11 +35,13 @@ class Example:
 
 @dataclass
 class Reading:
-    """What a reader found. `held_out`: pairs the data set itself keeps for samples. `problems`: one sentence each."""
+    """What a reader found. `held_out`: pairs the data set itself keeps for samples. `problems`: one sentence each.
+    `to_caption`: pictures whose captions the host's interrogator is to write before the training."""
 
     examples: list[Example] = field(default_factory=list)
     held_out: list[Example] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    to_caption: list[Path] = field(default_factory=list)
 
 
 Reader = Callable[[DataOptions], Reading]
@@ -187,6 +189,17 @@ def _caption(path: Path, found: Reading) -> str:
     return ""
 
 
+def _captions_beside(picture: Path, options: DataOptions, found: Reading) -> list[str]:
+    """The caption in the file beside `picture`; none where it is yet to be written."""
+    path = picture.with_suffix(options.caption_extension)
+    if options.captions == "none":
+        return [""]
+    if options.captions == "interrogator" and not path.exists():
+        found.to_caption.append(picture)
+        return []
+    return [_caption(path, found)]
+
+
 def _kohya(options: DataOptions) -> Reading:
     """kohya's: pictures with captions beside them, and `control_folder` with maps of the same base names."""
     if options.control_folder is None or not options.control_folder.is_dir():
@@ -198,8 +211,8 @@ def _kohya(options: DataOptions) -> Reading:
     found = Reading()
     hints = _by_stem(options.control_folder, found)
     for stem, picture in _by_stem(options.folder, found).items():
-        caption = _caption(picture.with_suffix(options.caption_extension), found)
-        _pair(found, picture.name, picture, hints.pop(stem, None), [caption])
+        captions = _captions_beside(picture, options, found)
+        _pair(found, picture.name, picture, hints.pop(stem, None), captions)
     found.problems += [f'the control map "{path.name}" has no picture' for path in hints.values()]
     return found
 
@@ -214,8 +227,8 @@ def _pictures(options: DataOptions) -> Reading:
         )
     found = Reading()
     for picture in _by_stem(options.folder, found).values():
-        caption = _caption(picture.with_suffix(options.caption_extension), found)
-        found.examples.append(file_example(picture.name, picture, None, [caption]))
+        captions = _captions_beside(picture, options, found)
+        found.examples.append(file_example(picture.name, picture, None, captions))
     return found
 
 

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from .adherence import Convergence, find_convergence
 from .base import Base, load_base, new_control
 from .cache import EncodedData, Preprocess
+from .captions import no_interrogator
 from .check import DataReport, check_data, split
 from .config import TrainConfig
 from .errors import NotFinite, TrainingError
@@ -109,6 +110,8 @@ class TrainingSession:
 
     def _prepare_data(self) -> tuple[list[Any], list[Any]]:
         reading = read_data(self.config.data, self._extra_readers)
+        if reading.to_caption:
+            raise no_interrogator(reading.to_caption)
         report = check_data(reading, self.config.data, lambda done, total: self.watcher.stage("check", done, total))
         self.watcher.data(report)
         report.raise_problems()

@@ -23,6 +23,7 @@ _FORMATS = (
     ("kohya", "kohya's: pictures with captions, and a folder of maps"),
     ("webdataset", "WebDataset shards"),
 )
+_CAPTIONS = {"text files": "files", "interrogator, where files lack": "interrogator", "none": "none"}
 _WIDTH, _HEIGHT, _MARGIN = 720, 150, 24
 
 
@@ -102,6 +103,10 @@ def _fields(services: PageServices) -> list[Any]:
         kinds = [f"{name}: {what}" for name, what in _FORMATS]
         layout = not_saved(gr.Dropdown(kinds, value=kinds[0], label="Layout", elem_id="controlnet_train_format"))
         maps = text("Folder of the maps (kohya)", "maps")
+        captions = not_saved(
+            gr.Dropdown(list(_CAPTIONS), value=next(iter(_CAPTIONS)), label="Captions",
+                        elem_id="controlnet_train_captions")
+        )  # fmt: skip
         preprocessor = not_saved(
             gr.Dropdown(preprocessors, value="canny", label="Preprocessor", elem_id="controlnet_train_preprocessor")
         )
@@ -127,14 +132,14 @@ def _fields(services: PageServices) -> list[Any]:
         unlocked = not_saved(gr.Checkbox(False, label="Train the decoder too (sd_locked off)"))
     return [
         folder, layout, maps, preprocessor, name, out, first, resolution, steps, batch, accumulation, rate, dropped,
-        every, held_out, precision, optimizer, saving, middle, unlocked,
+        every, held_out, precision, optimizer, saving, middle, unlocked, captions,
     ]  # fmt: skip
 
 
 def tables_from(values: Any, checkpoint: str) -> dict[str, dict[str, Any]]:
     """A training's configuration from the page's values."""
     (folder, layout, maps, preprocessor, name, out, first, resolution, steps, batch, accumulation, rate, dropped,
-     every, held_out, precision, optimizer, saving, middle, unlocked) = values  # fmt: skip
+     every, held_out, precision, optimizer, saving, middle, unlocked, captions) = values  # fmt: skip
     tables: dict[str, dict[str, Any]] = {
         "base": {"checkpoint": checkpoint},
         "data": {
@@ -143,6 +148,7 @@ def tables_from(values: Any, checkpoint: str) -> dict[str, dict[str, Any]]:
             "preprocessor": preprocessor,
             "resolution": int(resolution),
             "held_out": int(held_out),
+            "captions": _CAPTIONS[captions],
         },
         "train": {
             "steps": int(steps),
@@ -196,6 +202,8 @@ def status_html(status: Any) -> str:
     if status.state == "idle":
         return "<p>No training was started.</p>"
     parts = [f"{status.name}: {status.state}, step {status.step} of {status.steps}"]
+    if status.captions is not None:
+        parts.append("captions written: {} of {}".format(*status.captions))
     if status.loss is not None:
         parts.append(f"loss {status.loss:.5f}")
     if status.steps_per_second:

@@ -37,8 +37,21 @@ def handler(name):
             return functions[number].fn, [names.get(out) for out in event["outputs"]]
 
 values = [str(folder / "pairs"), "fill50k: the paper's", "", "canny", "page_made", str(folder / "out"), "", 64, 4, 2, 1,
-          1e-4, 0.5, 2, 2, "no", "adamw", False, False, False]
+          1e-4, 0.5, 2, 2, "no", "adamw", False, False, False, "text files"]
 report = {}
+
+def wait():
+    end = time.monotonic() + 200
+    while time.monotonic() < end:
+        report["state"], report["grid"] = handler("refresh")[0]()
+        if 'data-state="running"' not in report["state"]:
+            return report["state"]
+        time.sleep(0.5)
+
+class Interrogator:
+    def interrogate(self, image):
+        return f"a picture {image.width} wide"
+
 try:
     handler("start")[0](*values)
 except Exception as error:
@@ -46,13 +59,13 @@ except Exception as error:
 app.modules("shared").opts.data["controlnet_allow_training"] = True
 found, sheet = handler("check")[0](*values)
 report["check"], report["sheet"] = found, list(sheet.shape)
+values[0], values[1], values[-1] = str(folder / "pairs" / "target"), "pictures: plain", "interrogator, where files lack"
 handler("start")[0](*values)
-end = time.monotonic() + 200
-while time.monotonic() < end:
-    report["state"], report["grid"] = handler("refresh")[0]()
-    if 'data-state="running"' not in report["state"]:
-        break
-    time.sleep(0.5)
+report["no_interrogator"] = wait()
+app.modules("shared").interrogator = Interrogator()
+report["check_plain"] = handler("check")[0](*values)[0]
+handler("start")[0](*values)
+wait()
 used, report["outputs"] = handler("use")
 report["used"] = used()
 print("REPORT" + json.dumps(report))
@@ -69,7 +82,11 @@ def test_from_folder_to_unit_on_the_page(tmp_path: Path) -> None:
     assert "training is off" in report["refused"]
     assert "4 pairs, 2 held out, 6 captions" in report["check"]
     assert report["sheet"] == [256, 768, 3]
+    assert 'data-state="failed"' in report["no_interrogator"]
+    assert "this WebUI has no interrogator" in report["no_interrogator"]
+    assert "6 captions are missing; the interrogator is to write them" in report["check_plain"]
     assert 'data-state="finished"' in report["state"]
+    assert (tmp_path / "pairs" / "target" / "0.txt").read_text("utf-8") == "a picture 64 wide\n"
     assert "step 4 of 4" in report["state"]
     assert Path(report["grid"]).is_file()
     unit = "txt2img_controlnet_ControlNet-0_controlnet"
@@ -83,12 +100,12 @@ def test_from_folder_to_unit_on_the_page(tmp_path: Path) -> None:
 
 def test_every_field_of_the_page_is_in_the_configuration() -> None:
     values = ["pairs", "kohya: x", "maps", "canny", "made", "out", "old.safetensors", 512, 9, 2, 3, 1e-5, 0.4, 5, 6,
-              "bf16", "adamw8bit", True, True, True]  # fmt: skip
+              "bf16", "adamw8bit", True, True, True, "none"]  # fmt: skip
     tables = train_page.tables_from(values, "base.safetensors")
     assert tables["base"] == {"checkpoint": "base.safetensors", "start": "old.safetensors"}
     assert tables["data"] == {
         "folder": "pairs", "format": "kohya", "control_folder": "maps", "preprocessor": "canny", "resolution": 512,
-        "held_out": 6,
+        "held_out": 6, "captions": "none",
     }  # fmt: skip
     assert tables["train"] == {
         "steps": 9, "batch_size": 2, "accumulation": 3, "learning_rate": 1e-5, "empty_prompts": 0.4,
