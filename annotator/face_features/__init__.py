@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile
 
-_RELEASES = "github.com/xinntao/facexlib/releases/download"
+_RELEASES = "https://github.com/xinntao/facexlib/releases/download"
 FINDER = WeightFile(
     name="detection_Resnet50_Final.pth",
     folder="facexlib",
