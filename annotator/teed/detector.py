@@ -44,14 +44,16 @@ class Teed:
         """(H, W, 3) to (H, W), both multiples of 8: the sigmoid of the mean of the network's four maps."""
         network = self._runtime.network(self._id, self._load)
         with torch.no_grad():
-            sides = network(to_tensor(image, self._runtime))
+            pixels = to_tensor(image, self._runtime).contiguous(memory_format=torch.channels_last)
+            sides = network(pixels)
             edges = torch.sigmoid(torch.cat(sides, dim=1).mean(dim=1))[0].cpu().numpy()
         if steps:
             edges = safe_step(edges, steps)
         return (edges * 255.0).clip(0, 255).astype(np.uint8)
 
     def _load(self) -> nn.Module:
-        return load_network(self._runtime, self._weights, controlnet_aux("teed").TED)
+        network = load_network(self._runtime, self._weights, controlnet_aux("teed").TED)
+        return network.to(memory_format=torch.channels_last)  # a quarter less time on a processor
 
 
 class Anyline(Teed):

@@ -18,9 +18,10 @@ from torch import nn
 
 from annotator.libraries import controlnet_aux
 from annotator.spec import Runtime
+from annotator.store import NetworkStore
 from lib_controlnet.core.resize import LABEL_COLOURS, distinct_colours
 
-from .measure import Goal, Progress, Result, take_turns
+from .measure import Goal, Progress, Result, Stopwatch, take_turns
 
 SIZES = (512, 1024)
 _QUICK_ROUNDS = 10
@@ -81,15 +82,19 @@ def _against_peer(peer: Peer, size: int, rounds: int, progress: Progress) -> Res
     torch.manual_seed(0)
     networks = [network.eval() for network in peer.networks(module)]
     theirs = getattr(module, peer.detector)(*networks)
+    stopwatch = Stopwatch()
+    for network in networks:
+        stopwatch.watch(network)
     with tempfile.TemporaryDirectory(prefix="controlnet-bench-") as folder:
-        ours = _ours(peer.id, networks, Path(folder))
+        ours = _ours(peer.id, networks, Path(folder), stopwatch)
         actions = {
             f"controlnet_aux's {peer.id} at {size}": lambda: theirs(
                 picture, detect_resolution=size, output_type="np", **_image_resolution(peer, size)
             ),
             f"our {peer.id} at {size}": lambda: ours(picture, resolution=size),
         }
-        reference, seconds = take_turns(actions, rounds * (1 if networks else _QUICK_ROUNDS), progress).values()
+        rounds *= 1 if networks else _QUICK_ROUNDS
+        reference, seconds = take_turns(actions, rounds, progress, stopwatch).values()
     detail = f"{seconds:.4f} s against {reference:.4f} s"
     return Result(f"{peer.id}_{size}", seconds / reference, peer.goal, detail)
 
@@ -99,14 +104,30 @@ def _image_resolution(peer: Peer, size: int) -> dict[str, int]:
     return {} if peer.id in ("lineart_standard", "softedge_teed") else {"image_resolution": size}
 
 
-def _ours(id_: str, networks: list[nn.Module], folder: Path) -> Any:
+class _Watched(NetworkStore):
+    """Lets a stopwatch watch every network that is loaded."""
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        super().__init__()
+        self._stopwatch = stopwatch
+
+    def get(self, key: str, make: Callable[[], Any]) -> Any:
+        def watched() -> Any:
+            network = make()
+            self._stopwatch.watch(network)
+            return network
+
+        return super().get(key, watched)
+
+
+def _ours(id_: str, networks: list[nn.Module], folder: Path, stopwatch: Stopwatch) -> Any:
     """Our detector, with the weights of the peer's first network."""
     entry = importlib.import_module("annotator.registry").discover("annotator").get(id_)
     for weights, network in zip(entry.spec.weights, networks, strict=False):
         path = folder / weights.folder / weights.name
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(network.state_dict(), path)
-    detector = entry.load(Runtime(weight_folders=(folder,)))
+    detector = entry.load(Runtime(weight_folders=(folder,), networks=_Watched(stopwatch)))
     detector(_picture(64), resolution=64)  # networks are loaded at the first picture
     return detector
 
