@@ -21,7 +21,7 @@ def no_interrogator(pictures: Sequence[Path]) -> TrainingError:
         f"{len(pictures)} pictures have no caption file, and there is no WebUI here whose interrogator could write it",
         field="data.captions",
         found=f'"{pictures[0].name}" and others' if len(pictures) > 1 else f'"{pictures[0].name}"',
-        remedy="start this training on a WebUI's page Train or through its /controlnet/train, where captions are kept as "
+        remedy="start this training on a WebUI's page Train or through its /controlnet/train; captions are kept as "
         'files; or write the files; or train without prompts: captions = "none"',
     )
 

@@ -110,5 +110,5 @@ def test_none_reads_no_captions_and_trains_without(pictures: Path) -> None:
 
 
 def test_only_files_beside_pictures_can_be_written(pictures: Path) -> None:
-    with pytest.raises(TrainingError, match="use it with data[.]format pictures or kohya"):
+    with pytest.raises(TrainingError, match=r"data[.]format pictures or kohya"):
         DataOptions(folder=pictures, captions="interrogator")
