@@ -16,7 +16,7 @@ UPLOAD: dict[str, Any] = {"source": "upload"} if IS_3 else {"sources": ["upload"
 """Options of a picture that the user brings."""
 
 if not IS_3:
-    from gradio import component_meta
+    from gradio import component_meta  # type: ignore[attr-defined]
 
     # gradio 4 writes a stub file beside every module that derives a widget; this folder is not its to write into
     component_meta.create_or_modify_pyi = lambda *_arguments: None
@@ -46,7 +46,8 @@ def masked_picture(**options: Any) -> Any:
     """A picture over which the user draws a mask; `picture_and_mask` reads what a handler gets of it."""
     if IS_3:
         return gr.Image(tool="sketch", **UPLOAD, **options)
-    return gr.ImageEditor(brush=gr.Brush(colors=["#ffffff"]), **UPLOAD, **options)
+    gradio_4: Any = gr
+    return gradio_4.ImageEditor(brush=gradio_4.Brush(colors=["#ffffff"]), **UPLOAD, **options)
 
 
 def picture_and_mask(drawn: dict[str, Any] | None) -> tuple[Any, Any]:
