@@ -20,7 +20,7 @@ VIT_B = WeightFile(
 )
 _NEEDS: dict[str, Any] = {
     "control_types": ("Segmentation",),
-    "libraries": (Library("controlnet_aux", "controlnet-aux", "0.0.7"),),
+    "libraries": (Library("controlnet_aux", "controlnet-aux", "0.0.9"),),
 }
 
 SPECS = (
