@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import files, memory, pose, steps, training
+from . import annotators, files, memory, pose, steps, training
 from .measure import Progress, Result
 
 CASES = (
@@ -26,6 +26,7 @@ CASES = (
     "load_vs_read",
     "import_cpu_seconds",
     *(f"openpose_post_{size}" for size in pose.SIZES),
+    *annotators.CASES,
 )
 
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     """Measure and print; 1 when a goal is missed at full size, else 0."""
     options = _parser().parse_args(argv)
     torch.set_num_threads(options.threads)
-    names = options.case or list(CASES)
+    names = options.case or [name for name in CASES if not (options.quick and name.endswith("_1024"))]
     pixels = 256 if options.quick else 512
     rounds = options.rounds or (3 if options.quick else 5)
     if not options.json:
@@ -81,6 +82,7 @@ def _measure(names: Sequence[str], pixels: int, rounds: int, progress: Progress)
     for size in pose.SIZES:
         if f"openpose_post_{size}" in names:
             results.append(pose.openpose_post(size, rounds, progress))
+    results += annotators.annotators(names, rounds, progress)
     return sorted(results, key=lambda result: CASES.index(result.name))
 
 
