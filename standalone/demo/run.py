@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.preprocessors:
         return preprocessors.show(options)
-    drawing = _read(options.image)
+    drawing = read(options.image)
     with contextlib.redirect_stdout(sys.stderr):  # what the host prints is no part of the answer
         outcome, files = run(drawing, options)
     report: dict[str, Any] = {
@@ -111,8 +111,8 @@ def run(drawing: Image, options: argparse.Namespace) -> tuple[Outcome, dict[str,
     with tempfile.TemporaryDirectory() as folder:
         app = boot(options.ckpt, options.controlnet_dir, data_dir=folder, api=False, ui=False)
         try:
-            without = _pictures(app.txt2img(**settings))[0]
-            controlled, control_map = _pictures(app.txt2img({"ControlNet": [unit]}, **settings))[:2]
+            without = pictures_of(app.txt2img(**settings))[0]
+            controlled, control_map = pictures_of(app.txt2img({"ControlNet": [unit]}, **settings))[:2]
             seconds = time.monotonic() - started
             colours = options.color, options.background
             outcome = measure(drawing, control_map, without, controlled, colours, seconds)
@@ -145,12 +145,12 @@ def inside_of(lines: np.ndarray) -> Image:
     return np.where(reached[1:-1, 1:-1] == 2, 0, 255).astype(np.uint8)
 
 
-def _pictures(processed: Any) -> list[Image]:
+def pictures_of(processed: Any) -> list[Image]:
     """The pictures of a finished job, the generated one first and then the control maps."""
     return [np.ascontiguousarray(np.asarray(image.convert("RGB"), np.uint8)) for image in processed.images]
 
 
-def _read(path: Path) -> Image:
+def read(path: Path) -> Image:
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise SystemExit(f"{path} is not a picture.")
@@ -160,7 +160,7 @@ def _read(path: Path) -> Image:
 def _write(outcome: Outcome, out: Path) -> dict[str, Path]:
     side = 3 * SIZE
     four = (outcome.drawing, outcome.map, outcome.without, outcome.controlled)
-    enlarged = [cv2.resize(image, (side, side), interpolation=_sharp(image, side)) for image in four]
+    enlarged = [cv2.resize(image, (side, side), interpolation=sharp(image, side)) for image in four]
     files: dict[str, Path] = {}
     for name, image in zip(NAMES, (*four, np.concatenate(enlarged, axis=1)), strict=True):
         files[name] = out / f"{name}.png"
@@ -169,7 +169,7 @@ def _write(outcome: Outcome, out: Path) -> dict[str, Path]:
     return files
 
 
-def _sharp(image: Image, side: int) -> int:
+def sharp(image: Image, side: int) -> int:
     return cv2.INTER_NEAREST if image.shape[0] < side else cv2.INTER_AREA
 
 
