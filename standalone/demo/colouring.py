@@ -83,7 +83,10 @@ def main(argv: Sequence[str]) -> int:
     kept = [with_own_lines(result, drawing) for result in results]
     rows = [[cv2.resize(each, (SIDE, SIDE), interpolation=sharp(each, SIDE)) for each in row]
             for row in ((drawing, *results), (drawing, *kept))]  # fmt: skip
-    files: dict[str, Any] = {"drawing.png": drawing, **{f"coloured_{number}.png": each for number, each in enumerate(kept, 1)}}
+    files: dict[str, Any] = {
+        "drawing.png": drawing,
+        **{f"coloured_{number}.png": each for number, each in enumerate(kept, 1)},
+    }
     files["sheet.jpg"] = np.concatenate([np.concatenate(row, axis=1) for row in rows])
     for name, picture in files.items():
         _, data = cv2.imencode(Path(name).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
