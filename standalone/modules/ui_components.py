@@ -11,6 +11,7 @@ from typing import Any
 from modules import gradio_versions
 
 import gradio as gr  # isort: skip
+from gradio.context import Context  # isort: skip
 
 
 class FormComponent:
@@ -94,7 +95,10 @@ class InputAccordion(gr.Checkbox):
     global_index = 0
 
     @wraps(gr.Checkbox.__init__)
-    def __init__(self, value: bool, **kwargs: Any) -> None:
+    def __init__(self, value: bool = False, **kwargs: Any) -> None:
+        if Context.root_block is None:  # gradio 4 makes a widget anew for the session in which it was updated
+            super().__init__(value, **kwargs)
+            return
         self.accordion_id = kwargs.get("elem_id")
         if self.accordion_id is None:
             self.accordion_id = f"input-accordion-{InputAccordion.global_index}"
