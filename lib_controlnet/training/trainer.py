@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..nets.controlnet import ControlNet
 from ..nets.unet import UNetModel
+from .ahead import Ahead
 from .average import MovingAverage
 from .chance import Draw, Order, draw, step_generator
 from .controlled import ControlledUNet
@@ -57,6 +58,7 @@ class ControlTrainer:
         self.order = Order(data.groups, options.batch_size * processes, options.seed)
         first = self.accelerator.process_index * options.batch_size
         self._rows = slice(first, first + options.batch_size)
+        self._parts = Ahead(self._part)
         model = ControlledUNet(
             unet, control, train_decoder=not options.sd_locked, only_mid_control=options.only_mid_control
         )
@@ -106,7 +108,9 @@ class ControlTrainer:
         passes = self.options.accumulation
         losses: list[Tensor] = []
         for part in range(passes):
-            batch, chance = self._part(part)
+            number = self.step * passes + part
+            batch, chance = self._parts(number, more=number + 1 < self.options.steps * passes)
+            batch, chance = batch.to(self.device), chance.to(self.device)
             with self._syncing(part == passes - 1):
                 loss = self.loss(batch, chance)
                 self.accelerator.backward(loss / passes)
@@ -118,14 +122,14 @@ class ControlTrainer:
         """Processes exchange gradients in the last pass only."""
         return contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
 
-    def _part(self, part: int) -> tuple[Batch, Draw]:
-        """This process's rows of pass `part` of the step."""
-        generator = step_generator(self.options.seed, self.step, part)
-        indices = self.order.indices(self.step * self.options.accumulation + part)
+    def _part(self, number: int) -> tuple[Batch, Draw]:
+        """This process's rows of pass `number`, counted over all steps."""
+        generator = step_generator(self.options.seed, *divmod(number, self.options.accumulation))
+        indices = self.order.indices(number)
         batch = self.data.batch(indices[self._rows], generator)
         shape = (len(indices), *batch.latents.shape[1:])
         chance = draw(generator, shape, self.noise.steps, self.options.empty_prompts)
-        return batch.to(self.device), chance.rows(self._rows).to(self.device)
+        return batch, chance.rows(self._rows)
 
     def loss(self, batch: Batch, chance: Draw) -> Tensor:
         """Weighted mean squared error of the prediction, a scalar."""
