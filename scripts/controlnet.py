@@ -51,7 +51,10 @@ class ControlNetScript(scripts.Script):
         extension.runner.picture_made(p, pp.image)
 
     def process_before_every_sampling(self, p, *args, **kwargs):
-        extension.runner.begin_sampling(p, kwargs["x"])
+        extension.runner.begin_sampling(p, kwargs["x"], kwargs.get("noise"))
+
+    def postprocess_batch(self, p, *args, images, **kwargs):
+        extension.runner.decoded(p, images)
 
     def postprocess(self, p, processed, *args):
         extension.runner.finish(p, processed)

@@ -28,6 +28,9 @@ class LdmUNet(Protocol):
 UNetCall = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], "Control | None"]
 """(x, timesteps, context, y) of one U-Net call -> what to add."""
 
+UNetOutput = Callable[[Tensor], Tensor]
+"""The prediction of that call -> what the host gets."""
+
 
 def is_ldm_unet(module: object) -> bool:
     """True for a U-Net that `UNetHooks` can serve."""
@@ -39,9 +42,10 @@ def is_ldm_unet(module: object) -> bool:
 class UNetHooks:
     """Our hooks on one U-Net. `remove()` undoes them, twice is fine; nothing else of the U-Net is ever changed."""
 
-    def __init__(self, unet: nn.Module, call: UNetCall) -> None:
+    def __init__(self, unet: nn.Module, call: UNetCall, finish: UNetOutput | None = None) -> None:
         self.unet = unet
         self._call = call
+        self._finish = finish
         self._control: Control | None = None
         self._handles: list[RemovableHandle] = []
         blocks = cast(LdmUNet, unet)
@@ -67,10 +71,15 @@ class UNetHooks:
         keep(blocks.middle_block.register_forward_hook(self._after_middle))
         for index, block in enumerate(blocks.output_blocks):
             keep(block.register_forward_pre_hook(self._before_output(self._blocks - 1 - index)))
+        if self._finish is not None:
+            keep(unet.register_forward_hook(self._finished))
         keep(unet.register_forward_hook(self._after, always_call=True))
 
     def _before(self, _unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._control = self._call(*_unet_arguments(args, kwargs))
+
+    def _finished(self, _unet: nn.Module, _args: object, output: Tensor) -> Tensor | None:
+        return output if self._finish is None else self._finish(output)
 
     def _after(self, *_: object) -> None:
         self._control = None

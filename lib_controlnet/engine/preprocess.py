@@ -41,6 +41,8 @@ class PreprocessorSpec(Protocol):
     accepts_mask: bool
     requires_mask: bool
     model_free: bool
+    effect: str
+    """What must happen to the sampling for the map to mean what its name promises (see effects/); "" for nothing."""
     soft_weights_in_hires: bool
     cacheable: bool
     returns_image: bool

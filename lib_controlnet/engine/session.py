@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,15 +17,20 @@ from ..core.errors import BaseModelError, ControlNetError, UnitError
 from ..core.hints import Hint, hint_from_map
 from ..core.inputs import preprocessor_input
 from ..core.modes import HiResOption, ResizeMode
-from ..core.resize import pixel_perfect_resolution
+from ..core.resize import fit_map, pixel_perfect_resolution
 from ..core.schedule import GuidanceRange, layer_weights
 from ..core.step import Pass, Step
 from ..core.units import ControlNetUnit
+from ..effects.base import Effect, Sampling, Setup
+from ..effects.registry import discover
+from ..effects.running import RunningEffects
 from ..families.base import BaseModel, BindOptions, BoundControl, ControlModel, Runtime
 from .library import NO_MODEL
+from .no_model import NoModel
 from .preprocess import PreprocessorSpec, PreprocessResult
 from .services import Services
 
+log = logging.getLogger("ControlNet")
 Pixels = NDArray[np.uint8]
 
 
@@ -44,6 +50,10 @@ class Generation(Protocol):
     """Width of the base pass in pixels, a multiple of 8; `height` likewise."""
     height: int
     hires: bool
+    final_size: tuple[int, int]
+    """(width, height) of the finished picture: of the hires pass where there is one."""
+    paints_mask: bool
+    """The host itself paints within a mask and keeps what lies outside (img2img inpainting)."""
     seed: int
     unit_per_image: bool
     """Unit u of n acts on picture j of a batch only where j mod n = u (the peers' batch option)."""
@@ -53,6 +63,10 @@ class Generation(Protocol):
 
     def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
         """The unit's own picture or the host's (one for each image of the batch), cropped as the host crops."""
+        ...
+
+    def sampling(self) -> Sampling:
+        """The checkpoint's noise schedule and VAE."""
         ...
 
 
@@ -71,6 +85,8 @@ class UnitRun:
     hints: dict[Pass, Sequence[Hint]] = field(default_factory=dict[Pass, Sequence[Hint]])
     bound: BoundControl | None = None
     weights: tuple[float, ...] = ()
+    rests: bool = False
+    """The unit has no part in the pass that has begun (hires option)."""
     mismatch: BaseModelError | None = None
     """Why the U-Net in use cannot take this unit's model, if so; raised when the unit would act."""
 
@@ -88,6 +104,7 @@ class ControlSession:
         self._generation = generation
         self._base = generation.base
         self.runs: list[UnitRun] = []
+        self.effects = RunningEffects()
 
     def prepare(self, units: Iterable[ControlNetUnit]) -> None:
         """Preprocesses and loads for every enabled unit. Raises ControlNetError naming unit and field."""
@@ -102,16 +119,21 @@ class ControlSession:
 
     def begin(self, pass_: Pass, width: int, height: int) -> None:
         """Binds every unit to its hint for a pass of `width` x `height` pixels."""
+        effects: list[tuple[GuidanceRange, Effect]] = []
         for run in self.runs:
             hints = run.hints.get(pass_)
             if hints is None or hints[0].size != (width, height):
                 hints = [hint_from_map(result.map, width, height, run.resize_mode) for result in run.results]
                 run.hints[pass_] = hints
             try:
+                run.rests = self._rests(run, pass_)
                 run.weights = self._weights(run, pass_)
                 run.bound = run.model.bind(hints, self._options(run))
+                if run.spec.effect and not run.rests:
+                    effects.append((run.guidance, self._effect(run, pass_)))
             except ControlNetError as error:
                 raise error.for_unit(run.unit.index) from error
+        self.effects = RunningEffects(effects)
 
     def rebase(self, base: BaseModel) -> None:
         """Another U-Net takes over (refiner, hires checkpoint): units that do not fit it raise when they would act."""
@@ -146,9 +168,14 @@ class ControlSession:
     def close(self) -> None:
         """Lets go of hints and models; twice is fine."""
         self.runs = []
+        self.effects = RunningEffects()
 
     def _prepare(self, unit: ControlNetUnit) -> UnitRun:
         spec = self._services.preprocess.entry(unit.preprocessor).spec
+        if spec.id == "inpaint_only" and self._generation.paints_mask:  # as the peers
+            log.warning("Unit %d: the host paints within a mask itself: inpaint_only becomes inpaint.", unit.index)
+            unit = replace(unit, preprocessor="inpaint")
+            spec = self._services.preprocess.entry(unit.preprocessor).spec
         model_name, model = self._model(unit, spec)
         pictures = self._generation.pictures(unit, spec)
         if not pictures:
@@ -166,6 +193,8 @@ class ControlSession:
         return run
 
     def _model(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> tuple[str, ControlModel]:
+        if spec.model_free and spec.effect in discover():
+            return NO_MODEL, NoModel()
         if spec.model_free or unit.model.strip().lower() in ("", NO_MODEL.lower()):
             raise UnitError(
                 "the unit is enabled and has no model",
@@ -180,6 +209,7 @@ class ControlSession:
 
     def _map(self, unit: ControlNetUnit, spec: PreprocessorSpec, picture: Picture) -> PreprocessResult:
         ignore = bool(self._services.setting("controlnet_ignore_noninpaint_mask", False))
+        picture = self._outpainted(spec, picture)
         image, mask = preprocessor_input(
             picture.image, picture.mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore
         )
@@ -194,16 +224,28 @@ class ControlSession:
             seed=self._generation.seed,
         )
 
+    def _outpainted(self, spec: PreprocessorSpec, picture: Picture) -> Picture:
+        """A picture that LaMa is to fill is brought to the job's size beforehand, so that the border is filled too."""
+        if spec.id != "inpaint_only+lama" or picture.resize_mode is not ResizeMode.resize_and_fill:
+            return picture
+        mask = np.zeros(picture.image.shape[:2], np.uint8) if picture.mask is None else picture.mask
+        fitted = fit_map(np.dstack([picture.image, mask]), *self._generation.final_size, picture.resize_mode)
+        fitted = np.rint(fitted.clip(0, 255)).astype(np.uint8)
+        return replace(picture, image=np.ascontiguousarray(fitted[:, :, :3]), mask=fitted[:, :, 3].copy())
+
     def _pixel_perfect(self, unit: ControlNetUnit, picture: Picture) -> int | None:
         if not unit.pixel_perfect:
             return None
         generation = self._generation
         return pixel_perfect_resolution(picture.image, generation.height, generation.width, picture.resize_mode)
 
+    def _rests(self, run: UnitRun, pass_: Pass) -> bool:
+        skipped = HiResOption.high if pass_ is Pass.base else HiResOption.low
+        return self._generation.hires and run.unit.hr_option is skipped
+
     def _weights(self, run: UnitRun, pass_: Pass) -> tuple[float, ...]:
         unit = run.unit
-        skipped = HiResOption.high if pass_ is Pass.base else HiResOption.low
-        if self._generation.hires and unit.hr_option is skipped:
+        if self._rests(run, pass_):
             return (0.0,) * run.model.outputs
         return layer_weights(
             run.model.outputs,
@@ -212,6 +254,23 @@ class ControlSession:
             custom=unit.layer_weights,
             force_soft=pass_ is Pass.hires and run.spec.soft_weights_in_hires,
             legacy_ramp=bool(self._services.setting("controlnet_legacy_sdxl_ramp", False)),
+        )
+
+    def _effect(self, run: UnitRun, pass_: Pass) -> Effect:
+        unit = run.unit
+        return discover()[run.spec.effect](
+            Setup(
+                preprocessor=run.spec.id,
+                hints=run.hints[pass_],
+                params=run.results[0].params,
+                weight=unit.weight,
+                mode=unit.control_mode,
+                pass_=pass_,
+                sdxl=self._generation.base.config.adm_channels is not None,
+                seed=self._generation.seed,
+                blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
+                sampling=self._generation.sampling(),
+            )
         )
 
     def _options(self, run: UnitRun) -> BindOptions:

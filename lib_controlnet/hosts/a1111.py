@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,12 +13,14 @@ from torch import nn
 
 from ..core.errors import HostError
 from ..core.units import ControlNetUnit
+from ..effects.base import Sampling
 from ..engine.injection import is_ldm_unet
 from ..engine.preprocess import PreprocessorSpec
 from ..engine.session import Picture
 from ..families.base import BaseModel, Runtime
 from ..nets.config import UNetConfig
 from .a1111_pictures import unit_pictures
+from .a1111_vae import encode
 
 
 class A1111Host:
@@ -91,6 +94,8 @@ class A1111Generation:
         self.width = int(p.width) // 8 * 8
         self.height = int(p.height) // 8 * 8
         self.hires = bool(getattr(p, "enable_hr", False))
+        self.final_size = _final_size(p) if self.hires else (self.width, self.height)
+        self.paints_mask = getattr(p, "image_mask", None) is not None
         self.seed = _seed(p)
         self.base = host.base_model(unet)
         self.base_id = host.base_id()
@@ -99,6 +104,26 @@ class A1111Generation:
     def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
         """The unit's own picture or the img2img sources, cropped as the host crops."""
         return unit_pictures(self._p, unit, spec)
+
+    def sampling(self) -> Sampling:
+        """Looked up anew at every pass: the host may change the noise schedule when a job begins."""
+        from modules import shared
+
+        model = shared.sd_model
+        velocity = getattr(model, "parameterization", "eps") == "v"
+        return Sampling(model.alphas_cumprod, velocity, partial(encode, model, self.seed))
+
+
+def _final_size(p: Any) -> tuple[int, int]:
+    """(width, height) after hires fix, which the host computes only later (`Txt2Img.calculate_target_resolution`)."""
+    width, height = int(p.hr_resize_x), int(p.hr_resize_y)
+    if not width and not height:
+        width, height = int(p.width * p.hr_scale), int(p.height * p.hr_scale)
+    elif not height:
+        height = width * p.height // p.width
+    elif not width:
+        width = height * p.width // p.height
+    return width // 8 * 8, height // 8 * 8
 
 
 def latent_pixels(x: torch.Tensor) -> tuple[int, int]:

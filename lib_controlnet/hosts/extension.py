@@ -14,6 +14,7 @@ from PIL import Image
 from ..core.arguments import options_from_args, units_from_args
 from ..core.panel_options import PanelOptions
 from ..core.units import ControlNetUnit, configured_units
+from ..effects import registry as effects
 from ..engine.facts import FactReader
 from ..engine.library import Listing, ModelLibrary
 from ..engine.model_cache import ModelCache
@@ -117,7 +118,7 @@ def boot(root: Path, annotator_name: str) -> Extension:
     existing = getattr(annotator, "extension", None)
     if isinstance(existing, Extension):
         return existing
-    registry = importlib.import_module(f"{annotator_name}.registry").discover(annotator)
+    registry = importlib.import_module(f"{annotator_name}.registry").discover(annotator, effects.discover())
     extension = Extension(root, annotator, registry)
     annotator.extension = extension  # type: ignore[attr-defined]
     return extension

@@ -54,7 +54,8 @@ class Runner:
         self._attached = ExitStack()
         self._job: Job | None = None
         self._unet: nn.Module | None = None
-        self._hooks: UNetHooks | None = None
+        self._on_unet = ExitStack()
+        self._step: Step | None = None
         self._cursor = RowCursor((), 0)
         self._progress = 0.0
         self._pass = Pass.base
@@ -125,8 +126,11 @@ class Runner:
         write_infotext(p, session)
         return session
 
-    def begin_sampling(self, p: Any, x: Tensor) -> None:
-        """A pass of the job begins: binds hints to its size and hooks the U-Net until its sampling ends."""
+    def begin_sampling(self, p: Any, x: Tensor, noise: Tensor | None = None) -> None:
+        """A pass of the job begins: binds hints to its size and hooks the U-Net until its sampling ends.
+
+        `noise`, from which the host is about to start, may be written over.
+        """
         job: Job | None = getattr(p, JOB, None)
         self.detach()
         if job is None or (job.session is None and job.error is None):
@@ -135,6 +139,8 @@ class Runner:
             if job.error is not None:
                 raise job.error
             self._attach(job, p, x)
+            if noise is not None and job.session is not None:
+                noise.copy_(job.session.effects.noise(noise))
         except Exception as error:  # noqa: BLE001 (as in process)
             self._fail(job, error)
         self._until_sampled(p)
@@ -153,6 +159,18 @@ class Runner:
         except Exception as error:  # noqa: BLE001 (as in process)
             self._fail(job, error)
 
+    def decoded(self, p: Any, pictures: Any) -> None:
+        """A batch (B, 3, H, W) in 0..1 has been decoded; effects write over it."""
+        job: Job | None = getattr(p, JOB, None)
+        if job is None or job.session is None:
+            return
+        try:
+            for place in range(len(pictures)):
+                pictures[place] = job.session.effects.finished(pictures[place], place)
+        except Exception as error:  # the host would swallow it, and no U-Net call is left that could raise it
+            log.exception("The pictures could not be finished.")
+            p.comment(f"ControlNet: the pictures are not what the units ask for: {error}")
+
     def finish(self, p: Any, processed: Any) -> None:
         """A job ended well or was interrupted: hands its maps over and lets go of everything."""
         self.detach()
@@ -169,7 +187,8 @@ class Runner:
     def detach(self) -> None:
         """Takes every hook of ours off the host; it is then as if we had never been there."""
         self._attached.close()
-        self._job = None
+        self._on_unet.close()
+        self._job = self._step = None
         self._unet = None
 
     def _attach(self, job: Job, p: Any, x: Tensor) -> None:
@@ -185,20 +204,27 @@ class Runner:
 
     def _hook(self, session: ControlSession, unet: nn.Module) -> None:
         """Hooks `unet` in place of the one hooked before, and checks every unit's model against it."""
-        if self._hooks is not None:
-            self._hooks.remove()
+        self._on_unet.close()
         session.rebase(self._host.base_model(unet))
-        self._hooks = UNetHooks(unet, self._call)
+        for handle in session.effects.attach(unet):  # before ours on the same layers: they see them without control
+            self._on_unet.callback(handle.remove)
+        self._on_unet.callback(UNetHooks(unet, self._call, self._finished).remove)
         self._unet = unet
-        self._attached.callback(self._hooks.remove)
 
     def _call(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> Control | None:
         session = self._job.session if self._job is not None else None
         if session is None:
             return None
         is_cond, images = self._cursor.take(x.shape[0])
-        step = Step(x, timesteps, context, y, is_cond, images, self._progress, self._pass)
-        return session.control(step)
+        self._step = Step(x, timesteps, context, y, is_cond, images, self._progress, self._pass)
+        control = session.control(self._step)
+        if self._unet is not None:
+            session.effects.before(self._unet, self._step)
+        return control
+
+    def _finished(self, output: Tensor) -> Tensor:
+        session = self._job.session if self._job is not None else None
+        return output if session is None or self._step is None else session.effects.after(self._step, output)
 
     def _until_sampled(self, p: Any) -> None:
         """Wraps this sampler object's `launch_sampling`, so that hooks go whichever way the sampling ends."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lib_controlnet.core.control import Control
 from lib_controlnet.core.step import Pass, RowCursor, Step
 from lib_controlnet.core.units import ControlNetUnit
+from lib_controlnet.effects.base import Sampling
 from lib_controlnet.engine.injection import UNetHooks
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
@@ -36,6 +37,8 @@ class BenchGeneration:
     width: int
     height: int
     hires: bool = False
+    final_size: tuple[int, int] = (0, 0)
+    paints_mask: bool = False
     seed: int = 1
     unit_per_image: bool = False
     base: BaseModel = field(default_factory=lambda: BaseModel(networks.SD15, "random weights"))
@@ -45,6 +48,10 @@ class BenchGeneration:
     def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
         """The unit's own picture."""
         return [] if unit.image is None else [Picture(unit.image, unit.mask, unit.resize_mode)]
+
+    def sampling(self) -> Sampling:
+        """No unit here has an effect that asks for it."""
+        raise NotImplementedError
 
 
 class Stage(AbstractContextManager["Stage"]):

@@ -59,6 +59,7 @@ class FakeSpec:
     accepts_mask: bool = False
     requires_mask: bool = False
     model_free: bool = False
+    effect: str = ""
     soft_weights_in_hires: bool = False
     cacheable: bool = True
 
@@ -80,6 +81,8 @@ class FakeGeneration:
     width: int = SIZE
     height: int = SIZE
     hires: bool = False
+    final_size: tuple[int, int] = (SIZE, SIZE)
+    paints_mask: bool = False
     seed: int = 1
     unit_per_image: bool = False
     base: BaseModel = field(default_factory=lambda: BaseModel(CONFIG, "tiny.safetensors"))

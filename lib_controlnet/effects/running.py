@@ -1,0 +1,52 @@
+"""The effects of a generation's units in one pass, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..core.schedule import GuidanceRange
+from ..core.step import Step
+from .base import Effect
+
+
+class RunningEffects:
+    """Each acts in its unit's guidance range; what happens to noise and finished pictures knows no range."""
+
+    def __init__(self, effects: Sequence[tuple[GuidanceRange, Effect]] = ()) -> None:
+        self._effects = effects
+
+    def attach(self, unet: nn.Module) -> list[RemovableHandle]:
+        """Puts their hooks on layers of `unet`."""
+        return [handle for _, effect in self._effects for handle in effect.attach(unet)]
+
+    def noise(self, noise: Tensor) -> Tensor:
+        """The noise (B, 4, h, w) from which the pass starts."""
+        for _, effect in self._effects:
+            noise = effect.noise(noise)
+        return noise
+
+    def before(self, unet: nn.Module, step: Step) -> None:
+        """A U-Net call begins."""
+        acting = self._acting(step)
+        for effect in acting:
+            effect.prepare(unet, step)
+        for effect in acting:
+            effect.before()
+
+    def after(self, step: Step, output: Tensor) -> Tensor:
+        """The prediction (B, 4, h, w) of that call, for the host."""
+        for effect in self._acting(step):
+            output = effect.after(step, output)
+        return output
+
+    def finished(self, picture: Tensor, place: int) -> Tensor:
+        """A decoded picture (3, H, W) in 0..1, for the host. Raises ValueError where its size is not the pass's."""
+        for _, effect in self._effects:
+            picture = effect.finished(picture, place)
+        return picture
+
+    def _acting(self, step: Step) -> list[Effect]:
+        return [effect for guidance, effect in self._effects if guidance.contains(step.progress)]

@@ -1,0 +1,45 @@
+"""tile_colorfix: what is drawn keeps the colours of the unit's picture, while its details are free.
+
+The formulas are sd-webui-controlnet's (scripts/hook.py, "Post-processing for color fix").
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..core.step import Pass, Step
+from .base import Effect, Setup, of_rows
+
+IDS = ("tile_colorfix",)
+
+
+class TileColorfix(Effect):
+    """Low frequencies of x0 are replaced by the picture's; the "+sharp" one has uncond rows push away from blur."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._radius = int(setup.params[0]) * (2 if setup.pass_ is Pass.hires else 1)
+        self._detail = 0.01 * setup.params[1] if len(setup.params) > 1 else 0.0
+        self._colours = blurred(setup.latents().float(), self._radius)
+
+    def after(self, step: Step, output: Tensor) -> Tensor:
+        sampling, x = self._setup.sampling, step.x[:, :4]
+        x0 = sampling.picture(x, step.timesteps, output)
+        x0 = x0 - blurred(x0, self._radius) + of_rows(self._colours, step).to(x0)
+        if self._detail:
+            unconds = torch.tensor([not cond for cond in step.is_cond], device=x0.device)[:, None, None, None]
+            dull = self._detail * blurred(x0, self._radius) + (1.0 - self._detail) * x0
+            x0 = torch.where(unconds, dull, x0)
+        wanted = sampling.prediction(x, step.timesteps, x0)
+        return torch.lerp(output.float(), wanted, self._setup.share).to(output.dtype)
+
+
+def blurred(x: Tensor, radius: int) -> Tensor:
+    """Mean over squares of 2 * radius + 1, the borders repeated."""
+    padded = functional.pad(x, (radius,) * 4, mode="replicate")
+    return functional.avg_pool2d(padded, 2 * radius + 1, stride=1)
+
+
+EFFECT = TileColorfix

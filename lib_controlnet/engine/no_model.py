@@ -1,0 +1,39 @@
+"""The place of a control model in a unit whose preprocessor alone acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..core.control import Control
+from ..core.hints import Hint
+from ..core.step import Step
+from ..families.base import BaseModel, BindOptions
+
+
+class NoModel:
+    """Fits every checkpoint and adds nothing; it is also what it binds to."""
+
+    path = Path("None")
+    outputs = 0
+    holds_base = False
+    pooled = False
+
+    def check(self, base: BaseModel) -> None:
+        del base
+
+    def bind(self, hints: Sequence[Hint], options: BindOptions) -> NoModel:
+        del hints, options
+        return self
+
+    def control(self, step: Step) -> Control:
+        del step
+        return Control()
+
+    def memory(self) -> int:
+        return 0
+
+    def move(self, device: torch.device) -> None:
+        del device
