@@ -25,24 +25,8 @@ def register(shared: Any, script_callbacks: Any) -> None:
         return info(default, label, gr.Slider, sizes, section=SECTION)
 
     add("control_net_unit_count", slider(3, "Multi-ControlNet: ControlNet unit number", 1, 10, 1).needs_reload_ui())
-    add("control_net_models_path", info("", "Extra path to scan for ControlNet models", section=SECTION))
-    add(
-        "control_net_models_sort_models_by",
-        info("name", "Sort models by (date: newest first)", gr.Radio, {"choices": list(ORDERS)}, section=SECTION),
-    )
-    add(
-        "control_net_models_name_filter",
-        info("", "List only models whose name contains this; refresh the lists after a change", section=SECTION),
-    )
-    add("control_net_modules_path", info("", "Path to the weights of preprocessors", section=SECTION))
-    add(
-        "controlnet_download_weights",
-        info(
-            False, "Download missing weights of preprocessors from huggingface.co when they are needed", section=SECTION
-        ),
-    )
-    add("controlnet_clip_detector_on_cpu", info(False, "Run CLIP preprocessors on the CPU", section=SECTION))
-    add("controlnet_model_cache_gib", slider(6, "Keep loaded control models up to (GiB)", 1, 64, 1))
+    _add_models(add, info, slider)
+    add("control_net_inpaint_blur_sigma", slider(7, "inpaint_only: blur of the mask's edge (sigma)", 0, 64, 1))
     add("control_net_no_detectmap", info(False, "Do not append detectmap to output", section=SECTION))
     add("control_net_detectmap_autosaving", info(False, "Allow detectmap auto saving", section=SECTION))
     add(
@@ -63,6 +47,38 @@ def register(shared: Any, script_callbacks: Any) -> None:
         info(False, "Allow other scripts to control this extension (p.control_net_...)", section=SECTION),
     )
     add("control_net_sync_field_args", info(True, "Paste ControlNet parameters in infotext", section=SECTION))
+    _add_panel(add, info)
+
+
+def _add_training(add: Callable[[str, Any], None], info: Any) -> None:
+    text = "Allow training (page Train and API): it reads and writes folders of this computer that the page names"
+    add("controlnet_allow_training", info(False, text, section=SECTION))
+
+
+def _add_models(add: Callable[[str, Any], None], info: Any, slider: Callable[..., Any]) -> None:
+    """Files: where they are, how they are listed, what is kept of them."""
+    add("control_net_models_path", info("", "Extra path to scan for ControlNet models", section=SECTION))
+    add(
+        "control_net_models_sort_models_by",
+        info("name", "Sort models by (date: newest first)", gr.Radio, {"choices": list(ORDERS)}, section=SECTION),
+    )
+    add(
+        "control_net_models_name_filter",
+        info("", "List only models whose name contains this; refresh the lists after a change", section=SECTION),
+    )
+    add("control_net_modules_path", info("", "Path to the weights of preprocessors", section=SECTION))
+    add(
+        "controlnet_download_weights",
+        info(
+            False, "Download missing weights of preprocessors from huggingface.co when they are needed", section=SECTION
+        ),
+    )
+    add("controlnet_clip_detector_on_cpu", info(False, "Run CLIP preprocessors on the CPU", section=SECTION))
+    add("controlnet_model_cache_gib", slider(6, "Keep loaded control models up to (GiB)", 1, 64, 1))
+
+
+def _add_panel(add: Callable[[str, Any], None], info: Any) -> None:
+    """How units look and what they take for granted."""
     add(
         "controlnet_ignore_noninpaint_mask",
         info(False, "Ignore mask on ControlNet input image if control type is not inpaint", section=SECTION),
@@ -87,8 +103,3 @@ def register(shared: Any, script_callbacks: Any) -> None:
             section=SECTION,
         ),
     )
-
-
-def _add_training(add: Callable[[str, Any], None], info: Any) -> None:
-    text = "Allow training (page Train and API): it reads and writes folders of this computer that the page names"
-    add("controlnet_allow_training", info(False, text, section=SECTION))
