@@ -1,0 +1,204 @@
+"""The reference effect's hooks against sd-webui-controlnet's replaced forwards, written out on the same U-Net."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lib_controlnet.core.modes import ControlMode
+from lib_controlnet.core.schedule import GuidanceRange
+from lib_controlnet.core.step import Pass, Step
+from lib_controlnet.effects.reference import Reference
+from lib_controlnet.effects.running import RunningEffects
+from lib_controlnet.engine.injection import UNetHooks
+from lib_controlnet.nets.attention import BasicTransformerBlock
+from tests.engine.tiny import SDXL_SHAPED, hook_counts, tiny_unet
+
+from .test_sampling import drawn, hint, setup, step
+
+
+class Literal:
+    """The peer's way: block forwards replaced on the instances, one write pass a reference, then the read pass."""
+
+    def __init__(self, unet: nn.Module, sdxl: bool) -> None:
+        self.unet, self.mode, self.uncond = unet, "", [1]
+        self.attentions = sorted(
+            (m for m in unet.modules() if isinstance(m, BasicTransformerBlock)),
+            key=lambda m: -m.norm1.normalized_shape[0],
+        )
+        for place, block in enumerate(self.attentions):
+            block.share, block.bank = place / len(self.attentions), []
+            block.forward = MethodType(self.attention, block)
+        inputs, outputs = ((4, 5, 7, 8), 6) if sdxl else ((4, 5, 7, 8, 10, 11), 8)
+        self.styled = [(unet.middle_block, 0.0)]
+        self.styled += [(unet.input_blocks[i], (1 - w / len(inputs)) * 2) for w, i in enumerate(inputs)]
+        self.styled += [(unet.output_blocks[i], w / outputs * 2) for w, i in enumerate(range(outputs))]
+        for block, share in self.styled:
+            block.share, block.moments, block.plain = share, [], block.forward
+            block.forward = MethodType(self.statistics, block)
+
+    def attention(self, block: Any, x: torch.Tensor, context: Any = None) -> torch.Tensor:
+        tokens = block.norm1(x)
+        attended = None
+        if self.mode == "write" and self.attends and self.weight > block.share:
+            block.bank.append((tokens.clone(), self.fidelity))
+        if self.mode == "read":
+            if block.bank:
+                fidelity = sum(style for _, style in block.bank) / len(block.bank)
+                everything = torch.cat([tokens, *(bank for bank, _ in block.bank)], dim=1)
+                seen = block.attn1(tokens, context=everything)
+                kept = seen.clone()
+                if fidelity > 1e-5:
+                    kept[self.uncond] = block.attn1(tokens[self.uncond], context=tokens[self.uncond])
+                attended = fidelity * kept + (1 - fidelity) * seen
+            block.bank = []
+        x = (block.attn1(tokens) if attended is None else attended) + x
+        x = block.attn2(block.norm2(x), context) + x
+        return block.ff(block.norm3(x)) + x
+
+    def statistics(self, block: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        x = y = block.plain(*args, **kwargs)
+        variance, mean = torch.var_mean(x, dim=(2, 3), keepdim=True, correction=0)
+        if self.mode == "write" and self.styles and self.weight > block.share:
+            block.moments.append((mean, variance, self.fidelity))
+        if self.mode == "read" and block.moments:
+            fidelity = sum(style for _, _, style in block.moments) / len(block.moments)
+            wanted = sum(moment for moment, _, _ in block.moments) / len(block.moments)
+            spread = (sum(v for _, v, _ in block.moments) / len(block.moments)).clamp(min=1e-6) ** 0.5
+            seen = (x - mean) / variance.clamp(min=1e-6) ** 0.5 * spread + wanted
+            kept = seen.clone()
+            if fidelity > 1e-5:
+                kept[self.uncond] = x[self.uncond]
+            y = fidelity * kept + (1 - fidelity) * seen
+        if self.mode == "read":
+            block.moments = []
+        return y
+
+    def run(self, now: Step, x: torch.Tensor, name: str, weight: float, fidelity: float) -> torch.Tensor:
+        self.attends, self.styles = name != "reference_adain", name != "reference_only"
+        self.weight, self.fidelity = weight, fidelity
+        with torch.no_grad():
+            self.mode = "write"
+            self.unet(x, now.timesteps, now.context, now.y)
+            self.mode = "read"
+            return self.unet(now.x, now.timesteps, now.context, now.y)
+
+
+def attentive_unet(*config: Any) -> nn.Module:
+    """With the random weights as they are drawn, every token looks at all others alike."""
+    unet = tiny_unet(*config)
+    with torch.no_grad():
+        for block in unet.modules():
+            if isinstance(block, BasicTransformerBlock):
+                block.attn1.to_q.weight.mul_(20.0)
+                block.attn1.to_out[0].weight.mul_(20.0)
+    return unet
+
+
+def hooked(unet: nn.Module, now: Step, *effects: Reference) -> torch.Tensor:
+    running = RunningEffects([(GuidanceRange(0.0, 1.0), effect) for effect in effects])
+    handles = running.attach(unet)
+    hooks = UNetHooks(unet, lambda *_: running.before(unet, now), lambda output: running.after(now, output))
+    try:
+        with torch.no_grad():
+            return unet(now.x, now.timesteps, now.context, now.y)
+    finally:
+        hooks.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def reference_latents(now: Step, effect_setup: Any) -> torch.Tensor:
+    """What goes through the U-Net first: the picture's latents, noised by the generator of seed + 1."""
+    latents = effect_setup.latents().expand(2, -1, -1, -1)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(effect_setup.seed + 1))
+    return effect_setup.sampling.noised(latents, now.timesteps, noise)
+
+
+CASES = [
+    ("reference_only", 1.0, 0.5, ControlMode.balanced, Pass.base),
+    ("reference_only", 0.3, 1.0, ControlMode.balanced, Pass.base),
+    ("reference_only", 1.0, 0.5, ControlMode.control, Pass.base),
+    ("reference_only", 1.0, 0.5, ControlMode.prompt, Pass.base),
+    ("reference_adain", 1.0, 0.5, ControlMode.balanced, Pass.base),
+    ("reference_adain", 2.0, 0.0, ControlMode.balanced, Pass.base),
+    ("reference_adain+attn", 0.8, 0.25, ControlMode.balanced, Pass.base),
+    ("reference_adain+attn", 1.0, 0.5, ControlMode.balanced, Pass.hires),
+]
+
+
+def expected_fidelity(mode: ControlMode, pass_: Pass, slider: float, sdxl: bool) -> float:
+    if mode is ControlMode.control:
+        return 1.0
+    if mode is ControlMode.prompt or pass_ is Pass.hires:
+        return 0.0
+    return slider**3 if sdxl else slider
+
+
+@pytest.mark.parametrize("sdxl", [False, True])
+@pytest.mark.parametrize(("name", "weight", "slider", "mode", "pass_"), CASES)
+def test_the_hooks_do_what_the_peers_forwards_do(
+    name: str, weight: float, slider: float, mode: ControlMode, pass_: Pass, sdxl: bool
+) -> None:
+    unet = attentive_unet(SDXL_SHAPED) if sdxl else attentive_unet()
+    now = step()
+    if sdxl:
+        now = step(context=drawn(2, 7, 2048), y=drawn(2, SDXL_SHAPED.adm_channels))
+    given = setup(name, hint(), params=(slider,), weight=weight, mode=mode, pass_=pass_, sdxl=sdxl)
+    clean = hook_counts(unet)
+    with torch.no_grad():
+        plain = unet(now.x, now.timesteps, now.context, now.y)
+    found = hooked(unet, now, Reference(given))
+    assert hook_counts(unet) == clean
+    with torch.no_grad():
+        assert torch.equal(unet(now.x, now.timesteps, now.context, now.y), plain)
+    fidelity = expected_fidelity(mode, pass_, slider, sdxl)
+    expected = Literal(unet, sdxl).run(now, reference_latents(now, given), name, weight, fidelity)
+    assert (expected - plain).abs().max() > 1e-4, "a reference without effect would prove nothing"
+    torch.testing.assert_close(found, expected, atol=4e-6, rtol=1e-5)
+
+
+def test_the_uncond_row_is_itself_at_full_fidelity() -> None:
+    unet, now = attentive_unet(), step()
+    with torch.no_grad():
+        plain = unet(now.x, now.timesteps, now.context)
+    found = hooked(unet, now, Reference(setup("reference_only", hint(), params=(1.0,))))
+    torch.testing.assert_close(found[1], plain[1], atol=1e-5, rtol=1e-4)
+    assert (found[0] - plain[0]).abs().max() > 1e-3
+
+
+def test_two_references_are_both_looked_at_and_do_not_see_each_other() -> None:
+    unet, now = attentive_unet(), step()
+    first, second = (setup("reference_only", hint(seed=seed), params=(0.0,), seed=seed) for seed in (1, 2))
+    both = hooked(unet, now, Reference(first), Reference(second))
+    literal = Literal(unet, sdxl=False)
+    literal.attends, literal.styles, literal.weight, literal.fidelity = True, False, 1.0, 0.0
+    with torch.no_grad():
+        literal.mode = "write"
+        for given in (first, second):
+            unet(reference_latents(now, given), now.timesteps, now.context)
+        literal.mode = "read"
+        expected = unet(now.x, now.timesteps, now.context)
+    torch.testing.assert_close(both, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_an_error_in_the_reference_pass_leaves_nothing_behind() -> None:
+    unet, now = attentive_unet(), step()
+    effect = Reference(setup("reference_only", hint(), params=(0.5,)))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    broken = unet.middle_block.register_forward_hook(fail)
+    clean = hook_counts(unet)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        hooked(unet, now, effect)
+    assert hook_counts(unet) == clean
+    broken.remove()
+    with torch.no_grad():
+        plain = unet(now.x, now.timesteps, now.context)
+    assert (hooked(unet, now, effect) - plain).abs().max() > 1e-3
