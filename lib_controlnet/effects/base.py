@@ -19,12 +19,13 @@ class Sampling:
     """What an effect must know of the checkpoint in use.
 
     alphas_cumprod (T,): the noise schedule. v_prediction: the U-Net predicts the velocity, not the noise. encode: the
-    VAE, (n, 3, H, W) in 0..1 to latents (n, 4, H/8, W/8).
+    VAE, (n, 3, H, W) in 0..1 to latents (n, 4, H/8, W/8). seed: the job's.
     """
 
     alphas_cumprod: Tensor
     v_prediction: bool
     encode: Callable[[Tensor], Tensor]
+    seed: int
 
     def noised(self, x0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """x_t of DDPM (Ho et al. 2020, equation 4) for `timesteps` (B,), which are rounded."""
@@ -61,7 +62,6 @@ class Setup:
     mode: ControlMode
     pass_: Pass
     sdxl: bool
-    seed: int
     blur: int
     """Pixels over which an inpainted region fades into its surroundings."""
     sampling: Sampling

@@ -41,7 +41,7 @@ class Reference(Effect):
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._latents = setup.latents()
-        self._noise = torch.Generator().manual_seed(setup.seed + _SEED_AFTER)
+        self._noise = torch.Generator().manual_seed(setup.sampling.seed + _SEED_AFTER)
         self._fidelity = _fidelity(setup)
         self._phase = _Phase.idle
         self._unconds: list[int] = []
@@ -181,10 +181,14 @@ def _attentions(unet: nn.Module, weight: float) -> Iterable[_Attention]:
 
 
 def _statistics(unet: nn.Module, weight: float, sdxl: bool) -> Iterable[_Statistics]:
-    """The middle always; deep input blocks last, deep output blocks first. A weight of 2 takes all."""
+    """The middle always; deep input blocks first, deep output blocks too. A weight of 2 takes all.
+
+    The blocks are those of SD 1.x and SDXL; of a smaller U-Net, those it has.
+    """
     blocks = cast(Any, unet)
-    inputs = (4, 5, 7, 8) if sdxl else (4, 5, 7, 8, 10, 11)
-    outputs = range(6) if sdxl else range(8)
+    count = len(blocks.input_blocks)
+    inputs = [i for i in ((4, 5, 7, 8) if sdxl else (4, 5, 7, 8, 10, 11)) if i < count]
+    outputs = range(min(6 if sdxl else 8, count))
     thresholds = [(blocks.middle_block, 0.0)]
     thresholds += [(blocks.input_blocks[i], 2.0 * (1.0 - place / len(inputs))) for place, i in enumerate(inputs)]
     thresholds += [(blocks.output_blocks[i], 2.0 * place / len(outputs)) for place, i in enumerate(outputs)]

@@ -267,7 +267,6 @@ class ControlSession:
                 mode=unit.control_mode,
                 pass_=pass_,
                 sdxl=self._generation.base.config.adm_channels is not None,
-                seed=self._generation.seed,
                 blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
                 sampling=self._generation.sampling(),
             )

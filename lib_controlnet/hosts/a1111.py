@@ -111,7 +111,8 @@ class A1111Generation:
 
         model = shared.sd_model
         velocity = getattr(model, "parameterization", "eps") == "v"
-        return Sampling(model.alphas_cumprod, velocity, partial(encode, model, self.seed))
+        seed = _first_drawn(self._p.seed, getattr(self._p, "all_seeds", None))
+        return Sampling(model.alphas_cumprod, velocity, partial(encode, model, seed), seed)
 
 
 def _final_size(p: Any) -> tuple[int, int]:
@@ -152,9 +153,11 @@ def _rows(cond: Any) -> int:
 def _seed(p: Any) -> int:
     """The first picture's seed and subseed as one; scripts such as prompt matrix put a list in `p.seed`."""
 
-    def first(value: Any, drawn: Any) -> int:
-        return max(int(drawn[0] if drawn else value), 0)
-
-    seed = first(p.seed, getattr(p, "all_seeds", None))
-    subseed = first(p.subseed, getattr(p, "all_subseeds", None))
+    seed = _first_drawn(p.seed, getattr(p, "all_seeds", None))
+    subseed = _first_drawn(p.subseed, getattr(p, "all_subseeds", None))
     return (seed + subseed) & 0xFFFFFFFF
+
+
+def _first_drawn(value: Any, drawn: Any) -> int:
+    """The first of the seeds that the host drew for its pictures, or the one that was asked for."""
+    return max(int(drawn[0] if drawn else value), 0)

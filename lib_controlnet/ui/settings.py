@@ -27,13 +27,24 @@ def register(shared: Any, script_callbacks: Any) -> None:
     add("control_net_unit_count", slider(3, "Multi-ControlNet: ControlNet unit number", 1, 10, 1).needs_reload_ui())
     _add_models(add, info, slider)
     add("control_net_inpaint_blur_sigma", slider(7, "inpaint_only: blur of the mask's edge (sigma)", 0, 64, 1))
+    _add_results(add, info)
+    _add_training(add, info)
+    add(
+        "control_net_allow_script_control",
+        info(False, "Allow other scripts to control this extension (p.control_net_...)", section=SECTION),
+    )
+    add("control_net_sync_field_args", info(True, "Paste ControlNet parameters in infotext", section=SECTION))
+    _add_panel(add, info)
+
+
+def _add_results(add: Callable[[str, Any], None], info: Any) -> None:
+    """What a job gives beside its pictures."""
     add("control_net_no_detectmap", info(False, "Do not append detectmap to output", section=SECTION))
     add("control_net_detectmap_autosaving", info(False, "Allow detectmap auto saving", section=SECTION))
     add(
         "control_net_detectedmap_dir",
         info("detected_maps", "Directory for detected maps auto saving", section=SECTION),
     )
-    _add_training(add, info)
     add(
         "controlnet_show_batch_images_in_ui",
         info(False, "Show all pictures of a batch in the gallery, not only the last", section=SECTION),
@@ -42,12 +53,6 @@ def register(shared: Any, script_callbacks: Any) -> None:
         "controlnet_increment_seed_during_batch",
         info(False, "Let the seeds go on from picture to picture of a batch", section=SECTION),
     )
-    add(
-        "control_net_allow_script_control",
-        info(False, "Allow other scripts to control this extension (p.control_net_...)", section=SECTION),
-    )
-    add("control_net_sync_field_args", info(True, "Paste ControlNet parameters in infotext", section=SECTION))
-    _add_panel(add, info)
 
 
 def _add_training(add: Callable[[str, Any], None], info: Any) -> None:

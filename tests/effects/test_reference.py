@@ -18,7 +18,7 @@ from lib_controlnet.engine.injection import UNetHooks
 from lib_controlnet.nets.attention import BasicTransformerBlock
 from tests.engine.tiny import SDXL_SHAPED, hook_counts, tiny_unet
 
-from .test_sampling import drawn, hint, setup, step
+from .test_sampling import drawn, hint, sampling, setup, step
 
 
 class Literal:
@@ -115,7 +115,7 @@ def hooked(unet: nn.Module, now: Step, *effects: Reference) -> torch.Tensor:
 def reference_latents(now: Step, effect_setup: Any) -> torch.Tensor:
     """What goes through the U-Net first: the picture's latents, noised by the generator of seed + 1."""
     latents = effect_setup.latents().expand(2, -1, -1, -1)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(effect_setup.seed + 1))
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(effect_setup.sampling.seed + 1))
     return effect_setup.sampling.noised(latents, now.timesteps, noise)
 
 
@@ -173,7 +173,9 @@ def test_the_uncond_row_is_itself_at_full_fidelity() -> None:
 
 def test_two_references_are_both_looked_at_and_do_not_see_each_other() -> None:
     unet, now = attentive_unet(), step()
-    first, second = (setup("reference_only", hint(seed=seed), params=(0.0,), seed=seed) for seed in (1, 2))
+    first, second = (
+        setup("reference_only", hint(seed=seed), params=(0.0,), sampling=sampling(seed=seed)) for seed in (1, 2)
+    )
     both = hooked(unet, now, Reference(first), Reference(second))
     literal = Literal(unet, sdxl=False)
     literal.attends, literal.styles, literal.weight, literal.fidelity = True, False, 1.0, 0.0

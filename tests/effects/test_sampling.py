@@ -35,8 +35,8 @@ def encode(pixels: torch.Tensor) -> torch.Tensor:
     return torch.cat([small, small.mean(1, keepdim=True)], dim=1)
 
 
-def sampling(kind: str = "epsilon") -> Sampling:
-    return Sampling(scheduler(kind).alphas_cumprod, kind == "v_prediction", encode)
+def sampling(kind: str = "epsilon", seed: int = 3) -> Sampling:
+    return Sampling(scheduler(kind).alphas_cumprod, kind == "v_prediction", encode, seed)
 
 
 def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -58,7 +58,7 @@ def hint(channels: int = 3, seed: int = 0) -> Hint:
 
 
 def setup(name: str, *hints: Hint, **changes: object) -> Setup:
-    given = Setup(name, hints, (), 1.0, ControlMode.balanced, Pass.base, False, 3, 7, sampling())
+    given = Setup(name, hints, (), 1.0, ControlMode.balanced, Pass.base, False, 7, sampling())
     return replace(given, **changes)  # type: ignore[arg-type]
 
 

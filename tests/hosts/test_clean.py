@@ -78,6 +78,9 @@ def machine_for(accidents: Accidents) -> type[RuleBasedStateMachine]:
             {"guidance_start": 0.4},
             {"weight": 0.0},
             {"low_vram": True},
+            {"module": "reference_only", "model": "None"},
+            {"module": "reference_adain+attn", "model": "None", "guidance_end": 0.4},
+            {"module": "tile_colorfix"},
         ]
     )
 
