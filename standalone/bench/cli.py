@@ -35,9 +35,9 @@ Costs of control at SD1.5's real size, in CPU seconds. Variants take turns for s
 time counts, so that other programs disturb little. The U-Net is the extension's own and its layers are those of the
 ControlNet, so a step's ratio is nearly the share of arithmetic: 1.334 for one ControlNet, 1.669 for two, 1.167 for one
 on the cond row alone; less where cond and uncond rows share what precedes their first look at the prompt, as our
-ControlNet lets them, since hosts give both the same latents. The goals are those of 512x512: at 256x256 reading the weights costs more than the arithmetic,
-and a ControlNet has 42 % of a U-Net's weights but 33 % of its arithmetic. Needs about 7 GB of memory; trainings, timed
-at half of SD1.5's width, 10 GB.
+ControlNet lets them, since hosts give both the same latents. The goals are those of 512x512: at 256x256 reading the
+weights costs more than the arithmetic, and a ControlNet has 42 % of a U-Net's weights but 33 % of its arithmetic.
+Needs about 7 GB of memory; trainings, timed at half of SD1.5's width, 10 GB.
 Exit code 1 if a goal is missed at 512x512.
 """
 
