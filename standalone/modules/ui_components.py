@@ -1,17 +1,27 @@
 """Widgets under the names extensions use.
 
-What a widget shows, gradio 4 reads by the names in the signature of its `__init__`: hence `wraps`.
+What a widget shows, gradio 4 reads by the names in the signature of its `__init__`: hence `signed_as`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 from modules import gradio_versions
 
 import gradio as gr  # isort: skip
 from gradio.context import Context  # isort: skip
+
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def signed_as(init: Any) -> Callable[[Init], Init]:
+    """Gives a widget's `__init__` the signature of the one it calls; its own stays what type checkers see."""
+    signed: Any = wraps(init)
+    return signed
 
 
 class FormComponent:
@@ -24,7 +34,7 @@ class FormComponent:
 class ToolButton(FormComponent, gr.Button):
     """A small button with one symbol."""
 
-    @wraps(gr.Button.__init__)
+    @signed_as(gr.Button.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         classes, tooltip = kwargs.pop("elem_classes", []), kwargs.pop("tooltip", None)
         super().__init__(*args, elem_classes=["tool", *classes], **kwargs)
@@ -37,7 +47,7 @@ class ToolButton(FormComponent, gr.Button):
 class ResizeHandleRow(gr.Row):
     """A row of two columns."""
 
-    @wraps(gr.Row.__init__)
+    @signed_as(gr.Row.__init__)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.elem_classes = [*(self.elem_classes or []), "resize-handle-row"]
@@ -72,7 +82,7 @@ class FormColorPicker(FormComponent, gr.ColorPicker):
 
 
 class DropdownMulti(FormComponent, gr.Dropdown):
-    @wraps(gr.Dropdown.__init__)
+    @signed_as(gr.Dropdown.__init__)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(multiselect=True, **kwargs)
 
@@ -81,7 +91,7 @@ class DropdownMulti(FormComponent, gr.Dropdown):
 
 
 class DropdownEditable(FormComponent, gr.Dropdown):
-    @wraps(gr.Dropdown.__init__)
+    @signed_as(gr.Dropdown.__init__)
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_custom_value=True, **kwargs)
 
@@ -94,7 +104,7 @@ class InputAccordion(gr.Checkbox):
 
     global_index = 0
 
-    @wraps(gr.Checkbox.__init__)
+    @signed_as(gr.Checkbox.__init__)
     def __init__(self, value: bool = False, **kwargs: Any) -> None:
         if Context.root_block is None:  # gradio 4 makes a widget anew for the session in which it was updated
             super().__init__(value, **kwargs)
