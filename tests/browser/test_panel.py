@@ -280,7 +280,7 @@ def test_idle_page_runs_no_script_of_ours(canny: Panel) -> None:
     """No timer, no observer that feeds itself: five seconds without a call into the panel."""
     page = canny.page
     canny.part("notes").locator(".cnet-good").wait_for()
-    page.wait_for_load_state("networkidle")
+    canny.settle()
     page.wait_for_timeout(1000)
     page.evaluate(
         """() => { window.frames_asked = 0; const original = window.requestAnimationFrame;
@@ -297,7 +297,7 @@ def test_another_checkpoint_is_judged_at_once(canny: Panel) -> None:
     page = canny.page
     canny.part("notes").locator(".cnet-good").wait_for()
     change = "(title) => { opts = {...opts, sd_model_checkpoint: title}; runCallbacks(optionsChangedCallbacks); }"
-    page.wait_for_load_state("networkidle")
+    canny.settle()
     with page.expect_request(lambda request: "run/predict" in request.url or "queue/join" in request.url):
         page.evaluate(change, "another")
     canny.part("notes").locator(".cnet-good").wait_for()
