@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,12 +20,14 @@ class Sampling:
 
     alphas_cumprod (T,): the noise schedule. v_prediction: the U-Net predicts the velocity, not the noise. encode: the
     VAE, (n, 3, H, W) in 0..1 to latents (n, 4, H/8, W/8). seed: the job's.
+    no_prompt: neither a prompt nor a negative one was given.
     """
 
     alphas_cumprod: Tensor
     v_prediction: bool
     encode: Callable[[Tensor], Tensor]
     seed: int
+    no_prompt: bool = False
 
     def noised(self, x0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """x_t of DDPM (Ho et al. 2020, equation 4) for `timesteps` (B,), which are rounded."""
@@ -53,10 +55,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Setup:
-    """One unit's effect in one pass. `params`: the preprocessor's sliders. `sdxl`: the checkpoint is one of SDXL's."""
+    """One unit's effect in one pass.
+
+    hints: the maps, one or one a picture; tensors: embeddings by name where there are no maps. params: the
+    preprocessor's sliders. sdxl: the checkpoint is one of SDXL's.
+    """
 
     preprocessor: str
     hints: Sequence[Hint]
+    tensors: Sequence[Mapping[str, Tensor]]
     params: tuple[float, ...]
     weight: float
     mode: ControlMode
@@ -83,6 +90,13 @@ class Effect:
 
     Made before the sampling begins, when the VAE may run; owned by the session and dropped with it.
     """
+
+    ignores_prompt = False
+    """The U-Net gets zeros for the text of every prompt."""
+
+    def vector(self) -> Tensor | None:
+        """(1, n): what the first n channels of `y` are for cond rows, 0 for the others; several effects add up."""
+        return None
 
     def attach(self, unet: nn.Module) -> Sequence[RemovableHandle]:
         """Hooks on layers of `unet`; whoever asked for them removes them."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -27,6 +29,19 @@ class RunningEffects:
         for _, effect in self._effects:
             noise = effect.noise(noise)
         return noise
+
+    def conditioned(self, step: Step) -> Step:
+        """The step with the text and vector that its U-Net call is to get."""
+        acting = self._acting(step)
+        vectors = [vector for effect in acting if (vector := effect.vector()) is not None]
+        if not vectors or step.y is None:
+            return step
+        y = step.y.clone()
+        told = sum(vectors[1:], vectors[0]).to(y)
+        is_cond = torch.tensor(step.is_cond, device=y.device)[:, None]
+        y[:, : told.shape[1]] = torch.where(is_cond, told, torch.zeros_like(told))
+        ignored = any(effect.ignores_prompt for effect in acting)
+        return replace(step, y=y, context=torch.zeros_like(step.context) if ignored else step.context)
 
     def before(self, unet: nn.Module, step: Step) -> None:
         """A U-Net call begins."""

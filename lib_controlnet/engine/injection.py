@@ -28,8 +28,14 @@ class LdmUNet(Protocol):
 UNetCall = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], "Control | None"]
 """(x, timesteps, context, y) of one U-Net call -> what to add."""
 
+UNetConditions = Callable[[], "tuple[Tensor, Tensor | None]"]
+"""The context and y that this call gets in place of its own."""
+
 UNetOutput = Callable[[Tensor], Tensor]
 """The prediction of that call -> what the host gets."""
+
+_ARGUMENTS = ("x", "timesteps", "context", "y")
+"""Of `forward(x, timesteps=None, context=None, y=None)`, given by place (ldm) or by name (sgm)."""
 
 
 def is_ldm_unet(module: object) -> bool:
@@ -42,9 +48,16 @@ def is_ldm_unet(module: object) -> bool:
 class UNetHooks:
     """Our hooks on one U-Net. `remove()` undoes them, twice is fine; nothing else of the U-Net is ever changed."""
 
-    def __init__(self, unet: nn.Module, call: UNetCall, finish: UNetOutput | None = None) -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        call: UNetCall,
+        finish: UNetOutput | None = None,
+        conditions: UNetConditions | None = None,
+    ) -> None:
         self.unet = unet
         self._call = call
+        self._conditions = conditions
         self._finish = finish
         self._control: Control | None = None
         self._handles: list[RemovableHandle] = []
@@ -75,8 +88,15 @@ class UNetHooks:
             keep(unet.register_forward_hook(self._finished))
         keep(unet.register_forward_hook(self._after, always_call=True))
 
-    def _before(self, _unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._control = self._call(*_unet_arguments(args, kwargs))
+    def _before(self, _unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = _unet_arguments(args, kwargs)
+        self._control = self._call(*given)
+        if self._conditions is None:
+            return None
+        context, y = self._conditions()
+        if context is given[2] and y is given[3]:
+            return None
+        return _with_arguments(args, kwargs, {"context": context, "y": y})
 
     def _finished(self, _unet: nn.Module, _args: object, output: Tensor) -> Tensor | None:
         return output if self._finish is None else self._finish(output)
@@ -121,10 +141,18 @@ class RaisingHook:
 
 
 def _unet_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """The arguments of `forward(x, timesteps=None, context=None, y=None)`, given by place (ldm) or by name (sgm)."""
-    names = ("x", "timesteps", "context", "y")
-    given = dict(zip(names, args, strict=False)) | {name: kwargs[name] for name in names if name in kwargs}
+    """The values of _ARGUMENTS in a call."""
+    given = dict(zip(_ARGUMENTS, args, strict=False)) | {name: kwargs[name] for name in _ARGUMENTS if name in kwargs}
     return given["x"], given["timesteps"], given["context"], given.get("y")
+
+
+def _with_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any], changes: dict[str, Tensor | None]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The call with other values for some of _ARGUMENTS, each where it was given."""
+    by_place = tuple(changes.get(name, value) for name, value in zip(_ARGUMENTS, args, strict=False))
+    by_name = {name: changes.get(name, value) for name, value in kwargs.items()}
+    return (*by_place, *args[len(_ARGUMENTS) :]), by_name
 
 
 def _entry(residuals: tuple[Tensor | None, ...], index: int) -> Tensor | None:

@@ -121,11 +121,8 @@ class ControlSession:
         """Binds every unit to its hint for a pass of `width` x `height` pixels."""
         effects: list[tuple[GuidanceRange, Effect]] = []
         for run in self.runs:
-            hints = run.hints.get(pass_)
-            if hints is None or hints[0].size != (width, height):
-                hints = [hint_from_map(result.map, width, height, run.resize_mode) for result in run.results]
-                run.hints[pass_] = hints
             try:
+                hints = self._hints(run, pass_, width, height)
                 run.rests = self._rests(run, pass_)
                 run.weights = self._weights(run, pass_)
                 run.bound = run.model.bind(hints, self._options(run))
@@ -134,6 +131,16 @@ class ControlSession:
             except ControlNetError as error:
                 raise error.for_unit(run.unit.index) from error
         self.effects = RunningEffects(effects)
+
+    @staticmethod
+    def _hints(run: UnitRun, pass_: Pass, width: int, height: int) -> Sequence[Hint]:
+        """A hint a map, in the pass's size; none where the preprocessor gives an embedding to an effect."""
+        hints = run.hints.get(pass_)
+        if hints is None or any(hint.size != (width, height) for hint in hints):
+            maps = [] if run.spec.effect and not run.spec.returns_image else [result.map for result in run.results]
+            hints = [hint_from_map(map_, width, height, run.resize_mode) for map_ in maps]
+            run.hints[pass_] = hints
+        return hints
 
     def rebase(self, base: BaseModel) -> None:
         """Another U-Net takes over (refiner, hires checkpoint): units that do not fit it raise when they would act."""
@@ -262,6 +269,7 @@ class ControlSession:
             Setup(
                 preprocessor=run.spec.id,
                 hints=run.hints[pass_],
+                tensors=[result.found.tensors or {} for result in run.results],
                 params=run.results[0].params,
                 weight=unit.weight,
                 mode=unit.control_mode,

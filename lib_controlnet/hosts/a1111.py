@@ -112,7 +112,8 @@ class A1111Generation:
         model = shared.sd_model
         velocity = getattr(model, "parameterization", "eps") == "v"
         seed = _first_drawn(self._p.seed, getattr(self._p, "all_seeds", None))
-        return Sampling(model.alphas_cumprod, velocity, partial(encode, model, seed), seed)
+        no_prompt = not self._p.prompt and not self._p.negative_prompt
+        return Sampling(model.alphas_cumprod, velocity, partial(encode, model, seed), seed, no_prompt)
 
 
 def _final_size(p: Any) -> tuple[int, int]:

@@ -208,19 +208,25 @@ class Runner:
         session.rebase(self._host.base_model(unet))
         for handle in session.effects.attach(unet):  # before ours on the same layers: they see them without control
             self._on_unet.callback(handle.remove)
-        self._on_unet.callback(UNetHooks(unet, self._call, self._finished).remove)
+        self._on_unet.callback(UNetHooks(unet, self._call, self._finished, self._conditions).remove)
         self._unet = unet
 
     def _call(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> Control | None:
         session = self._job.session if self._job is not None else None
-        if session is None:
-            return None
         is_cond, images = self._cursor.take(x.shape[0])
         self._step = Step(x, timesteps, context, y, is_cond, images, self._progress, self._pass)
+        if session is None:
+            return None
+        self._step = session.effects.conditioned(self._step)
         control = session.control(self._step)
         if self._unet is not None:
             session.effects.before(self._unet, self._step)
         return control
+
+    def _conditions(self) -> tuple[Tensor, Tensor | None]:
+        if self._step is None:
+            raise RuntimeError("a U-Net call has no step")
+        return self._step.context, self._step.y
 
     def _finished(self, output: Tensor) -> Tensor:
         session = self._job.session if self._job is not None else None

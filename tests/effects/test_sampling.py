@@ -58,7 +58,7 @@ def hint(channels: int = 3, seed: int = 0) -> Hint:
 
 
 def setup(name: str, *hints: Hint, **changes: object) -> Setup:
-    given = Setup(name, hints, (), 1.0, ControlMode.balanced, Pass.base, False, 7, sampling())
+    given = Setup(name, hints, (), (), 1.0, ControlMode.balanced, Pass.base, False, 7, sampling())
     return replace(given, **changes)  # type: ignore[arg-type]
 
 
@@ -182,5 +182,6 @@ def test_every_effect_is_found_under_its_names() -> None:
         "recolor_luminance",
         "recolor_intensity",
         "reference",
+        "revision",
         "tile_colorfix",
     }
