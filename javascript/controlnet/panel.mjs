@@ -48,8 +48,19 @@ export class Panel {
         }
     }
 
+    // gradio 4 leaves the picture's own buttons and the picture without a name.
+    namePictures() {
+        for (const button of this.root.querySelectorAll("button:not([aria-label]):not([title])")) {
+            if (button.textContent.trim()) continue;
+            const uploads = button.querySelector('input[type="file"]');
+            button.setAttribute("aria-label", uploads ? "Upload a picture" : "Enlarge the picture");
+        }
+        for (const image of this.root.querySelectorAll("img:not([alt])")) image.alt = "";
+    }
+
     refresh() {
         this.nameNumbers();
+        this.namePictures();
         const buttons = this.tabButtons();
         this.units.forEach((unit, index) => unit.show(buttons[index]));
         const active = this.units.filter((unit) => unit.enabled).length;

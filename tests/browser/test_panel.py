@@ -241,6 +241,7 @@ def test_compare_and_send(page: Any) -> None:
     page.locator("#controlnet_compare_send_1").click()
     panel = Panel(page)
     panel.part("input_image").locator("img").first.wait_for()
+    panel.settle()
     assert panel.part("controlnet_enable_checkbox").locator("input").is_checked()
 
 
