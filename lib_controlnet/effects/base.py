@@ -78,6 +78,12 @@ class Setup:
         """The weight as the part of the effect that is mixed in, 0..1."""
         return min(max(self.weight, 0.0), 1.0)
 
+    def redrawn(self, step: Step, output: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """A prediction whose picture x0 is changed, as far as `share` says, in the prediction's dtype."""
+        x, timesteps = step.x[:, :4], step.timesteps
+        wanted = self.sampling.prediction(x, timesteps, change(self.sampling.picture(x, timesteps, output)))
+        return torch.lerp(output.float(), wanted, self.share).to(output.dtype)
+
     def latents(self) -> Tensor:
         """The hints' pictures as latents, one a hint. What is to be painted anew is in them too."""
         pixels = torch.cat([torch.from_numpy(hint.display[:, :, :3].copy()) for hint in self.hints])

@@ -27,7 +27,7 @@ class InpaintOnly(Effect):
         self._setup = setup
         self._latents = setup.latents().float()
         masks = torch.cat([_mask(hint) for hint in setup.hints])
-        self._masks = functional.max_pool2d(masks, 10, stride=8, padding=1)
+        self._masks = functional.max_pool2d(masks, 10, stride=8, padding=1).to(self._latents)
         pictures = [hint.display[:, :, :3].copy() for hint in setup.hints]
         self._pictures = [torch.from_numpy(picture).permute(2, 0, 1).float() / 255.0 for picture in pictures]
         self._seams = [_seam(hint, setup.blur) for hint in setup.hints]
@@ -41,11 +41,8 @@ class InpaintOnly(Effect):
         return self._setup.sampling.noised(latents, timesteps, noise)
 
     def after(self, step: Step, output: Tensor) -> Tensor:
-        sampling, x = self._setup.sampling, step.x[:, :4]
-        x0 = sampling.picture(x, step.timesteps, output)
-        x0 = torch.lerp(of_rows(self._latents, step).to(x0), x0, of_rows(self._masks, step).to(x0))
-        wanted = sampling.prediction(x, step.timesteps, x0)
-        return torch.lerp(output.float(), wanted, self._setup.share).to(output.dtype)
+        original, masks = of_rows(self._latents, step), of_rows(self._masks, step)
+        return self._setup.redrawn(step, output, lambda x0: torch.lerp(original.to(x0), x0, masks.to(x0)))
 
     def finished(self, picture: Tensor, place: int) -> Tensor:
         place %= len(self._pictures)

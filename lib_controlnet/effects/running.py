@@ -58,7 +58,7 @@ class RunningEffects:
         return output
 
     def finished(self, picture: Tensor, place: int) -> Tensor:
-        """A decoded picture (3, H, W) in 0..1, for the host. Raises ValueError where its size is not the pass's."""
+        """A decoded picture (3, H, W) in 0..1, for the host. Pictures of another size than the pass's make it fail."""
         for _, effect in self._effects:
             picture = effect.finished(picture, place)
         return picture

@@ -25,15 +25,15 @@ class TileColorfix(Effect):
         self._colours = blurred(setup.latents().float(), self._radius)
 
     def after(self, step: Step, output: Tensor) -> Tensor:
-        sampling, x = self._setup.sampling, step.x[:, :4]
-        x0 = sampling.picture(x, step.timesteps, output)
+        return self._setup.redrawn(step, output, lambda x0: self._coloured(step, x0))
+
+    def _coloured(self, step: Step, x0: Tensor) -> Tensor:
         x0 = x0 - blurred(x0, self._radius) + of_rows(self._colours, step).to(x0)
         if self._detail:
             unconds = torch.tensor([not cond for cond in step.is_cond], device=x0.device)[:, None, None, None]
             dull = self._detail * blurred(x0, self._radius) + (1.0 - self._detail) * x0
             x0 = torch.where(unconds, dull, x0)
-        wanted = sampling.prediction(x, step.timesteps, x0)
-        return torch.lerp(output.float(), wanted, self._setup.share).to(output.dtype)
+        return x0
 
 
 def blurred(x: Tensor, radius: int) -> Tensor:

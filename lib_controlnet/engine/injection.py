@@ -85,7 +85,7 @@ class UNetHooks:
         for index, block in enumerate(blocks.output_blocks):
             keep(block.register_forward_pre_hook(self._before_output(self._blocks - 1 - index)))
         if self._finish is not None:
-            keep(unet.register_forward_hook(self._finished))
+            keep(unet.register_forward_hook(self._finished(self._finish)))
         keep(unet.register_forward_hook(self._after, always_call=True))
 
     def _before(self, _unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -98,8 +98,12 @@ class UNetHooks:
             return None
         return _with_arguments(args, kwargs, {"context": context, "y": y})
 
-    def _finished(self, _unet: nn.Module, _args: object, output: Tensor) -> Tensor | None:
-        return output if self._finish is None else self._finish(output)
+    @staticmethod
+    def _finished(finish: UNetOutput) -> Callable[..., Tensor]:
+        def hook(_unet: nn.Module, _args: object, output: Tensor) -> Tensor:
+            return finish(output)
+
+        return hook
 
     def _after(self, *_: object) -> None:
         self._control = None

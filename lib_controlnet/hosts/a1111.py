@@ -107,13 +107,14 @@ class A1111Generation:
 
     def sampling(self) -> Sampling:
         """Looked up anew at every pass: the host may change the noise schedule when a job begins."""
-        from modules import shared
+        from modules import devices, shared
 
         model = shared.sd_model
+        alphas = model.alphas_cumprod.to(devices.device)  # elsewhere every step would wait for the copy
         velocity = getattr(model, "parameterization", "eps") == "v"
         seed = _first_drawn(self._p.seed, getattr(self._p, "all_seeds", None))
         no_prompt = not self._p.prompt and not self._p.negative_prompt
-        return Sampling(model.alphas_cumprod, velocity, partial(encode, model, seed), seed, no_prompt)
+        return Sampling(alphas, velocity, partial(encode, model, seed), seed, no_prompt)
 
 
 def _final_size(p: Any) -> tuple[int, int]:

@@ -304,3 +304,27 @@ def test_another_base_in_mid_generation_stops_units_that_would_act(folder):
     assert session.control(step(progress=0.6)) is None
     session.rebase(FakeGeneration().base)
     assert session.control(step(progress=0.4)) is not None
+
+
+def test_lama_fills_what_resize_and_fill_adds(folder):
+    """Outpainting: the preprocessor sees the picture in the job's size, with the border to be painted."""
+    spec = FakeSpec(id="inpaint_only+lama", accepts_mask=True)
+    shared = services(folder, spec)
+    seen = []
+
+    def detect(image, *, mask, **_):
+        seen.append((image, mask))
+        return image.copy()
+
+    shared.annotators.get = lambda _name: SimpleNamespace(spec=spec, load=lambda _: detect)
+    wide = picture(3)[: SIZE // 2]
+    session = ControlSession(shared, FakeGeneration())
+    session.prepare([unit(image=wide, preprocessor=spec.id, resize_mode=ResizeMode.resize_and_fill)])
+    image, mask = seen[0]
+    assert image.shape == (SIZE, SIZE, 3)
+    assert mask.shape == (SIZE, SIZE)
+    border = np.ones(SIZE, bool)
+    border[SIZE // 4 : SIZE - SIZE // 4] = False
+    assert (mask[border] == 255).all()
+    assert not mask[~border].any()
+    assert np.array_equal(image[~border], wide)
