@@ -66,6 +66,12 @@ class HostError(ControlNetError):
     """The WebUI is in a state in which control cannot be added."""
 
 
+def plain_text(text: str, limit: int = 1000) -> str:
+    """`text` on one line, short, and such that it can be written as UTF-8: JSON can carry halves of letters."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return _short(" ".join(printable.encode("utf-8", "replace").decode("utf-8").split()), limit)
+
+
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else text + "."
 

@@ -32,7 +32,7 @@ class ControlNetUnit:
     `image`: (H, W, 3) uint8 RGB. `mask`: (H, W) uint8, 255 where masked. `region_mask`: (H, W) uint8, where and how
     strongly the unit acts. `layer_weights`: one number for each residual, encoder order then middle. `images`: those of
     a batch (one generation for each) or to be merged; `batch_dir`: a folder with the batch's instead. `loopback`: a
-    batch goes on from its own results.
+    batch goes on from its own results. `notes`: what reading it let pass, to be told to the user.
     """
 
     index: int = 0
@@ -62,6 +62,7 @@ class ControlNetUnit:
     output_dir: str = ""
     loopback: bool = False
     images: tuple[Source, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -89,12 +89,13 @@ class Found:
 
 @dataclass(frozen=True)
 class PreprocessResult:
-    """found: see there. The settings are those really used."""
+    """found: see there. The settings are those really used; `notes` say where that is not what was asked for."""
 
     found: Found
     spec: PreprocessorSpec
     resolution: int
     params: tuple[float, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def map(self) -> Pixels:

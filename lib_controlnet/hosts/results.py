@@ -16,12 +16,16 @@ from ..core.modes import InputMode
 from ..core.step import Pass
 from ..engine.session import ControlSession, UnitRun
 from .a1111_pictures import is_upscale_script
+from .notes import say_all
 
 Setting = Callable[[str, Any], Any]
 
 
 def write_infotext(p: Any, session: ControlSession) -> None:
-    """One generation parameter a unit, under the unit's own number; one that merges pictures is one unit again."""
+    """One generation parameter a unit, under the unit's own number; one that merges pictures is one unit again.
+
+    What was let pass or replaced while its units were read and their pictures preprocessed is said with it.
+    """
     for run in {run.unit.index: run for run in reversed(session.runs)}.values():
         weights = [other.unit.weight for other in session.runs if other.unit.index == run.unit.index]
         mode = InputMode.merge if len(weights) > 1 else run.unit.input_mode
@@ -32,6 +36,10 @@ def write_infotext(p: Any, session: ControlSession) -> None:
             resolution=run.results[0].resolution,
             params=run.results[0].params,
         )
+    for run in session.runs:
+        say_all(p, run.unit.notes, unit=run.unit.index)
+        for result in run.results:
+            say_all(p, result.notes, unit=run.unit.index)
 
 
 def add_maps(p: Any, processed: Any, session: ControlSession, setting: Setting) -> None:

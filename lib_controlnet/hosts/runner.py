@@ -20,6 +20,7 @@ from ..engine.injection import RaisingHook, UNetHooks
 from ..engine.services import Services
 from ..engine.session import ControlSession
 from .a1111 import A1111Generation, A1111Host, cond_repeats, latent_pixels
+from .notes import forget
 from .plan import PLAN, Plan, finish_batch, make_plan, repeat_seeds
 from .results import add_maps, write_infotext
 
@@ -71,6 +72,7 @@ class Runner:
     def process(self, p: Any, read_units: ReadUnits) -> None:
         """A job begins: reads its units and prepares them. Whatever an earlier job left is undone first."""
         self.detach()
+        forget(p)
         job = Job(plan=getattr(p, PLAN, None))
         setattr(p, JOB, job)
         try:
