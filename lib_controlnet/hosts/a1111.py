@@ -14,9 +14,9 @@ from torch import nn
 from ..core.errors import HostError
 from ..core.units import ControlNetUnit
 from ..effects.base import Sampling
+from ..engine.generation import Picture
 from ..engine.injection import is_ldm_unet
 from ..engine.preprocess import PreprocessorSpec
-from ..engine.session import Picture
 from ..families.base import BaseModel, Runtime
 from ..nets.config import UNetConfig
 from .a1111_pictures import unit_pictures

@@ -12,8 +12,8 @@ from PIL import Image
 from ..core.errors import UnitError
 from ..core.modes import ResizeMode
 from ..core.units import ControlNetUnit
+from ..engine.generation import Picture
 from ..engine.preprocess import PreprocessorSpec
-from ..engine.session import Picture
 
 Pixels = NDArray[np.uint8]
 _HOST_MODES = (ResizeMode.just_resize, ResizeMode.crop_and_resize, ResizeMode.resize_and_fill, ResizeMode.just_resize)

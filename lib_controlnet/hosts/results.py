@@ -14,7 +14,8 @@ from PIL import Image
 from ..core.infotext import format_unit, unit_key
 from ..core.modes import InputMode
 from ..core.step import Pass
-from ..engine.session import ControlSession, UnitRun
+from ..engine.generation import UnitRun
+from ..engine.session import ControlSession
 from .a1111_pictures import is_upscale_script
 from .notes import say_all
 

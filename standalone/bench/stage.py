@@ -18,12 +18,13 @@ from lib_controlnet.core.control import Control
 from lib_controlnet.core.step import Pass, RowCursor, Step
 from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.effects.base import Sampling
+from lib_controlnet.engine.generation import Picture
 from lib_controlnet.engine.injection import UNetHooks
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
 from lib_controlnet.engine.preprocess import PreprocessorSpec, PreprocessRunner
 from lib_controlnet.engine.services import Services
-from lib_controlnet.engine.session import ControlSession, Picture
+from lib_controlnet.engine.session import ControlSession
 from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover
 

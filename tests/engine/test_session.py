@@ -19,11 +19,12 @@ from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode
 from lib_controlnet.core.schedule import soft_ramp
 from lib_controlnet.core.step import Pass, Step
 from lib_controlnet.core.units import ControlNetUnit
+from lib_controlnet.engine.generation import Picture
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
 from lib_controlnet.engine.preprocess import PreprocessRunner
 from lib_controlnet.engine.services import Services
-from lib_controlnet.engine.session import ControlSession, Picture
+from lib_controlnet.engine.session import ControlSession
 from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover
 from lib_controlnet.nets.config import UNetConfig

@@ -1,0 +1,85 @@
+"""What a session works on: the host's job as it sees it, and one unit of it while it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.control import RegionMask
+from ..core.errors import BaseModelError
+from ..core.hints import Hint
+from ..core.modes import ResizeMode
+from ..core.schedule import GuidanceRange
+from ..core.step import Pass
+from ..core.units import ControlNetUnit
+from ..effects.base import Sampling
+from ..families.base import BaseModel, BoundControl, ControlModel, Runtime
+from .preprocess import PreprocessorSpec, PreprocessResult
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a unit works on after the host's crop: image (H, W, 3) and mask (H, W) uint8, 255 = masked, or None."""
+
+    image: Pixels
+    mask: Pixels | None
+    resize_mode: ResizeMode
+
+
+class Generation(Protocol):
+    """What a session must know of the host's job."""
+
+    width: int
+    """Width of the base pass in pixels, a multiple of 8; `height` likewise."""
+    height: int
+    hires: bool
+    final_size: tuple[int, int]
+    """(width, height) of the finished picture: of the hires pass where there is one."""
+    paints_mask: bool
+    """The host itself paints within a mask and keeps what lies outside (img2img inpainting)."""
+    seed: int
+    unit_per_image: bool
+    """Unit u of n acts on picture j of a batch only where j mod n = u (the peers' batch option)."""
+    base: BaseModel
+    base_id: str
+    runtime: Runtime
+
+    def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
+        """The unit's own picture or the host's (one for each image of the batch), cropped as the host crops."""
+        ...
+
+    def sampling(self) -> Sampling:
+        """The checkpoint's noise schedule and VAE."""
+        ...
+
+
+@dataclass(eq=False)
+class UnitRun:
+    """A unit while its generation lasts."""
+
+    unit: ControlNetUnit
+    model_name: str
+    model: ControlModel
+    results: Sequence[PreprocessResult]
+    """One, or one for each image of the batch."""
+    resize_mode: ResizeMode
+    guidance: GuidanceRange
+    region: RegionMask | None
+    hints: dict[Pass, Sequence[Hint]] = field(default_factory=dict[Pass, Sequence[Hint]])
+    bound: BoundControl | None = None
+    weights: tuple[float, ...] = ()
+    rests: bool = False
+    """The unit has no part in the pass that has begun (hires option)."""
+    mismatch: BaseModelError | None = None
+    """Why the U-Net in use cannot take this unit's model, if so; raised when the unit would act."""
+
+    @property
+    def spec(self) -> PreprocessorSpec:
+        """The preprocessor's data sheet."""
+        return self.results[0].spec

@@ -1,0 +1,172 @@
+"""From what a unit asks to what acts: its map, its model, and both bound for a pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..core.control import RegionMask
+from ..core.errors import UnitError
+from ..core.hints import Hint, hint_from_map
+from ..core.inputs import preprocessor_input
+from ..core.modes import HiResOption, ResizeMode
+from ..core.resize import fit_map, pixel_perfect_resolution
+from ..core.schedule import GuidanceRange, layer_weights
+from ..core.step import Pass
+from ..core.units import ControlNetUnit
+from ..effects.base import Effect, Setup
+from ..effects.registry import discover
+from ..families.base import BindOptions, ControlModel
+from .generation import Generation, Picture, Pixels, UnitRun
+from .library import NO_MODEL
+from .no_model import NoModel
+from .preprocess import PreprocessorSpec, PreprocessResult
+from .services import Services
+
+log = logging.getLogger("ControlNet")
+
+
+class UnitPreparation:
+    """Prepares the units of one generation, and binds them to each of its passes."""
+
+    def __init__(self, services: Services, generation: Generation) -> None:
+        self._services = services
+        self._generation = generation
+
+    def prepare(self, unit: ControlNetUnit) -> UnitRun:
+        """Preprocesses and loads for an enabled unit. Raises ControlNetError."""
+        spec = self._services.preprocess.entry(unit.preprocessor).spec
+        if spec.id == "inpaint_only" and self._generation.paints_mask:  # as the peers
+            log.warning("Unit %d: the host paints within a mask itself: inpaint_only becomes inpaint.", unit.index)
+            unit = replace(unit, preprocessor="inpaint")
+            spec = self._services.preprocess.entry(unit.preprocessor).spec
+        model_name, model = self._model(unit, spec)
+        pictures = self._generation.pictures(unit, spec)
+        if not pictures:
+            raise UnitError(
+                "the unit is enabled and has no picture",
+                field="image",
+                found="no image",
+                remedy="give the unit an image, use img2img, or disable the unit",
+            )
+        results = [self._map(unit, spec, picture) for picture in pictures]
+        region = None if unit.region_mask is None else RegionMask(_plane(unit.region_mask))
+        guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
+        run = UnitRun(unit, model_name, model, results, pictures[0].resize_mode, guidance, region)
+        self.weights(run, Pass.base)  # a wrong list of weights is found now, not while sampling
+        return run
+
+    def _model(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> tuple[str, ControlModel]:
+        if spec.model_free and spec.effect in discover():
+            return NO_MODEL, NoModel()
+        if spec.model_free or unit.model.strip().lower() in ("", NO_MODEL.lower()):
+            raise UnitError(
+                "the unit is enabled and has no model",
+                field="model",
+                found=unit.model,
+                remedy="choose a control model, or disable the unit",
+            )
+        entry = self._services.library.find(unit.model)
+        model = self._services.models.get(entry.path, self._generation.runtime, self._generation.base_id)
+        model.check(self._generation.base)
+        return entry.name, model
+
+    def _map(self, unit: ControlNetUnit, spec: PreprocessorSpec, picture: Picture) -> PreprocessResult:
+        ignore = bool(self._services.setting("controlnet_ignore_noninpaint_mask", False))
+        picture = self._outpainted(spec, picture)
+        image, mask = preprocessor_input(
+            picture.image, picture.mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore
+        )
+        return self._services.preprocess.run(
+            unit.preprocessor,
+            image,
+            mask,
+            resolution=unit.resolution,
+            pixel_perfect=self._pixel_perfect(unit, picture),
+            threshold_a=unit.threshold_a,
+            threshold_b=unit.threshold_b,
+            seed=self._generation.seed,
+        )
+
+    def _outpainted(self, spec: PreprocessorSpec, picture: Picture) -> Picture:
+        """A picture that LaMa is to fill is brought to the job's size beforehand, so that the border is filled too."""
+        if spec.id != "inpaint_only+lama" or picture.resize_mode is not ResizeMode.resize_and_fill:
+            return picture
+        mask = np.zeros(picture.image.shape[:2], np.uint8) if picture.mask is None else picture.mask
+        fitted = fit_map(np.dstack([picture.image, mask]), *self._generation.final_size, picture.resize_mode)
+        fitted = np.rint(fitted.clip(0, 255)).astype(np.uint8)
+        return replace(picture, image=np.ascontiguousarray(fitted[:, :, :3]), mask=fitted[:, :, 3].copy())
+
+    def _pixel_perfect(self, unit: ControlNetUnit, picture: Picture) -> int | None:
+        if not unit.pixel_perfect:
+            return None
+        generation = self._generation
+        return pixel_perfect_resolution(picture.image, generation.height, generation.width, picture.resize_mode)
+
+    def bind(self, run: UnitRun, pass_: Pass, width: int, height: int) -> Effect | None:
+        """Binds a unit to its hints for a pass of `width` x `height` pixels; gives its effect on sampling, if any."""
+        hints = self.hints(run, pass_, width, height)
+        run.rests = self._rests(run, pass_)
+        run.weights = self.weights(run, pass_)
+        run.bound = run.model.bind(hints, self.options(run))
+        return self._effect(run, pass_) if run.spec.effect and not run.rests else None
+
+    @staticmethod
+    def hints(run: UnitRun, pass_: Pass, width: int, height: int) -> Sequence[Hint]:
+        """A hint a map, in the pass's size; none where the preprocessor gives an embedding to an effect."""
+        hints = run.hints.get(pass_)
+        if hints is None or any(hint.size != (width, height) for hint in hints):
+            maps = [] if run.spec.effect and not run.spec.returns_image else [result.map for result in run.results]
+            hints = [hint_from_map(map_, width, height, run.resize_mode) for map_ in maps]
+            run.hints[pass_] = hints
+        return hints
+
+    def weights(self, run: UnitRun, pass_: Pass) -> tuple[float, ...]:
+        """A factor for each output of the unit's model. Raises UnitError for a list that does not fit."""
+        unit = run.unit
+        if self._rests(run, pass_):
+            return (0.0,) * run.model.outputs
+        return layer_weights(
+            run.model.outputs,
+            unit.weight,
+            unit.control_mode,
+            custom=unit.layer_weights,
+            force_soft=pass_ is Pass.hires and run.spec.soft_weights_in_hires,
+            legacy_ramp=bool(self._services.setting("controlnet_legacy_sdxl_ramp", False)),
+        )
+
+    def _rests(self, run: UnitRun, pass_: Pass) -> bool:
+        skipped = HiResOption.high if pass_ is Pass.base else HiResOption.low
+        return self._generation.hires and run.unit.hr_option is skipped
+
+    def _effect(self, run: UnitRun, pass_: Pass) -> Effect:
+        unit = run.unit
+        return discover()[run.spec.effect](
+            Setup(
+                preprocessor=run.spec.id,
+                hints=run.hints[pass_],
+                tensors=[result.found.tensors or {} for result in run.results],
+                params=run.results[0].params,
+                weight=unit.weight,
+                mode=unit.control_mode,
+                pass_=pass_,
+                sdxl=self._generation.base.config.adm_channels is not None,
+                blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
+                sampling=self._generation.sampling(),
+            )
+        )
+
+    @staticmethod
+    def options(run: UnitRun) -> BindOptions:
+        """What the unit's family is told besides the hint."""
+        pooled = True if run.spec.id == "shuffle" else None
+        return BindOptions(unit=run.unit.index, pooled=pooled, union_type=run.unit.union_type)
+
+
+def _plane(mask: Pixels) -> torch.Tensor:
+    """(H, W) uint8 -> (1, 1, H, W) float 0..1."""
+    return torch.as_tensor(np.ascontiguousarray(mask), dtype=torch.float32)[None, None] / 255.0
