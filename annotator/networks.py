@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,22 @@ _DATA_PARALLEL = "module."
 Module = TypeVar("Module", bound=nn.Module)
 
 
+def _refuse_programs(file: BinaryIO) -> None:
+    """Raises UnpicklingError for TorchScript and for a packed archive, which `torch.load` before 2.6 would run.
+
+    PyTorch's own reader is asked, and `file` is the very one that is read.
+    """
+    start = file.read(4)
+    file.seek(0)
+    if start == b"PK\x03\x04":
+        program = "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records()
+    else:
+        program = tarfile.is_tarfile(file)
+    file.seek(0)
+    if program:
+        raise pickle.UnpicklingError("a TorchScript program or a packed archive")
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a pickle without code, by name.
 
@@ -34,7 +51,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        loaded: Any = torch_load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            _refuse_programs(file)
+            loaded: Any = torch_load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise AnnotatorError(
             f"{path.name} is not a file of weights alone: it holds code, or is damaged",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .onnx_files import refuse_external_data
 from .spec import AnnotatorError, Runtime, WeightFile
 from .weights import find
 
@@ -40,6 +41,7 @@ class Session:
 def load_onnx(runtime: Runtime, weight: WeightFile) -> Session:
     """The network of a file, on the graphics card where onnxruntime can use it. Raises `AnnotatorError`."""
     path = find(weight, runtime)
+    refuse_external_data(path)
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
     wanted = ["CPUExecutionProvider"]

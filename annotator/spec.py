@@ -203,13 +203,18 @@ def _nowhere() -> Path | None:
     return None
 
 
+def _nothing() -> frozenset[str]:
+    return frozenset()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """What a host lends to preprocessors. Strings, so that torch is imported only by those that run a network.
 
     device, dtype: as `torch.device` and `torch` name them. clip_device: where CLIP's networks run, if elsewhere.
     weight_folders: searched in order. download_folder: where missing weights are put; None where the user has not
-    allowed downloads. cancelled: asked between stages. progress: told the part done, 0..1. networks: what is loaded.
+    allowed downloads. trusted: the sha256 of files with code that the user allows to run (see trust.py). cancelled:
+    asked between stages. progress: told the part done, 0..1. networks: what is loaded.
     Two are equal where networks loaded for one serve the other.
     """
 
@@ -218,6 +223,7 @@ class Runtime:
     clip_device: str = ""
     weight_folders: tuple[Path, ...] = ()
     download_folder: Callable[[], Path | None] = field(default=_nowhere, compare=False)
+    trusted: Callable[[], frozenset[str]] = field(default=_nothing, compare=False)
     cancelled: Callable[[], bool] = field(default=_never, compare=False)
     progress: Callable[[float], None] = field(default=_silent, compare=False)
     networks: NetworkStore = field(default_factory=NetworkStore, repr=False, compare=False)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import re
-import zipfile
-from pathlib import Path
+import io
 from typing import Any
 
 import cv2
@@ -16,13 +14,11 @@ from torch.nn import functional as F
 
 from ..images import Array, Pixels, resize_and_pad
 from ..spec import AnnotatorError, Runtime, WeightFile
-from ..weights import find
+from ..trust import run_trusted
 
 PARTS = 24
 # Every zero of a channel becomes this where the scale is viridis: so is the background of the maps models learned from.
 _VIRIDIS_ZERO = (68, 1, 84)
-# TorchScript is no Python: its interpreter knows tensors' operators alone. These two of them reach files.
-_REACHES_FILES = re.compile(rb"\b(from_file|save)\b")
 
 
 class DensePose:
@@ -45,7 +41,7 @@ class DensePose:
         """The map, (h, w, 3)."""
         padded, cut = resize_and_pad(image, resolution)
         self._runtime.stage(0.0)
-        network = self._runtime.network("densepose", self._load)
+        network = run_trusted(self._runtime, "densepose", self._weights, self._load)
         with torch.no_grad():
             shown = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1))).to(self._runtime.device)
             # boxes (n, 4), coarse (n, 2, h, w) and fine (n, 25, h, w) parts; places within parts are not drawn
@@ -55,8 +51,7 @@ class DensePose:
             paste(canvas, box, coarse[number], fine[number])
         return cut(self._colours[canvas])
 
-    def _load(self) -> Any:
-        path = find(self._weights, self._runtime)
+    def _load(self, content: io.BytesIO) -> Any:
         try:
             importlib.import_module("torchvision")  # registers the operators that the file calls
         except (ImportError, RuntimeError) as error:
@@ -65,11 +60,7 @@ class DensePose:
                 found=f"{type(error).__name__}: {error}",
                 remedy="install the release of torchvision that belongs to this torch",
             ) from error
-        _check(path)
-        try:
-            return torch.jit.load(str(path), map_location=self._runtime.device).eval()
-        except Exception as error:  # the reader's errors have no class of their own
-            raise _damaged(path, error) from error
+        return torch.jit.load(content, map_location=self._runtime.device).eval()
 
 
 def colours(viridis: bool) -> Pixels:
@@ -96,25 +87,3 @@ def paste(canvas: Pixels, box: Tensor, coarse: Tensor, fine: Tensor) -> None:
         first_row : first_row + target.shape[0], first_column : first_column + target.shape[1]
     ]
     target[visible > 0] = visible[visible > 0]
-
-
-def _check(path: Path) -> None:
-    """Raises `AnnotatorError` for a file that is no TorchScript and for one whose code opens files."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            code = [archive.read(name) for name in archive.namelist() if "/code/" in name and name.endswith(".py")]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from error
-    if any(_REACHES_FILES.search(text) for text in code):
-        raise AnnotatorError(
-            f"the code in {path.name} reads or writes files, which DensePose does not need",
-            remedy=f"delete {path}: it is not what it says",
-        )
-
-
-def _damaged(path: Path, error: Exception) -> AnnotatorError:
-    return AnnotatorError(
-        f"{path.name} cannot be read: it is damaged or truncated",
-        found=" ".join(f"{type(error).__name__}: {error}".split())[:200],
-        remedy=f"delete {path} and get it again",
-    )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..images import Array, Pixels, resize_and_pad, to_rgb
+from ..onnx_files import refuse_external_data
 from ..spec import AnnotatorError, Detection, Detector, Runtime, WeightFile
 from ..weights import find
 
@@ -174,6 +175,7 @@ def _bgr(image: Pixels) -> Pixels:
 
 
 def _read(model_zoo: Any, file: Path, providers: list[str]) -> Any:
+    refuse_external_data(file)
     try:
         network = model_zoo.get_model(str(file), providers=providers)
     except Exception as error:  # onnxruntime has a class for each fault, none of them public

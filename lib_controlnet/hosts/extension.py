@@ -181,7 +181,7 @@ def annotator_folders(root: Path) -> Iterator[Path]:
 def _annotator_runtime(annotator: ModuleType, root: Path) -> Any:
     from modules import devices
 
-    spec = importlib.import_module(f"{annotator.__name__}.spec")
+    spec, trust = (importlib.import_module(f"{annotator.__name__}.{name}") for name in ("spec", "trust"))
     folders = tuple(annotator_folders(root))
     return spec.Runtime(
         device=str(devices.get_device_for("controlnet")),
@@ -189,6 +189,7 @@ def _annotator_runtime(annotator: ModuleType, root: Path) -> Any:
         clip_device="cpu" if setting("controlnet_clip_detector_on_cpu", False) else "",
         weight_folders=folders,
         download_folder=lambda: folders[0] if setting("controlnet_download_weights", False) else None,
+        trusted=lambda: trust.trusted_hashes(setting("controlnet_trusted_files", "")),
     )
 
 

@@ -18,6 +18,7 @@ from torch.serialization import load as torch_load
 
 from ..core.errors import ModelFileError
 from .mapped import SafetensorsWeights
+from .programs import holds_program
 
 _LOAD_ERRORS = (
     ArithmeticError,
@@ -102,6 +103,10 @@ def _start(path: Path) -> tuple[bytes, int]:
 def _read_pickle(path: Path, *, zipped: bool) -> Mapping[str, Tensor]:
     """Tensors of a file written by torch.save; mapped from it in the zip format of PyTorch 1.6 and later."""
     try:
+        with path.open("rb") as file:
+            program = holds_program(file)
+        if program:
+            raise _with_code(path, "a TorchScript program")
         if zipped and path.suffix != ".safetensors":  # by this name PyTorch would look for another format
             content = torch_load(str(path), map_location="cpu", weights_only=True, mmap=True)
         else:
@@ -117,8 +122,6 @@ def _pickle_error(path: Path, error: Exception) -> ModelFileError:
     if foreign and isinstance(error, pickle.UnpicklingError):
         name = next(group for group in foreign.groups() if group)
         return _with_code(path, f"the Python object {name}")
-    if "TorchScript" in str(error):
-        return _with_code(path, "a TorchScript program")
     first = (str(error).strip().splitlines() or [""])[0]
     return _refused(
         path,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..loading.programs import holds_program
 from .errors import TrainingError
 
 _NAME = re.compile(r"state-(\d{8})\.pt")
@@ -41,7 +42,10 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     if not found:
         return None
     try:
-        return torch.load(found[-1], map_location="cpu", weights_only=True)
+        with found[-1].open("rb") as file:
+            if holds_program(file):
+                raise pickle.UnpicklingError("it holds a program")
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(
             f'the state "{found[-1].name}" cannot be read',

@@ -10,6 +10,9 @@ import gradio as gr
 from ..engine.library import ORDERS
 
 SECTION = ("control_net", "ControlNet")
+TRUSTED_FILES = "controlnet_trusted_files"
+ON_THE_PAGE_ONLY: dict[str, Any] = {"restrict_api": True}
+"""Of options that open a door (code, downloads, training, folders): no request to the API may change them."""
 
 
 def register(shared: Any, script_callbacks: Any) -> None:
@@ -43,7 +46,7 @@ def _add_results(add: Callable[[str, Any], None], info: Any) -> None:
     add("control_net_detectmap_autosaving", info(False, "Allow detectmap auto saving", section=SECTION))
     add(
         "control_net_detectedmap_dir",
-        info("detected_maps", "Directory for detected maps auto saving", section=SECTION),
+        info("detected_maps", "Directory for detected maps auto saving", section=SECTION, **ON_THE_PAGE_ONLY),
     )
     add(
         "controlnet_show_batch_images_in_ui",
@@ -57,12 +60,13 @@ def _add_results(add: Callable[[str, Any], None], info: Any) -> None:
 
 def _add_training(add: Callable[[str, Any], None], info: Any) -> None:
     text = "Allow training (page Train and API): it reads and writes folders of this computer that the page names"
-    add("controlnet_allow_training", info(False, text, section=SECTION))
+    add("controlnet_allow_training", info(False, text, section=SECTION, **ON_THE_PAGE_ONLY))
 
 
 def _add_models(add: Callable[[str, Any], None], info: Any, slider: Callable[..., Any]) -> None:
     """Files: where they are, how they are listed, what is kept of them."""
-    add("control_net_models_path", info("", "Extra path to scan for ControlNet models", section=SECTION))
+    extra = "Extra path to scan for ControlNet models"
+    add("control_net_models_path", info("", extra, section=SECTION, **ON_THE_PAGE_ONLY))
     add(
         "control_net_models_sort_models_by",
         info("name", "Sort models by (date: newest first)", gr.Radio, {"choices": list(ORDERS)}, section=SECTION),
@@ -71,12 +75,14 @@ def _add_models(add: Callable[[str, Any], None], info: Any, slider: Callable[...
         "control_net_models_name_filter",
         info("", "List only models whose name contains this; refresh the lists after a change", section=SECTION),
     )
-    add("control_net_modules_path", info("", "Path to the weights of preprocessors", section=SECTION))
+    weights = "Path to the weights of preprocessors"
+    add("control_net_modules_path", info("", weights, section=SECTION, **ON_THE_PAGE_ONLY))
+    download = "Download missing weights of preprocessors from huggingface.co when they are needed"
+    add("controlnet_download_weights", info(False, download, section=SECTION, **ON_THE_PAGE_ONLY))
+    trusted = "Trusted files: the sha256 of each file with code (TorchScript) that may run, one a line"
     add(
-        "controlnet_download_weights",
-        info(
-            False, "Download missing weights of preprocessors from huggingface.co when they are needed", section=SECTION
-        ),
+        TRUSTED_FILES,
+        info("", trusted, gr.Textbox, {"lines": 3, "max_lines": 20}, section=SECTION, **ON_THE_PAGE_ONLY),
     )
     add("controlnet_clip_detector_on_cpu", info(False, "Run CLIP preprocessors on the CPU", section=SECTION))
     add("controlnet_model_cache_gib", slider(6, "Keep loaded control models up to (GiB)", 1, 64, 1))

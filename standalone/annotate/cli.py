@@ -77,6 +77,7 @@ def _annotate(given: argparse.Namespace, registry: Registry) -> dict[str, Any]:
         masks=given.masks,
         weights=tuple(given.weights),
         download=given.download,
+        trusted=tuple(given.trust),
         device=given.device,
         overwrite=given.overwrite,
         **read_parameters(spec, given.param),
@@ -166,6 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="as PyTorch names it: cpu, cuda, cuda:1, mps")
     parser.add_argument("--weights", type=Path, action="append", default=[], metavar="DIR", help="folder with weights")
     parser.add_argument("--download", action="store_true", help="bring missing weights from huggingface.co")
+    trust = "run this file with code (TorchScript); the refusal of one says its sha256"
+    parser.add_argument("--trust", action="append", default=[], metavar="SHA256", help=trust)
     parser.add_argument("--overwrite", action="store_true", help="make again what is there")
     parser.add_argument("--contact-sheet", action="store_true", help="contact_sheet.jpg of pictures and maps")
     parser.add_argument("--gallery", type=Path, metavar="DIR", help="a page with every preprocessor on each INPUT")

@@ -23,7 +23,8 @@ class Options:
     """One preprocessor with its settings. Frozen and made of plain values: every worker process gets a copy.
 
     thresholds: values of the preprocessor's sliders in their order, -1 for the default. weights: folders searched
-    before the repository's own; downloads go into the first of all.
+    before the repository's own; downloads go into the first of all. trusted: the sha256 of files with
+    code that may run.
     """
 
     preprocessor: str
@@ -33,6 +34,7 @@ class Options:
     masks: Path | None = None
     weights: tuple[Path, ...] = ()
     download: bool = False
+    trusted: tuple[str, ...] = ()
     device: str = "cpu"
     overwrite: bool = False
 

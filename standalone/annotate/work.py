@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from annotator.spec import Runtime
+from annotator.trust import trusted_hashes
 from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.core.images import read_mask, read_rgb, same_size
 from lib_controlnet.core.inputs import preprocessor_input
@@ -62,7 +63,8 @@ class Worker:
     """A preprocessor with the settings of `options`."""
 
     def __init__(self, options: Options) -> None:
-        runtime = Runtime(device=options.device, weight_folders=options.folders)
+        trusted = trusted_hashes("\n".join(options.trusted))
+        runtime = Runtime(device=options.device, weight_folders=options.folders, trusted=lambda: trusted)
         registry = importlib.import_module("annotator.registry").discover("annotator", effects=None)
         self._options = options
         self._runner = PreprocessRunner(registry, lambda: runtime, limit=0)

@@ -93,8 +93,28 @@ def load_with_extra(filename: Any, extra_handler: Handler | None = None, *args: 
             f"Error verifying pickled file from {filename}: the program is not going to read it", exc_info=True
         )
         return None
-    kwargs.setdefault("weights_only", False)
-    return unsafe_torch_load(filename, *args, **kwargs)
+    if extra_handler is not None or cmd_opts.disable_safe_unpickle or kwargs.get("weights_only") is False:
+        return unsafe_torch_load(filename, *args, **{"weights_only": False, **kwargs})
+    try:  # read by PyTorch's own reader of weights: what was checked need not be what is read
+        return load_weights(filename, *args, **kwargs)
+    except pickle.UnpicklingError:
+        errors.report(f"{filename} holds more than weights: the program is not going to read it", exc_info=True)
+        return None
+
+
+def load_weights(filename: Any, *args: Any, **kwargs: Any) -> Any:
+    """PyTorch's `load` of weights only. Raises UnpicklingError for anything else, TorchScript too, which PyTorch before
+    2.6 would run."""
+    if not hasattr(filename, "read"):
+        with open(filename, "rb") as file:
+            return load_weights(file, *args, **kwargs)
+    start = filename.tell()
+    packed = filename.read(4) == b"PK\x03\x04"
+    filename.seek(start)
+    if packed and "constants.pkl" in torch._C.PyTorchFileReader(filename).get_all_records():
+        raise pickle.UnpicklingError("a TorchScript program")
+    filename.seek(start)
+    return unsafe_torch_load(filename, *args, **{**kwargs, "weights_only": True})
 
 
 def load(filename: Any, *args: Any, **kwargs: Any) -> Any:

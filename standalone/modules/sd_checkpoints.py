@@ -172,5 +172,5 @@ def read_state_dict(
     """Weights of a checkpoint; a "state_dict" around them is removed. Pickles are read weights-only."""
     if checkpoint_file.lower().endswith(".safetensors"):
         return safetensors.torch.load_file(checkpoint_file, device=str(map_location or "cpu"))
-    loaded = safe.unsafe_torch_load(checkpoint_file, map_location=map_location or "cpu", weights_only=True)
+    loaded = safe.load_weights(checkpoint_file, map_location=map_location or "cpu")
     return loaded.get("state_dict", loaded)

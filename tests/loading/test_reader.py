@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib_controlnet.core.errors import ModelFileError
+from lib_controlnet.loading import reader
 from lib_controlnet.loading.reader import legacy_hash, read_weights
 
 from .files import write_pickle, write_safetensors
@@ -252,3 +253,13 @@ def test_legacy_hash_is_a1111s(tmp_path: Path) -> None:
     assert legacy_hash(tmp_path / "big") == hashlib.sha256(content[0x100000:0x110000]).hexdigest()[:8]
     (tmp_path / "small").write_bytes(b"x")
     assert legacy_hash(tmp_path / "small") == "e3b0c442"  # of nothing: A1111 gives it to every file under 1 MiB
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".ckpt"])
+def test_a_program_never_reaches_torch_load(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch before 2.6 would run it, also where weights alone are asked for."""
+    path = tmp_path / f"model{suffix}"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
+    monkeypatch.setattr(reader, "torch_load", lambda *_args, **_options: pytest.fail("torch.load was reached"))
+    with pytest.raises(ModelFileError, match="a TorchScript program"):
+        reader.read_weights(path)

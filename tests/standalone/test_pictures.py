@@ -144,3 +144,16 @@ def test_extra_names_can_be_allowed(host: Traced, tmp_path: Path) -> None:
     with safe.Extra(handler):
         loaded = torch.load(file)
     assert float(loaded["a"]) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"weights_only": True}])
+def test_a_program_never_reaches_pytorchs_loader(
+    host: Traced, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the check before it is got round: PyTorch before 2.6 would run it."""
+    safe = host.app.modules("safe")
+    file = tmp_path / "program.pt"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(file))
+    monkeypatch.setattr(safe, "check_pt", lambda *_: None)
+    monkeypatch.setattr(safe, "unsafe_torch_load", lambda *_args, **_options: pytest.fail("it was reached"))
+    assert torch.load(file, **options) is None

@@ -25,12 +25,14 @@ class OptionInfo:
         component: Any = None,
         component_args: dict[str, Any] | None = None,
         section: tuple[str, str] | None = None,
+        restrict_api: bool = False,
     ) -> None:
         self.default = default
         self.label = label
         self.component = component
         self.component_args = component_args
         self.section = section
+        self.restrict_api = restrict_api
         self.reload = False
 
     def needs_reload_ui(self) -> OptionInfo:
@@ -97,6 +99,13 @@ def test_what_changes_the_page_says_so(options: dict[str, OptionInfo]) -> None:
         "controlnet_control_type_dropdown",
         "controlnet_disable_openpose_edit",
     }
+
+
+def test_what_opens_a_door_is_changed_on_the_page_only(options: dict[str, OptionInfo]) -> None:
+    """Code, downloads, training and every folder: each option with a word of these in its key or label is closed."""
+    doors = re.compile(r"trust|download|training|\bpath|folder|director|\bdir\b", re.IGNORECASE)
+    for key, option in options.items():
+        assert option.restrict_api == bool(doors.search(f"{key} {option.label}".replace("_", " "))), key
 
 
 @pytest.mark.parametrize(("stored", "count"), [(3.0, 3), (1, 1), (0, 1), (40, 10)])
