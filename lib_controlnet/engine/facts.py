@@ -14,6 +14,7 @@ from ..families.registry import find_family
 from ..loading.canonical import canonical
 from ..loading.detect import describe_kind
 from ..loading.reader import read_weights
+from ..loading.version import FileVersion, file_version
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,16 @@ class FactReader:
 
     def __init__(self, families: list[ControlFamily]) -> None:
         self._families = families
-        self._known: dict[tuple[Path, int, int], Facts] = {}
+        self._known: dict[tuple[Path, FileVersion], Facts] = {}
 
     def read(self, path: Path) -> Facts:
         """The facts of a file; a file that cannot be used has its reason among them."""
         try:
-            stat = path.stat()
+            key, size = (path, file_version(path)), path.stat().st_size
         except OSError as error:
             return Facts("", "a missing file", 0, problem=f"the file cannot be read: {error.strerror or error}")
-        key = (path, stat.st_mtime_ns, stat.st_size)
         if key not in self._known:
-            self._known[key] = self._read(path, stat.st_size)
+            self._known[key] = self._read(path, size)
         return self._known[key]
 
     def _read(self, path: Path, size: int) -> Facts:

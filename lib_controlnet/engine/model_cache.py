@@ -6,13 +6,18 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from ..core.errors import ModelFileError
 from ..families.base import ControlFamily, ControlModel, Runtime
 from ..families.registry import load_model
+from ..loading.version import FileVersion, file_version
+
+_Key = tuple[Path, FileVersion, torch.dtype]
 
 
 class ModelCache:
-    """Loaded models, least recently used first out; a file changed on disk is read anew.
+    """Loaded models, least recently used first out; a file changed on disk is read anew, and its old version goes.
 
     `limit()` is asked at every load: the most bytes of weights to keep besides the model being loaded.
     """
@@ -20,13 +25,14 @@ class ModelCache:
     def __init__(self, families: list[ControlFamily], limit: Callable[[], int]) -> None:
         self._families = families
         self._limit = limit
-        self._models: OrderedDict[tuple[object, ...], ControlModel] = OrderedDict()
-        self._bases: dict[tuple[object, ...], str] = {}
+        self._models: OrderedDict[_Key, ControlModel] = OrderedDict()
+        self._bases: dict[_Key, str] = {}
 
     def get(self, path: Path, runtime: Runtime, base_id: str) -> ControlModel:
         """The model of a file, on `runtime.device`. `base_id` names the checkpoint, which some files depend on."""
+        self._forget_replaced()
         try:
-            stat = path.stat()
+            version = file_version(path)
         except OSError as error:
             raise ModelFileError(
                 f'"{path.name}" cannot be read: {error.strerror or error}',
@@ -34,12 +40,19 @@ class ModelCache:
                 found=str(path),
                 remedy="refresh the model list and choose another model",
             ) from error
-        key = (path, stat.st_mtime_ns, stat.st_size, runtime.dtype)
+        key = (path, version, runtime.dtype)
         model = self._models.get(key)
         if model is None or (model.holds_base and self._bases[key] != base_id):
-            self._models.pop(key, None)
-            self._evict(stat.st_size)
+            self._models.pop(key, None)  # its base is written anew below
+            self._evict(path.stat().st_size)
             model = load_model(path, runtime, self._families)
+            if _version(path) != version:
+                raise ModelFileError(
+                    f'"{path.name}" changed while it was read',
+                    field="model",
+                    found=str(path),
+                    remedy="wait until the file is complete, then generate again",
+                )
             self._models[key], self._bases[key] = model, base_id
         self._models.move_to_end(key)
         model.move(runtime.device)
@@ -48,8 +61,21 @@ class ModelCache:
     def clear(self) -> None:
         """Forgets every model."""
         self._models.clear()
+        self._bases.clear()
+
+    def _forget_replaced(self) -> None:
+        for key in [key for key in self._models if _version(key[0]) != key[1]]:
+            del self._models[key], self._bases[key]
 
     def _evict(self, coming: int) -> None:
         limit = self._limit()
         while self._models and coming + sum(m.memory() for m in self._models.values()) > limit:
-            self._models.popitem(last=False)
+            key, _model = self._models.popitem(last=False)
+            del self._bases[key]
+
+
+def _version(path: Path) -> FileVersion | None:
+    try:
+        return file_version(path)
+    except OSError:
+        return None

@@ -79,8 +79,7 @@ class Training:
         except OSError as error:
             raise HostError("the model cannot be copied to the control models", found=str(error)) from error
         self._services.library.refresh()
-        names = [name for name in self._services.library.names() if name.startswith(source.stem)]
-        return names[0] if names else source.stem
+        return self._services.library.name_of(target)
 
 
 def checkpoint_path() -> str:

@@ -19,6 +19,7 @@ from .gradio_compat import not_saved
 
 _BLOCK = 1 << 20
 _MODEL_HEAD = ("Model", "Kind", "Made for", "Size", "Folder", "With this checkpoint")
+_SKIPPED_HEAD = ("File or folder", "Why")
 _WEIGHT_HEAD = ("Preprocessor", "File", "Size", "Licence", "Where")
 
 
@@ -44,7 +45,7 @@ def build(services: PageServices) -> None:
         services.library.refresh()
         lacking = [spec.label for spec in _specs(services) if services.weights.missing(spec)]
         return [
-            model_table(services),
+            model_table(services) + skipped_table(services),
             gr.update(choices=services.library.names()),
             weight_table(services),
             gr.update(choices=lacking, value=lacking[0] if lacking else None),
@@ -68,8 +69,14 @@ def build(services: PageServices) -> None:
 
 def model_table(services: PageServices) -> str:
     """All control models with what their files say (HTML)."""
-    entries = [services.library.find(name) for name in services.library.names()]
+    entries = services.library.entries()
     return _table("Control models", _MODEL_HEAD, [_model_row(services, entry) for entry in entries])
+
+
+def skipped_table(services: PageServices) -> str:
+    """What lies in the model folders and could not be listed, with the reasons (HTML); "" where there is nothing."""
+    rows = [(skipped.path, skipped.reason) for skipped in services.library.skipped]
+    return _table("Not listed", _SKIPPED_HEAD, rows) if rows else ""
 
 
 def weight_table(services: PageServices) -> str:

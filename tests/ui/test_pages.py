@@ -51,3 +51,12 @@ def test_caption_comes_back_with_an_automatic_mode(mode: PromptMode) -> None:
 def test_place_of_a_model(services: PageServices, tmp_path: Path) -> None:
     assert models_page._path(services, "own_model") == str(tmp_path / "own_model.safetensors")
     assert models_page._path(services, None) == ""
+
+
+def test_the_models_page_lists_what_it_could_not_list(services: PageServices, tmp_path: Path) -> None:
+    assert models_page.skipped_table(services) == ""
+    (tmp_path / "<gone>.safetensors").symlink_to(tmp_path / "nowhere")
+    services.library.refresh()
+    table = models_page.skipped_table(services)
+    assert "&lt;gone&gt;.safetensors" in table
+    assert "a link to nothing" in table
