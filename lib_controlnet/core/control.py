@@ -32,6 +32,16 @@ class Control:
         """The tensors in the order of layer weights: encoder, skip, middle."""
         return tuple(t for t in (*self.encoder, *self.skip, self.middle) if t is not None)
 
+    def places(self) -> list[tuple[str, int]]:
+        """Where the outputs go, as `at` takes it: ("encoder" or "skip", input block) and ("middle", 0)."""
+        named = (("encoder", self.encoder), ("skip", self.skip), ("middle", (self.middle,)))
+        return [(name, index) for name, part in named for index, tensor in enumerate(part) if tensor is not None]
+
+    def at(self, place: str, index: int) -> Tensor | None:
+        """What is added at a place, if anything."""
+        part = {"encoder": self.encoder, "skip": self.skip, "middle": (self.middle,)}[place]
+        return part[index] if index < len(part) else None
+
     def scaled(self, weights: Sequence[float]) -> Control:
         """Every output times its own layer weight (order of `outputs`)."""
         if len(weights) != len(self.outputs()):

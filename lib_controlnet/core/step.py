@@ -27,6 +27,8 @@ class Step:
     is_cond   per row: True for the positive prompt. Python values, so that telling rows apart costs no GPU sync
     images    per row: which picture of the batch it belongs to
     progress  0..1, see GuidanceRange
+    group     rows of the denoiser's own call of which this U-Net call is a part; with tiles it is `k * group` rows, a
+              tile's rows side by side. 0 where nobody told
     """
 
     x: Tensor
@@ -37,6 +39,7 @@ class Step:
     images: tuple[int, ...]
     progress: float
     pass_: Pass = Pass.base
+    group: int = 0
 
     @property
     def batch(self) -> int:
@@ -71,6 +74,9 @@ class RowCursor:
     hands them to the U-Net in one or several calls (`sd_samplers_cfg_denoiser.CFGDenoiser`). `conds[i]` is the number
     of cond rows of image i (more than one with AND prompts), `total` the number of all rows. Rows past `total`
     (somebody calls the U-Net outside a denoiser step) count as cond.
+
+    A tiler comes between: of one call's rows it makes one or several calls with those rows for each tile. Where the
+    calls are announced (`group`), the rows of every tile are told apart.
     """
 
     def __init__(self, conds: Sequence[int], total: int) -> None:
@@ -78,12 +84,24 @@ class RowCursor:
         self._batch = max(len(conds), 1)
         self._total = total
         self._position = 0
+        self._end = 0
+        self.rows = 0
+        """Rows of the denoiser's call that was announced last, 0 for none."""
+
+    def group(self, rows: int) -> None:
+        """The denoiser makes a call of its next `rows` rows, which reach the U-Net in one call or more."""
+        self._position, self.rows = self._end, rows
+        self._end += rows
 
     def take(self, rows: int) -> tuple[tuple[bool, ...], tuple[int, ...]]:
         """(is_cond, image) of each of the next `rows` rows."""
-        places = range(self._position, self._position + rows)
-        self._position += rows
+        start = self._end - self.rows
+        places = [self._wrapped(at, start) for at in range(self._position, self._position + rows)]
+        self._position = self._wrapped(self._position + rows, start) if self.rows else self._position + rows
         conds = len(self._images)
         is_cond = tuple(at < conds or at >= self._total for at in places)
         images = tuple(self._images[at] if at < conds else (at - conds) % self._batch for at in places)
         return is_cond, images
+
+    def _wrapped(self, at: int, start: int) -> int:
+        return start + (at - start) % self.rows if self.rows else at

@@ -16,9 +16,11 @@ from ..core.modes import ResizeMode
 from ..core.schedule import GuidanceRange
 from ..core.step import Pass
 from ..core.units import ControlNetUnit
-from ..effects.base import Sampling
+from ..effects.base import Effect, Sampling
 from ..families.base import BaseModel, BoundControl, ControlModel, Runtime
+from .acting import Acting
 from .preprocess import PreprocessorSpec, PreprocessResult
+from .tiles import TiledHint
 
 Pixels = NDArray[np.uint8]
 
@@ -76,6 +78,12 @@ class UnitRun:
     weights: tuple[float, ...] = ()
     rests: bool = False
     """The unit has no part in the pass that has begun (hires option)."""
+    effect: Effect | None = None
+    """What the preprocessor does to the sampling besides, in the pass that has begun."""
+    acting: Acting = field(default_factory=Acting)
+    tile: TiledHint | None = None
+    """Pieces of the hint for the U-Net calls to come, where a tiler runs."""
+    tile_orders: dict[tuple[int, int], bool] = field(default_factory=dict[tuple[int, int], bool])
     mismatch: BaseModelError | None = None
     """Why the U-Net in use cannot take this unit's model, if so; raised when the unit would act."""
 
@@ -83,3 +91,14 @@ class UnitRun:
     def spec(self) -> PreprocessorSpec:
         """The preprocessor's data sheet."""
         return self.results[0].spec
+
+    @property
+    def idle_by_choice(self) -> str:
+        """Why the unit is to do nothing whatever the sampling is like; "" where it is to act."""
+        if self.unit.layer_weights is None and self.unit.weight == 0.0:
+            return "its weight is 0"
+        if self.unit.layer_weights is not None and not any(self.unit.layer_weights):
+            return "all its layer weights are 0"
+        if self.unit.region_mask is not None and not self.unit.region_mask.any():
+            return "its region mask is wholly black"
+        return ""

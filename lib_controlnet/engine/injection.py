@@ -6,7 +6,8 @@ skip tensor before concatenation: here the same sum is formed in the last channe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from ..core.control import Control
+from ..core.step import Step
 
 
 class LdmUNet(Protocol):
@@ -25,14 +27,17 @@ class LdmUNet(Protocol):
     output_blocks: nn.ModuleList
 
 
-UNetCall = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], "Control | None"]
-"""(x, timesteps, context, y) of one U-Net call -> what to add."""
+class PassControl(Protocol):
+    """All that acts in a pass as one: what a host's hooks drive, two calls for each of the U-Net's."""
 
-UNetConditions = Callable[[], "tuple[Tensor, Tensor | None]"]
-"""The context and y that this call gets in place of its own."""
+    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Control | None]:
+        """The call as the U-Net is to get it (its context and y count), and what is to be added to it."""
+        ...
 
-UNetOutput = Callable[[Tensor], Tensor]
-"""The prediction of that call -> what the host gets."""
+    def end(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
+        """The prediction for the host; `left` names the places whose residual was not added."""
+        ...
+
 
 _ARGUMENTS = ("x", "timesteps", "context", "y")
 """Of `forward(x, timesteps=None, context=None, y=None)`, given by place (ldm) or by name (sgm)."""
@@ -45,21 +50,29 @@ def is_ldm_unet(module: object) -> bool:
     )
 
 
+@dataclass(eq=False)
+class _Call:
+    """One U-Net call under way, and the places of its control that no block has come by yet."""
+
+    step: Step | None = None
+    control: Control | None = None
+    left: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+
+    def take(self, place: str, index: int) -> Tensor | None:
+        """The residual of a place, if there is one."""
+        if (place, index) in self.left:
+            self.left.remove((place, index))
+        return None if self.control is None else self.control.at(place, index)
+
+
 class UNetHooks:
     """Our hooks on one U-Net. `remove()` undoes them, twice is fine; nothing else of the U-Net is ever changed."""
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        call: UNetCall,
-        finish: UNetOutput | None = None,
-        conditions: UNetConditions | None = None,
-    ) -> None:
+    def __init__(self, unet: nn.Module, control: PassControl) -> None:
         self.unet = unet
-        self._call = call
-        self._conditions = conditions
-        self._finish = finish
-        self._control: Control | None = None
+        self._control = control
+        self._calls: list[_Call] = []
+        """Those under way: another extension may call the U-Net within a call of it."""
         self._handles: list[RemovableHandle] = []
         blocks = cast(LdmUNet, unet)
         self._blocks = len(blocks.input_blocks)
@@ -74,54 +87,54 @@ class UNetHooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._control = None
+        self._calls.clear()
 
     def _install(self, unet: nn.Module, blocks: LdmUNet) -> None:
         keep = self._handles.append
         keep(unet.register_forward_pre_hook(self._before, with_kwargs=True))
         for index, block in enumerate(blocks.input_blocks):
-            keep(block.register_forward_hook(self._after_input(index)))
-        keep(blocks.middle_block.register_forward_hook(self._after_middle))
+            keep(block.register_forward_hook(self._after_block("encoder", index)))
+        keep(blocks.middle_block.register_forward_hook(self._after_block("middle", 0)))
         for index, block in enumerate(blocks.output_blocks):
             keep(block.register_forward_pre_hook(self._before_output(self._blocks - 1 - index)))
-        if self._finish is not None:
-            keep(unet.register_forward_hook(self._finished(self._finish)))
+        keep(unet.register_forward_hook(self._finish))
         keep(unet.register_forward_hook(self._after, always_call=True))
 
     def _before(self, _unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call = _Call()
+        self._calls.append(call)
         given = _unet_arguments(args, kwargs)
-        self._control = self._call(*given)
-        if self._conditions is None:
+        step, call.control = self._control.begin(*given)
+        call.step = step
+        call.left = set() if call.control is None else set(call.control.places())
+        if step.context is given[2] and step.y is given[3]:
             return None
-        context, y = self._conditions()
-        if context is given[2] and y is given[3]:
+        return _with_arguments(args, kwargs, {"context": step.context, "y": step.y})
+
+    def _finish(self, _unet: nn.Module, _args: object, output: Tensor) -> Tensor | None:
+        call = self._calls[-1] if self._calls else None
+        if call is None or call.step is None:
             return None
-        return _with_arguments(args, kwargs, {"context": context, "y": y})
-
-    @staticmethod
-    def _finished(finish: UNetOutput) -> Callable[..., Tensor]:
-        def hook(_unet: nn.Module, _args: object, output: Tensor) -> Tensor:
-            return finish(output)
-
-        return hook
+        left = [f"{place} {index}" for place, index in sorted(call.left)]
+        return self._control.end(call.step, output, left)
 
     def _after(self, *_: object) -> None:
-        self._control = None
+        if self._calls:
+            self._calls.pop()
 
-    def _after_input(self, index: int) -> Callable[..., Tensor | None]:
+    def _take(self, place: str, index: int) -> Tensor | None:
+        return self._calls[-1].take(place, index) if self._calls else None
+
+    def _after_block(self, place: str, index: int) -> Callable[..., Tensor | None]:
         def hook(_block: nn.Module, _args: object, output: Tensor) -> Tensor | None:
-            residual = _entry(self._control.encoder, index) if self._control else None
+            residual = self._take(place, index)
             return None if residual is None else output + _fitted(residual, output)
 
         return hook
 
-    def _after_middle(self, _block: nn.Module, _args: object, output: Tensor) -> Tensor | None:
-        residual = self._control.middle if self._control else None
-        return None if residual is None else output + _fitted(residual, output)
-
     def _before_output(self, index: int) -> Callable[..., None]:
         def hook(_block: nn.Module, args: tuple[Any, ...]) -> None:
-            residual = _entry(self._control.skip, index) if self._control else None
+            residual = self._take("skip", index)
             if residual is not None:
                 # The concatenation was made for this block alone, so adding in place is seen by nobody else.
                 args[0][:, -residual.shape[1] :] += _fitted(residual, args[0])
@@ -130,7 +143,7 @@ class UNetHooks:
 
 
 class RaisingHook:
-    """Makes the next call of a U-Net raise: the way to stop a host that swallows exceptions of callbacks."""
+    """Makes every call of a U-Net raise: the way to stop a host that swallows exceptions of callbacks."""
 
     def __init__(self, unet: nn.Module, error: Exception) -> None:
         self._error = error
@@ -157,10 +170,6 @@ def _with_arguments(
     by_place = tuple(changes.get(name, value) for name, value in zip(_ARGUMENTS, args, strict=False))
     by_name = {name: changes.get(name, value) for name, value in kwargs.items()}
     return (*by_place, *args[len(_ARGUMENTS) :]), by_name
-
-
-def _entry(residuals: tuple[Tensor | None, ...], index: int) -> Tensor | None:
-    return residuals[index] if index < len(residuals) else None
 
 
 def _fitted(residual: Tensor, features: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..core.control import RegionMask
 from ..core.errors import UnitError
@@ -26,6 +27,7 @@ from .library import NO_MODEL
 from .no_model import NoModel
 from .preprocess import PreprocessorSpec, PreprocessResult
 from .services import Services
+from .tiles import with_region
 
 log = logging.getLogger("ControlNet")
 
@@ -124,6 +126,22 @@ class UnitPreparation:
             hints = [hint_from_map(map_, width, height, run.resize_mode) for map_ in maps]
             run.hints[pass_] = hints
         return hints
+
+    def whole_hint(self, run: UnitRun, pass_: Pass, size: tuple[int, int]) -> Tensor:
+        """The one hint of a unit for a pass of `size` (width, height), with its region mask as a fourth channel.
+
+        (1, 3 or 4, H, W) float32. Raises UnitError where there is one for each picture of a batch, or none.
+        """
+        hints = self.hints(run, pass_, *size)
+        if len(hints) != 1:
+            raise UnitError(
+                "an extension cuts the picture into tiles, and the unit has not one map that could be cut with it",
+                unit=run.unit.index,
+                field="image",
+                found=f"{len(hints)} maps",
+                remedy="make the pictures one by one, or switch the tiles off",
+            )
+        return with_region(hints[0].image, run.region)
 
     def weights(self, run: UnitRun, pass_: Pass) -> tuple[float, ...]:
         """A factor for each output of the unit's model. Raises UnitError for a list that does not fit."""

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor, nn
 
 from ..core.batch import parted
-from ..core.control import Control
-from ..core.errors import BaseModelError, ControlNetError
-from ..core.schedule import GuidanceRange
+from ..core.control import Control, RegionMask
+from ..core.errors import BaseModelError, ControlNetError, HostError
+from ..core.hints import Hint
 from ..core.step import Pass, Step
 from ..core.units import ControlNetUnit
-from ..effects.base import Effect
 from ..effects.running import RunningEffects
-from ..families.base import BaseModel
+from ..families.base import BaseModel, BoundControl
+from .acting import Acting, never_acted, not_called
 from .generation import Generation, UnitRun
 from .preparation import UnitPreparation
 from .services import Services
+from .tiles import TiledHint
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A unit that did nothing in a pass because its settings say so: a sentence for the user."""
+
+    unit: int
+    text: str
 
 
 class ControlSession:
-    """Owner of one generation's control: `prepare`, then `begin` a pass, `control` at each step, `close`."""
+    """Owner of one generation's control: `prepare`, then a pass from `begin` to `end`, and `close`.
+
+    In a pass each U-Net call is `begin_call`, the call itself with the control added, `end_call`.
+    """
 
     def __init__(self, services: Services, generation: Generation) -> None:
         self._services = services
@@ -29,6 +43,11 @@ class ControlSession:
         self._preparation = UnitPreparation(services, generation)
         self.runs: list[UnitRun] = []
         self.effects = RunningEffects()
+        self.closed = False
+        self._pass = Pass.base
+        self._size = (generation.width, generation.height)
+        self._calls = 0
+        self._begun = False
 
     def prepare(self, units: Iterable[ControlNetUnit]) -> None:
         """Preprocesses and loads for every enabled unit. Raises ControlNetError naming unit and field."""
@@ -43,15 +62,14 @@ class ControlSession:
 
     def begin(self, pass_: Pass, width: int, height: int) -> None:
         """Binds every unit to its hint for a pass of `width` x `height` pixels."""
-        effects: list[tuple[GuidanceRange, Effect]] = []
+        self._pass, self._size, self._calls, self._begun = pass_, (width, height), 0, True
         for run in self.runs:
+            run.acting, run.tile, run.tile_orders = Acting(), None, {}
             try:
-                effect = self._preparation.bind(run, pass_, width, height)
+                run.effect = self._preparation.bind(run, pass_, width, height)
             except ControlNetError as error:
                 raise error.for_unit(run.unit.index) from error
-            if effect is not None:
-                effects.append((run.guidance, effect))
-        self.effects = RunningEffects(effects)
+        self.effects = RunningEffects([(run.guidance, run.effect) for run in self.runs if run.effect is not None])
 
     def rebase(self, base: BaseModel) -> None:
         """Another U-Net takes over (refiner, hires checkpoint): units that do not fit it raise when they would act."""
@@ -68,28 +86,130 @@ class ControlSession:
                     remedy="let the unit end before that (ending control step), or use one kind of checkpoint",
                 )
 
+    def begin_call(self, unet: nn.Module, step: Step) -> tuple[Step, Control | None]:
+        """A U-Net call begins: the step as the U-Net is to get it, and what is to be added to it.
+
+        Raises ControlNetError where a unit that is to act cannot.
+        """
+        if self.closed:
+            raise not_called(0, closed=True)
+        self._calls += 1
+        for run in self._in_range(step):
+            run.acting.in_range += 1
+            self._check_size(run, step)
+        step = self.effects.conditioned(step)
+        control = self.control(step)
+        self.effects.before(unet, step)
+        return step, control
+
+    def end_call(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
+        """The call's prediction (B, 4, h, w), for the host; `left` names the places where control was not added.
+
+        Raises HostError if there are any.
+        """
+        acting = [run for run in self._in_range(step) if run.effect is not None or self._rows(run, step)]
+        if left and acting:
+            raise HostError(
+                "control was computed and the U-Net did not take it",
+                unit=acting[0].unit.index,
+                field="model",
+                found=f"{len(left)} places that were passed by: {', '.join(left[:4])}{' …' if len(left) > 4 else ''}",
+                remedy="switch off the extension or option that replaces the U-Net's blocks or runs their layers",
+            )
+        for run in acting:
+            run.acting.acted += 1
+        return self.effects.after(step, output)
+
+    def end(self, steps: int) -> list[Idle]:
+        """A sampling of `steps` denoiser steps has ended: the units that did nothing because their settings say so.
+
+        Raises ControlNetError for one that was to act and did not.
+        """
+        idle: list[Idle] = []
+        for run in self.runs:
+            text = self._judged(run, steps)
+            if text:
+                idle.append(Idle(run.unit.index, text))
+        if self.closed:
+            raise not_called(steps, closed=True)
+        return idle
+
+    def _judged(self, run: UnitRun, steps: int) -> str:
+        """Why a unit rightly did nothing, "" where it acted or has no part in the pass."""
+        if run.rests:
+            return ""
+        try:
+            run.acting.check()
+            if run.idle_by_choice and run.effect is None:
+                return f"it did nothing: {run.idle_by_choice}"
+            if not self._calls:
+                raise not_called(steps, closed=False)
+            if not run.acting.in_range:
+                start, end = run.guidance.start, run.guidance.end
+                return f"it did nothing: none of the {steps} steps falls into its range, {start:g} to {end:g}"
+            if self._generation.unit_per_image and not run.acting.with_rows:
+                return "it did nothing: no picture of the batch is its own"
+            if not run.acting.acted:
+                raise never_acted(run.acting)
+        except ControlNetError as error:
+            raise error.for_unit(run.unit.index) from error
+        return ""
+
     @torch.no_grad()
     def control(self, step: Step) -> Control | None:
         """The sum of what the active units add to one U-Net call, or None."""
         total: Control | None = None
-        for run in self.runs:
-            if not self._acts(run, step):
+        for run in self._in_range(step):
+            rows = self._rows(run, step)
+            if not rows:
+                continue
+            run.acting.with_rows += 1
+            if not any(run.weights):
                 continue
             if run.mismatch is not None:
                 raise run.mismatch
-            part = self._part(run, step, self._rows(run, step))
-            if part is not None:
-                total = part if total is None else total.merged(part)
+            part = self._part(run, step, rows)
+            total = part if total is None else total.merged(part)
         return total
+
+    def hint_for(self, index: int, pass_: Pass) -> Tensor:
+        """The hint of `runs[index]` for a pass, (1, 3, H, W), or 4 with its region mask; before the pass begins too.
+
+        Raises UnitError where the unit has not one hint but several, or none.
+        """
+        generation = self._generation
+        planned = generation.final_size if pass_ is Pass.hires else (generation.width, generation.height)
+        begun = self._begun and pass_ is self._pass
+        return self._preparation.whole_hint(self.runs[index], pass_, self._size if begun else planned)
+
+    def tile(self, index: int, tensor: Tensor) -> None:
+        """From now on `tensor` (T, 3 or 4, H, W) stands in for the hint of `runs[index]`; a whole one ends that."""
+        run = self.runs[index]
+        tiled = TiledHint(tensor, run.tile_orders)
+        run.tile = None if tiled.size == self._size else tiled
 
     def close(self) -> None:
         """Lets go of hints and models; twice is fine."""
         self.runs = []
         self.effects = RunningEffects()
+        self.closed = True
 
-    @staticmethod
-    def _acts(run: UnitRun, step: Step) -> bool:
-        return run.guidance.contains(step.progress) and any(run.weights)
+    def _in_range(self, step: Step) -> list[UnitRun]:
+        return [run for run in self.runs if not run.rests and run.guidance.contains(step.progress)]
+
+    def _check_size(self, run: UnitRun, step: Step) -> None:
+        """A hint belongs to a size: a piece of the latent must come with its piece of the hint."""
+        height, width = step.x.shape[-2:]
+        expected = self._size if run.tile is None or run.effect is not None else run.tile.size
+        if run.idle_by_choice or (width * 8, height * 8) == (expected[0] // 8 * 8, expected[1] // 8 * 8):
+            return
+        raise HostError(
+            "the U-Net was called with a latent of another size than the unit's hint",
+            unit=run.unit.index,
+            field="image",
+            found=f"a latent of {width}x{height} with a hint for {expected[0] // 8}x{expected[1] // 8}",
+            remedy="switch off what cuts the picture into tiles or enlarges it while it is drawn, or disable the unit",
+        )
 
     def _rows(self, run: UnitRun, step: Step) -> list[int]:
         """The rows a unit has a say in; the others are not computed."""
@@ -102,19 +222,37 @@ class ControlSession:
             if (step.is_cond[row] or not cond_only) and step.images[row] % units == position % units
         ]
 
-    @staticmethod
-    def _part(run: UnitRun, step: Step, rows: list[int]) -> Control | None:
+    def _part(self, run: UnitRun, step: Step, rows: list[int]) -> Control:
         if run.bound is None:
             raise RuntimeError("control asked for before the pass began")
-        if not rows:
-            return None
+        bound, region = run.bound, run.region
+        if run.tile is not None:
+            bound, region, step = self._of_tile(run, run.tile, step, rows)
         if run.unit.low_vram:
             run.model.move(step.x.device)
-        part = run.bound.control(step.select(rows)).scaled(run.weights)
+        part = bound.control(step.select(rows))
         if run.unit.low_vram:
             run.model.move(torch.device("cpu"))
-        if run.region is not None:
-            part = part.masked(run.region)
-        if run.bound.pooled:
+        try:
+            run.acting.measure(part)
+        except ControlNetError as error:
+            raise error.for_unit(run.unit.index) from error
+        part = part.scaled(run.weights)
+        if region is not None:
+            part = part.masked(region)
+        if bound.pooled:
             part = part.pooled()
         return part.spread(rows, step.batch)
+
+    def _of_tile(
+        self, run: UnitRun, tile: TiledHint, step: Step, rows: list[int]
+    ) -> tuple[BoundControl, RegionMask | None, Step]:
+        """The unit bound to the pieces of this call, the pieces of its region, and a step whose pictures are pieces."""
+        try:
+            pieces = tile.pieces(step)
+        except ControlNetError as error:
+            raise error.for_unit(run.unit.index) from error
+        hint = Hint(pieces.images, None, run.results[0].map)
+        bound = run.model.bind([hint], self._preparation.options(run))
+        region = None if pieces.regions is None else RegionMask(pieces.regions[[pieces.of_row[row] for row in rows]])
+        return bound, region, replace(step, images=pieces.of_row)

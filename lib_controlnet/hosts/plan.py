@@ -11,48 +11,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.batch import Batch, is_batch
-from ..core.errors import ControlNetError, UnitError
+from ..core.errors import UnitError
 from ..core.panel_options import PanelOptions
 from ..core.units import ControlNetUnit
 from .prompts import FIRST_RESULT, apply_prompt_mode
 
 Setting = Callable[[str, Any], Any]
-PLAN = "controlnet_plan"
-"""The attribute of the host's processing object that holds our Plan."""
 
 
 @dataclass(eq=False)
 class Plan:
-    """`n_iter` and `saves` are the job's own, which a batch changes. `error` waits for `process` to be raised."""
+    """`n_iter` and `saves` are the job's own, which a batch changes; `changed` is what it made of them."""
 
     n_iter: int
     saves: tuple[bool, bool]
+    changed: tuple[int, tuple[bool, bool]] = (0, (False, False))
     options: PanelOptions = field(default_factory=PanelOptions)
     batch: Batch | None = None
-    error: ControlNetError | None = None
     turn: int = 0
     names: list[str] = field(default_factory=list)
     last: NDArray[np.uint8] | None = None
     """The first result of the turn before, for units that loop."""
 
 
-def make_plan(p: Any, options: PanelOptions, units: Sequence[ControlNetUnit]) -> Plan:
+def make_plan(p: Any, options: PanelOptions, units: Sequence[ControlNetUnit], earlier: Plan | None = None) -> Plan:
     """Changes the number of generations and the prompt of a job that begins, and remembers what they were.
 
-    The host's own batch tab runs one processing object many times, so what an earlier plan changed is undone first.
+    The host's own batch tab runs one processing object many times, and other extensions run copies of one, so what an
+    `earlier` plan changed is undone first, where nobody has changed it since.
     """
-    earlier: Plan | None = getattr(p, PLAN, None)
-    if earlier is not None:
+    if earlier is not None and earlier.changed == (p.n_iter, (p.do_not_save_samples, p.do_not_save_grid)):
         p.n_iter = earlier.n_iter
         p.do_not_save_samples, p.do_not_save_grid = earlier.saves
     apply_prompt_mode(p, options, units)
-    plan = Plan(p.n_iter, (p.do_not_save_samples, p.do_not_save_grid), options)
-    setattr(p, PLAN, plan)
+    plan = Plan(p.n_iter, (p.do_not_save_samples, p.do_not_save_grid), options=options)
     if any(is_batch(unit) for unit in units):
         plan.batch = _batch(p, units)
         p.n_iter *= 1 if getattr(p, FIRST_RESULT, False) else plan.batch.length
         p.do_not_save_grid = True
         p.do_not_save_samples = p.do_not_save_samples or bool(plan.batch.output_dir)
+    plan.changed = (p.n_iter, (p.do_not_save_samples, p.do_not_save_grid))
     return plan
 
 

@@ -2,95 +2,82 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core.control import Control
 from ..core.errors import ControlNetError, HostError
 from ..core.panel_options import BatchOption, PanelOptions
-from ..core.step import Pass, RowCursor, Step
+from ..core.step import Pass
 from ..core.units import ControlNetUnit
-from ..engine.injection import RaisingHook, UNetHooks
 from ..engine.services import Services
 from ..engine.session import ControlSession
-from .a1111 import A1111Generation, A1111Host, cond_repeats, latent_pixels
-from .notes import forget
-from .plan import PLAN, Plan, finish_batch, make_plan, repeat_seeds
+from .a1111 import A1111Generation, A1111Host
+from .jobs import Job, carried_job, new_job, own_job, stray_job
+from .notes import forget, say
+from .plan import Plan, finish_batch, make_plan, repeat_seeds
 from .results import add_maps, write_infotext
+from .sampling import Sampling
+from .stopping import arm, interrupt, refuse, was_interrupted
 
 log = logging.getLogger("ControlNet")
-JOB = "controlnet_job"
-"""The attribute of the host's processing object that holds our Job."""
-PLAN_ERROR = "controlnet_plan_error"
-"""The attribute for what went wrong before `process`, where alone it can stop the job."""
-
-
-@dataclass(eq=False)
-class Job:
-    """Our side of one processing object: a session, or the error that stops it."""
-
-    session: ControlSession | None = None
-    error: Exception | None = None
-    plan: Plan | None = None
-
 
 ReadUnits = Callable[[], Sequence[ControlNetUnit]]
 
 
 class Runner:
-    """Hooks live from the start of a sampling to its end; one job has them at a time.
+    """Hooks live from the start of a sampling to its end; one sampling has them at a time.
 
-    Hosts swallow exceptions of script callbacks, so an error found in one of them is raised from the next U-Net call.
+    Hosts swallow exceptions of script callbacks, so an error found in one of them is raised from the sampler's launch
+    and from every U-Net call, and where neither comes, from the host's answer (`stopping`).
     """
 
     def __init__(self, services: Services, host: A1111Host) -> None:
         self._services = services
         self._host = host
-        self._attached = ExitStack()
+        self._samplings: list[Sampling] = []
+        """Those under way, the innermost last: a job may run within another's sampling."""
         self._job: Job | None = None
-        self._unet: nn.Module | None = None
-        self._on_unet = ExitStack()
-        self._step: Step | None = None
-        self._cursor = RowCursor((), 0)
-        self._progress = 0.0
-        self._pass = Pass.base
+        """The job that began last."""
 
     def before_process(self, p: Any, read_units: ReadUnits, read_options: Callable[[], PanelOptions]) -> None:
         """A job is about to count its pictures: a batch needs more, and the prompt mode may write the prompt."""
-        setattr(p, PLAN_ERROR, None)
+        earlier = carried_job(p)
+        job = new_job(p)
         try:
-            make_plan(p, read_options(), read_units())
-        except Exception as error:  # noqa: BLE001 (as in process)
-            setattr(p, PLAN_ERROR, error)
+            job.plan = make_plan(p, read_options(), read_units(), None if earlier is None else earlier.plan)
+        except Exception as error:  # noqa: BLE001 (raised again in `process`, where it can stop the job)
+            _keep(job, error)
 
     def process(self, p: Any, read_units: ReadUnits) -> None:
         """A job begins: reads its units and prepares them. Whatever an earlier job left is undone first."""
-        self.detach()
+        self._close_idle()
+        job = own_job(p)
+        if job is None or job.begun:
+            job = new_job(p)
+        job.begun = True
+        self._job = job
         forget(p)
-        job = Job(plan=getattr(p, PLAN, None))
-        setattr(p, JOB, job)
         try:
-            if getattr(p, PLAN_ERROR, None) is not None:
-                raise p.__dict__[PLAN_ERROR]
-            units = [unit for unit in read_units() if unit.enabled]
-            if not units:
+            if job.error is not None:
+                raise job.error
+            job.units = [unit for unit in read_units() if unit.enabled]
+            if not job.units:
                 return
             if job.plan is not None and job.plan.batch is not None:
                 repeat_seeds(p, job.plan, self._services.setting)
-                units = self._turn(job.plan, 0)
-            job.session = self._prepared(p, job, units)
+                job.units = self._turn(job.plan, 0)
+            self._prepare(job, p)
         except Exception as error:  # noqa: BLE001 (whatever it is must stop the job, not be swallowed by the host)
-            self._fail(job, error)
+            self._fail(job, p, error)
 
     def begin_batch(self, p: Any, number: int) -> None:
         """Generation `number` of the job begins; in a batch of pictures the units may have come to the next one."""
-        job: Job | None = getattr(p, JOB, None)
+        job = own_job(p)
         if job is None or job.session is None or job.plan is None or job.plan.batch is None:
             return
         turn = number // max(job.plan.n_iter, 1)
@@ -98,17 +85,110 @@ class Runner:
             return
         try:
             job.plan.turn = turn
+            job.units = self._turn(job.plan, turn)
             job.session.close()
-            job.session = self._prepared(p, job, self._turn(job.plan, turn))
+            self._prepare(job, p)
         except Exception as error:  # noqa: BLE001 (as in process)
-            self._fail(job, error)
+            self._fail(job, p, error)
 
     def picture_made(self, p: Any, picture: Any) -> None:
         """A picture (PIL) is ready; the first of a turn is what looping units go on from."""
-        job: Job | None = getattr(p, JOB, None)
+        job = own_job(p)
         plan = None if job is None else job.plan
         if plan is not None and plan.batch is not None and plan.last is None:
             plan.last = np.asarray(picture.convert("RGB"), np.uint8)
+
+    def begin_sampling(self, p: Any, x: Tensor, noise: Tensor | None = None) -> None:
+        """A pass of the job begins: binds hints to its size and hooks the U-Net until its sampling ends.
+
+        `noise`, from which the host is about to start, may be written over.
+        """
+        self._close_idle()
+        job = carried_job(p)
+        if job is None or (job.finished and job.owner() is not p):
+            job = stray_job(p)  # not ours, nor is a copy of what has ended
+        if job.wanted or self._samplings:
+            self._begin(job, p, x, noise)
+
+    def denoiser_step(self, params: Any) -> None:
+        """A denoiser step begins (`on_cfg_denoiser`): which rows are cond, how far we are, which U-Net it is.
+
+        Some scripts sample without announcing it; then this is the first that we hear of it.
+        """
+        sampling = self._samplings[-1] if self._samplings else None
+        if sampling is None:
+            p = getattr(params.denoiser, "p", None)
+            job = None if p is None else own_job(p)
+            if job is None or not job.wanted or job.finished:
+                return
+            sampling = self._begin(job, p, params.x, None)
+        try:
+            sampling.step(params)
+        except Exception as error:  # noqa: BLE001 (as in process)
+            self._fail(sampling.job, sampling.p, error)
+
+    def decoded(self, p: Any, pictures: Any) -> None:
+        """A batch (B, 3, H, W) in 0..1 has been decoded; effects write over it."""
+        job = own_job(p)
+        if job is None or job.session is None or job.error is not None:
+            return
+        try:
+            for place in range(len(pictures)):
+                pictures[place] = job.session.effects.finished(pictures[place], place)
+        except Exception as error:  # noqa: BLE001 (as in process)
+            self._fail(job, p, error)
+
+    def finish(self, p: Any, processed: Any) -> None:
+        """A job ended well or was interrupted: hands its maps over and lets go of everything."""
+        self._close_idle()
+        job = own_job(p)
+        if job is None or job.finished:
+            return
+        job.finished = True
+        if job.session is not None and job.error is None:
+            try:
+                self._hand_over(job, p, processed)
+            except Exception as error:  # noqa: BLE001 (as in process)
+                self._fail(job, p, error)
+            job.session.close()
+        if job.error is not None:
+            refuse(p, processed, job.error)
+        job.armed.close()
+
+    def detach(self) -> None:
+        """Takes every hook of ours off the host; it is then as if we had never been there."""
+        while self._samplings:
+            self._samplings.pop().close()
+        if self._job is not None:
+            self._job.armed.close()
+
+    # what other extensions' tilers read and write (see compat)
+
+    def hints(self) -> int:
+        """How many units of the job that is under way have a hint, 0 without one."""
+        session = self._session()
+        return 0 if session is None else len(session.runs)
+
+    def hint(self, index: int) -> Tensor:
+        """The whole hint of one of them for the pass that is sampled or about to be, (1, 3 or 4, H, W)."""
+        session, job = self._session(), self._job
+        if session is None or job is None:
+            raise HostError("a hint was asked for while no unit acts")
+        hires = bool(getattr(job.owner(), "is_hr_pass", False))
+        return session.hint_for(index, Pass.hires if hires else Pass.base)
+
+    def replace_hint(self, index: int, tensor: Tensor) -> None:
+        """`tensor` (T, 3 or 4, H, W), a hint's pieces for the rows of the next U-Net calls, takes its place."""
+        session = self._session()
+        if session is not None:
+            session.tile(index, tensor)
+
+    def _session(self) -> ControlSession | None:
+        if self._samplings:
+            return self._samplings[-1].session
+        return None if self._job is None or self._job.finished else self._job.session
+
+    # the parts
 
     @staticmethod
     def _turn(plan: Plan, number: int) -> list[ControlNetUnit]:
@@ -119,151 +199,103 @@ class Runner:
         plan.names.append(turn.name)
         return [unit for unit in turn.units if unit.enabled]
 
-    def _prepared(self, p: Any, job: Job, units: Sequence[ControlNetUnit]) -> ControlSession:
+    def _prepare(self, job: Job, p: Any) -> None:
         generation = A1111Generation(self._host, p)
         options = PanelOptions() if job.plan is None else job.plan.options
         generation.unit_per_image = options.batch_option is BatchOption.one_each
-        session = ControlSession(self._services, generation)
-        session.prepare(units)
-        write_infotext(p, session)
-        return session
+        job.session = ControlSession(self._services, generation)
+        job.session.prepare(job.units)
+        write_infotext(p, job.session)
 
-    def begin_sampling(self, p: Any, x: Tensor, noise: Tensor | None = None) -> None:
-        """A pass of the job begins: binds hints to its size and hooks the U-Net until its sampling ends.
-
-        `noise`, from which the host is about to start, may be written over.
-        """
-        job: Job | None = getattr(p, JOB, None)
-        self.detach()
-        if job is None or (job.session is None and job.error is None):
-            return
+    def _begin(self, job: Job, p: Any, x: Tensor, noise: Tensor | None) -> Sampling:
+        """Suspends the sampling within which this one begins, if any, and starts it."""
+        if self._samplings:
+            self._samplings[-1].suspend()
+        if job.error is None and job.session is not None and job.session.closed:
+            try:  # somebody ended the job in its middle, and it goes on
+                job.finished = False
+                self._prepare(job, p)
+            except Exception as error:  # noqa: BLE001 (as in process)
+                self._fail(job, p, error)
+        sampling = Sampling(self._host, job, p, self._fail)
+        self._samplings.append(sampling)
+        guarded = sampling.guard(self._conclude, self._ended)
         try:
-            if job.error is not None:
-                raise job.error
-            self._attach(job, p, x)
-            if noise is not None and job.session is not None:
-                noise.copy_(job.session.effects.noise(noise))
+            sampling.start(x, noise)
         except Exception as error:  # noqa: BLE001 (as in process)
-            self._fail(job, error)
-        self._until_sampled(p)
+            self._fail(job, p, error, guarded)
+        return sampling
 
-    def denoiser_step(self, params: Any) -> None:
-        """A denoiser step begins (`on_cfg_denoiser`): which rows are cond, how far we are, which U-Net it is."""
-        job = self._job
-        if job is None or job.session is None:
+    def _conclude(self, sampling: Sampling) -> None:
+        """A sampling has returned: raises what stops the job, or says which units rightly did nothing."""
+        if was_interrupted():
             return
         try:
-            self._cursor = RowCursor(cond_repeats(params), int(params.x.shape[0]))
-            self._progress = params.denoiser.step / max(params.denoiser.total_steps, 1)
-            unet = self._host.unet()
-            if unet is not self._unet:
-                self._hook(job.session, unet)
+            for idle in sampling.conclude():
+                say(sampling.p, idle.text, unit=idle.unit)
+        except Exception as error:
+            raise self._fail(sampling.job, sampling.p, error, stopped=True) from error
+
+    def _ended(self, sampling: Sampling) -> None:
+        """A sampling is over, whichever way: the one around it goes on."""
+        sampling.close()
+        sampling.job.armed.close()
+        if sampling in self._samplings:
+            self._samplings.remove(sampling)
+        if not self._samplings:
+            return
+        outer = self._samplings[-1]
+        try:
+            outer.resume()
         except Exception as error:  # noqa: BLE001 (as in process)
-            self._fail(job, error)
+            self._fail(outer.job, outer.p, error)
 
-    def decoded(self, p: Any, pictures: Any) -> None:
-        """A batch (B, 3, H, W) in 0..1 has been decoded; effects write over it."""
-        job: Job | None = getattr(p, JOB, None)
-        if job is None or job.session is None:
-            return
-        try:
-            for place in range(len(pictures)):
-                pictures[place] = job.session.effects.finished(pictures[place], place)
-        except Exception as error:  # the host would swallow it, and no U-Net call is left that could raise it
-            log.exception("The pictures could not be finished.")
-            p.comment(f"ControlNet: the pictures are not what the units ask for: {error}")
+    def _close_idle(self) -> None:
+        """Ends samplings whose end nobody told us, and disarms what an earlier job left."""
+        for sampling in [one for one in reversed(self._samplings) if not one.running]:
+            self._ended(sampling)
+            if sampling.ran:
+                with contextlib.suppress(ControlNetError):  # kept in its job, and raised with its answer
+                    self._conclude(sampling)
+        if self._job is not None and not self._samplings:
+            self._job.armed.close()
 
-    def finish(self, p: Any, processed: Any) -> None:
-        """A job ended well or was interrupted: hands its maps over and lets go of everything."""
-        self.detach()
-        job: Job | None = getattr(p, JOB, None)
-        setattr(p, JOB, None)
-        if job is None or job.session is None:
-            return
-        if job.plan is not None and job.plan.batch is not None:
-            finish_batch(p, job.plan, processed, self._services.setting)
-        else:
-            add_maps(p, processed, job.session, self._services.setting)
-        job.session.close()
-
-    def detach(self) -> None:
-        """Takes every hook of ours off the host; it is then as if we had never been there."""
-        self._attached.close()
-        self._on_unet.close()
-        self._job = self._step = None
-        self._unet = None
-
-    def _attach(self, job: Job, p: Any, x: Tensor) -> None:
+    def _hand_over(self, job: Job, p: Any, processed: Any) -> None:
         session = job.session
         if session is None:
             return
-        self._pass = Pass.hires if getattr(p, "is_hr_pass", False) else Pass.base
-        self._progress = 0.0
-        self._cursor = RowCursor((), 0)
-        session.begin(self._pass, *latent_pixels(x))
-        self._job = job
-        self._hook(session, self._host.unet())
+        if not job.sampled and processed.images and not was_interrupted():
+            raise HostError(
+                "the pictures were made without control: no sampling was announced",
+                found=f"{len(processed.images)} pictures",
+                remedy="switch off the script or extension that samples by itself, or disable the units",
+            )
+        if job.plan is not None and job.plan.batch is not None:
+            finish_batch(p, job.plan, processed, self._services.setting)
+        else:
+            add_maps(p, processed, session, self._services.setting)
 
-    def _hook(self, session: ControlSession, unet: nn.Module) -> None:
-        """Hooks `unet` in place of the one hooked before, and checks every unit's model against it."""
-        self._on_unet.close()
-        session.rebase(self._host.base_model(unet))
-        for handle in session.effects.attach(unet):  # before ours on the same layers: they see them without control
-            self._on_unet.callback(handle.remove)
-        self._on_unet.callback(UNetHooks(unet, self._call, self._finished, self._conditions).remove)
-        self._unet = unet
+    def _fail(self, job: Job, p: Any, error: Exception, stopped: bool = False) -> ControlNetError:
+        """Remembers the error of a job and arms everything that can stop it; the first one counts.
 
-    def _call(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> Control | None:
-        session = self._job.session if self._job is not None else None
-        is_cond, images = self._cursor.take(x.shape[0])
-        self._step = Step(x, timesteps, context, y, is_cond, images, self._progress, self._pass)
-        if session is None:
-            return None
-        self._step = session.effects.conditioned(self._step)
-        control = session.control(self._step)
-        if self._unet is not None:
-            session.effects.before(self._unet, self._step)
-        return control
+        `stopped`: the job's sampler raises it anyway.
+        """
+        kept = _keep(job, error)
+        hooks = arm(kept)
+        for hook in hooks:
+            job.armed.callback(hook.remove)
+        if not hooks and not stopped:
+            interrupt(p, kept)
+        return kept
 
-    def _conditions(self) -> tuple[Tensor, Tensor | None]:
-        if self._step is None:
-            raise RuntimeError("a U-Net call has no step")
-        return self._step.context, self._step.y
 
-    def _finished(self, output: Tensor) -> Tensor:
-        session = self._job.session if self._job is not None else None
-        return output if session is None or self._step is None else session.effects.after(self._step, output)
-
-    def _until_sampled(self, p: Any) -> None:
-        """Wraps this sampler object's `launch_sampling`, so that hooks go whichever way the sampling ends."""
-        sampler = getattr(p, "sampler", None)
-        launch = getattr(sampler, "launch_sampling", None)
-        if sampler is None or launch is None:
-            return
-
-        def launch_then_detach(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return launch(*args, **kwargs)
-            finally:
-                self.detach()
-
-        sampler.launch_sampling = launch_then_detach
-        self._attached.callback(sampler.__dict__.pop, "launch_sampling", None)
-
-    def _fail(self, job: Job, error: Exception) -> None:
-        """Remembers the error of a job and arms the U-Net to raise it."""
+def _keep(job: Job, error: Exception) -> ControlNetError:
+    """The job's first error, which is logged once."""
+    if job.error is None:
         if not isinstance(error, ControlNetError):
-            wrapped = HostError(f"control could not be prepared: {type(error).__name__}: {error}")
+            wrapped = HostError(f"control could not be added: {type(error).__name__}: {error}")
             wrapped.__cause__ = error
             error = wrapped
-        if job.error is None:
-            log.error("%s", error, exc_info=error.__cause__)
-        job.error, job.session = error, None
-        hook = RaisingHook(self._any_unet(), error)
-        self._attached.callback(hook.remove)
-
-    def _any_unet(self) -> nn.Module:
-        """The network whose call means sampling, of whatever kind it is."""
-        from modules import shared
-
-        return shared.sd_model.model.diffusion_model
+        job.error = error
+        log.error("%s", error, exc_info=error.__cause__)
+    return job.error

@@ -108,14 +108,18 @@ class ControlledStep:
         """The first unit's ControlNet."""
         return cast(Any, self._session.runs[0].model).net
 
+    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Control | None]:
+        """As a host's sampling drives the session."""
+        step = Step(x, timesteps, context, y, *self._cursor.take(x.shape[0]), progress=0.5)
+        return self._session.begin_call(self._stage.unet, step)
+
+    def end(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
+        """See `begin`."""
+        return self._session.end_call(step, output, left)
+
     def __call__(self) -> Tensor:
-        cursor = RowCursor([1] * (networks.ROWS // 2), networks.ROWS)
-
-        def control(x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> Control | None:
-            is_cond, images = cursor.take(x.shape[0])
-            return self._session.control(Step(x, timesteps, context, y, is_cond, images, progress=0.5))
-
-        hooks = UNetHooks(self._stage.unet, control)
+        self._cursor = RowCursor([1] * (networks.ROWS // 2), networks.ROWS)
+        hooks = UNetHooks(self._stage.unet, self)
         try:
             return self._stage.bare_step()
         finally:

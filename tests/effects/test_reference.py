@@ -16,7 +16,7 @@ from lib_controlnet.effects.reference import Reference
 from lib_controlnet.effects.running import RunningEffects
 from lib_controlnet.engine.injection import UNetHooks
 from lib_controlnet.nets.attention import BasicTransformerBlock
-from tests.engine.tiny import SDXL_SHAPED, hook_counts, tiny_unet
+from tests.engine.tiny import SDXL_SHAPED, Adding, hook_counts, tiny_unet
 
 from .test_sampling import drawn, hint, sampling, setup, step
 
@@ -102,7 +102,8 @@ def attentive_unet(*config: Any) -> nn.Module:
 def hooked(unet: nn.Module, now: Step, *effects: Reference) -> torch.Tensor:
     running = RunningEffects([(GuidanceRange(0.0, 1.0), effect) for effect in effects])
     handles = running.attach(unet)
-    hooks = UNetHooks(unet, lambda *_: running.before(unet, now), lambda output: running.after(now, output))
+    control = Adding(lambda _: running.before(unet, now), lambda output: running.after(now, output))
+    hooks = UNetHooks(unet, control)
     try:
         with torch.no_grad():
             return unet(now.x, now.timesteps, now.context, now.y)

@@ -10,10 +10,11 @@ from diffusers import DDPMScheduler
 
 from lib_controlnet.core.errors import BaseModelError
 from lib_controlnet.core.schedule import GuidanceRange
+from lib_controlnet.core.step import Step
 from lib_controlnet.effects.revision import Revision
 from lib_controlnet.effects.running import RunningEffects
 from lib_controlnet.engine.injection import UNetHooks
-from tests.engine.tiny import SDXL_SHAPED, tiny_unet
+from tests.engine.tiny import SDXL_SHAPED, Adding, tiny_unet
 
 from .test_sampling import drawn, sampling, setup, step
 
@@ -70,11 +71,22 @@ def test_other_checkpoints_are_refused() -> None:
         told(sdxl=False)
 
 
+class Telling(Adding):
+    """Gives the U-Net what a changed step says."""
+
+    def __init__(self, changed: Step) -> None:
+        super().__init__(None)
+        self._changed = changed
+
+    def begin(self, *_: object) -> tuple[Step, None]:
+        return self._changed, None
+
+
 @pytest.mark.parametrize("by_name", [False, True])
 def test_the_unet_gets_what_the_step_says(by_name: bool) -> None:
     unet, now = tiny_unet(SDXL_SHAPED), sdxl_step()
     changed = running(told("revision_ignore_prompt")).conditioned(now)
-    hooks = UNetHooks(unet, lambda *_: None, None, lambda: (changed.context, changed.y))
+    hooks = UNetHooks(unet, Telling(changed))
     with torch.no_grad():
         expected_plain = unet.forward(now.x, now.timesteps, now.context, now.y)
         expected = unet.forward(now.x, now.timesteps, changed.context, changed.y)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lib_controlnet.core.control import Control
+from lib_controlnet.core.step import Step
 from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
 from lib_controlnet.nets.unet import UNetModel
@@ -60,6 +63,23 @@ def tiny_unet(config: UNetConfig = SD1_SHAPED, seed: int = 1) -> UNetModel:
 def tiny_controlnet(config: UNetConfig = SD1_SHAPED, seed: int = 2) -> ControlNet:
     """A ControlNet for `config` with random weights."""
     return randomise(ControlNet(ControlNetConfig(config, 3, HINT_WIDTHS)), seed)  # type: ignore[return-value]
+
+
+class Adding:
+    """A PassControl that adds what `answer` gives for each call; what blocks passed by is kept in `left`."""
+
+    def __init__(self, answer: Callable[[Step], Control | None] | Control | None, end: Any = None) -> None:
+        self._answer = answer
+        self._end = end
+        self.left: list[str] = []
+
+    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Control | None]:
+        step = Step(x, timesteps, context, y, (True,) * len(x), (0,) * len(x), 0.5)
+        return step, self._answer(step) if callable(self._answer) else self._answer
+
+    def end(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
+        self.left += left
+        return output if self._end is None else self._end(output)
 
 
 def inputs(config: UNetConfig, batch: int = 2, size: int = 16, seed: int = 3) -> dict[str, Tensor | None]:

@@ -1,0 +1,189 @@
+"""One sampling of a job: from the host's announcement until its sampler returns, whichever way it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.control import Control
+from ..core.step import Pass, RowCursor, Step
+from ..engine.injection import UNetHooks
+from ..engine.session import ControlSession, Idle
+from .a1111 import A1111Host, cond_repeats, latent_pixels
+from .jobs import Job
+
+Fail = Callable[[Job, Any, Exception], Exception]
+"""(job, its processing object, what happened) -> the error that the job is stopped with."""
+
+
+class Sampling:
+    """Our hooks on the U-Net and the sampler while one pass is sampled. `close()` undoes them, twice is fine."""
+
+    def __init__(self, host: A1111Host, job: Job, p: Any, fail: Fail) -> None:
+        self._host = host
+        self.job = job
+        self.p = p
+        self._fail = fail
+        self.session: ControlSession | None = job.session
+        """Kept here: whoever takes it from the job meanwhile has closed it, and that is found out."""
+        self.running = False
+        """The sampler has been launched and has not returned."""
+        self.ran = False
+        """It was launched, or a step of it was seen."""
+        self._guard = ExitStack()
+        self._on_unet = ExitStack()
+        self._on_denoiser = ExitStack()
+        self._unet: nn.Module | None = None
+        self._denoiser: nn.Module | None = None
+        self._cursor = RowCursor((), 0)
+        self._progress = 0.0
+        self._pass = Pass.hires if getattr(p, "is_hr_pass", False) else Pass.base
+        self._steps = 0
+        self._concluded = False
+
+    def start(self, x: Tensor, noise: Tensor | None = None) -> None:
+        """Binds the units to the size of the latent `x` and hooks the U-Net. Raises ControlNetError.
+
+        `noise`, from which the host is about to start, may be written over.
+        """
+        if self.job.error is not None:
+            raise self.job.error
+        if self.session is None:
+            return
+        self.session.begin(self._pass, *latent_pixels(x))
+        self._hook(self._host.unet())
+        if noise is not None:
+            noise.copy_(self.session.effects.noise(noise))
+
+    def step(self, params: Any) -> None:
+        """A denoiser step begins (`on_cfg_denoiser`): which rows are cond, how far we are, which U-Net it is."""
+        if self.session is None:
+            return
+        self.ran = self.job.sampled = True
+        self._steps += 1
+        self._cursor = RowCursor(cond_repeats(params), int(params.x.shape[0]))
+        self._progress = params.denoiser.step / max(params.denoiser.total_steps, 1)
+        self._watch(getattr(params.denoiser, "inner_model", None))
+        unet = self._host.unet()
+        if unet is not self._unet:
+            self._hook(unet)
+
+    def guard(self, conclude: Callable[[Sampling], None], ended: Callable[[Sampling], None]) -> bool:
+        """Wraps this sampler object's `launch_sampling`: it raises what stops the job, before and after.
+
+        `conclude` is called when it has returned well, `ended` whichever way. False where the host has no such thing.
+        """
+        sampler = getattr(self.p, "sampler", None)
+        launch = getattr(sampler, "launch_sampling", None)
+        if sampler is None or launch is None:
+            return False
+        own = "launch_sampling"
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            self.running = self.ran = self.job.sampled = True
+            try:
+                return self._launched(lambda: launch(*args, **kwargs), conclude)
+            finally:
+                self.running = False
+                ended(self)
+
+        earlier = sampler.__dict__.get(own)
+        sampler.launch_sampling = guarded
+        if earlier is None:
+            self._guard.callback(sampler.__dict__.pop, own, None)
+        else:
+            self._guard.callback(setattr, sampler, own, earlier)
+        return True
+
+    def _launched(self, launch: Callable[[], Any], conclude: Callable[[Sampling], None]) -> Any:
+        if self.job.error is not None:
+            raise self.job.error
+        try:
+            result = launch()
+        except Exception as error:
+            if self.job.error is None or error is self.job.error:
+                raise
+            raise self.job.error from error
+        if self.job.error is not None:
+            raise self.job.error
+        conclude(self)
+        return result
+
+    def conclude(self) -> list[Idle]:
+        """The sampling has ended: which units rightly did nothing. Raises ControlNetError, see `ControlSession.end`."""
+        if self._concluded or self.session is None or self.job.error is not None:
+            return []
+        self._concluded = True
+        return self.session.end(self._steps)
+
+    def suspend(self) -> None:
+        """Takes the hooks off the U-Net while another job samples within this one's sampling."""
+        self._on_unet.close()
+        self._on_denoiser.close()
+        self._unet = self._denoiser = None
+
+    def resume(self) -> None:
+        """Puts them back."""
+        if self.session is not None and self.job.error is None:
+            self._hook(self._host.unet())
+
+    def close(self) -> None:
+        """Takes everything of ours off the host."""
+        self.suspend()
+        self._guard.close()
+
+    def _hook(self, unet: nn.Module) -> None:
+        """Hooks `unet` in place of the one hooked before, and checks every unit's model against it."""
+        if self.session is None:
+            return
+        self._on_unet.close()
+        self.session.rebase(self._host.base_model(unet))
+        for handle in self.session.effects.attach(unet):  # before ours on the same layers: they see them plain
+            self._on_unet.callback(handle.remove)
+        self._on_unet.callback(UNetHooks(unet, self).remove)
+        self._unet = unet
+
+    def _watch(self, denoiser: Any) -> None:
+        """Counts the rows of the denoiser's calls, by which a tiler's U-Net calls are told apart."""
+        if denoiser is self._denoiser or not isinstance(denoiser, nn.Module):
+            return
+        self._on_denoiser.close()
+
+        def before(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            if args:
+                self._cursor.group(int(args[0].shape[0]))
+
+        self._on_denoiser.callback(denoiser.register_forward_pre_hook(before).remove)
+        self._denoiser = denoiser
+
+    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Control | None]:
+        """A U-Net call begins (PassControl). Whoever calls the U-Net may swallow what is raised, so it is kept."""
+        if self.job.error is not None:
+            raise self.job.error
+        rows = self._cursor.take(x.shape[0])
+        step = Step(x, timesteps, context, y, *rows, self._progress, self._pass, self._cursor.rows)
+        if self.session is None or self._unet is None:
+            return step, None
+        with self._keeping():
+            return self.session.begin_call(self._unet, step)
+
+    def end(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
+        """A U-Net call has made its prediction (PassControl)."""
+        if self.session is None:
+            return output
+        with self._keeping():
+            return self.session.end_call(step, output, left)
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """What fails inside is the job's error."""
+        try:
+            yield
+        except Exception as error:
+            kept = self._fail(self.job, self.p, error)
+            if kept is error:
+                raise
+            raise kept from error
