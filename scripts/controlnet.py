@@ -38,8 +38,12 @@ class ControlNetScript(scripts.Script):
     def ui(self, is_img2img):
         return extension.panel(self, is_img2img)
 
+    def setup(self, p, *args):
+        extension.show_units(p, self)
+
     def before_process(self, p, *args):
         extension.runner.before_process(p, lambda: extension.units(p, args), lambda: extension.options(args))
+        extension.show_units(p, self)
 
     def process(self, p, *args):
         extension.runner.process(p, lambda: extension.units(p, args))

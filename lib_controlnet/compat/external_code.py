@@ -21,7 +21,7 @@ from ..core.images import read_rgb
 from ..core.modes import ResizeMode as CoreResizeMode
 from ..core.resize import pixel_perfect_resolution as core_resolution
 from ..engine.services import Services
-from . import script_args, unit
+from . import enums, script_args, unit
 from .preprocessor import PreprocessorParameter, bound_to
 
 NAMES = (
@@ -53,11 +53,14 @@ def make_module(services: Services, unit_count: Callable[[], int]) -> ModuleType
     functions = _Functions(services, unit_count)
     plain = (
         unit.ControlNetUnit,
-        unit.ControlMode,
-        unit.ResizeMode,
-        unit.HiResFixOption,
-        unit.InputMode,
-        unit.BatchOption,
+        enums.ControlMode,
+        enums.ResizeMode,
+        enums.HiResFixOption,
+        enums.InputMode,
+        enums.BatchOption,
+        enums.PuLIDMode,
+        enums.ControlNetUnionControlType,
+        enums.ControlModelType,
         unit.resize_mode_from_value,
         script_args.is_cn_script,
         script_args.find_cn_script,

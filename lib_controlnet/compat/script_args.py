@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
 from ..core.arguments import widget_mappings
-from ..core.images import read_mask, read_rgb
 from ..core.panel_options import is_options
 from ..core.units import is_unit
+from .arguments import ControlNetArgument, plain_arguments, unit_arguments, unit_of_widgets
 from .unit import ControlNetUnit
 
 Arguments = TypeVar("Arguments", list[Any], tuple[Any, ...])
@@ -38,11 +36,8 @@ def to_processing_unit(unit: Any) -> Any:
 
 def units_in(arguments: Sequence[Any]) -> list[Any]:
     """The units among our script's arguments: those in slots, else those of the widgets."""
-    units = (value for value in arguments if value is not None and is_unit(value) and not is_options(value))
-    given = [to_processing_unit(value) for value in units]
-    if given:
-        return given
-    return [_from_widgets(fields) for fields in widget_mappings(arguments)]
+    given = [to_processing_unit(item) for item in arguments if _is_unit(item)]
+    return given or [unit_of_widgets(fields) for fields in widget_mappings(plain_arguments(arguments))]
 
 
 def get_all_units(script_runner: Any, script_args: Sequence[Any]) -> list[Any]:
@@ -65,8 +60,10 @@ def update_cn_script(script_runner: Any, script_args: Arguments, units: Sequence
     old = list(script_args[script.args_from : script.args_to])
     new: list[Any] = [to_processing_unit(unit) for unit in units]
     new += [ControlNetUnit() for _ in range(count - len(new))]
-    new += [None if is_unit(value) and not is_options(value) else value for value in old[len(new) :]]
-    _move_following(script_runner, script, len(new) - len(old))
+    rest = [None if _is_unit(item) else item for item in old[len(new) :]]
+    new += [None] * (script.args_to - script.args_from - len(new) - len(rest))
+    new = unit_arguments([*new, *rest])
+    _move_following(script_runner, script, len(new) - (script.args_to - script.args_from))
     result = [*script_args[: script.args_from], *new, *script_args[script.args_from + len(old) :]]
     script.args_to = script.args_from + len(new)
     return cast(Arguments, type(script_args)(result))
@@ -87,17 +84,7 @@ def _move_following(script_runner: Any, script: Any, by: int) -> None:
             other.args_to += by
 
 
-def _from_widgets(fields: Mapping[str, Any]) -> ControlNetUnit:
-    """The unit that a panel's widgets show; its picture in the form that other extensions expect of a page's unit."""
-    unit = ControlNetUnit(**{key: value for key, value in fields.items() if value is not None})
-    if unit.image is not None:
-        unit.image = {"image": read_rgb(unit.image), "mask": _mask_of(unit)}
-        unit.mask = None
-    return unit
-
-
-def _mask_of(unit: ControlNetUnit) -> Any:
-    """(H, W, 3) uint8 as gradio's sketch tool gives it: black where nothing is masked."""
-    if unit.mask is None:
-        return np.zeros_like(read_rgb(unit.image))
-    return read_rgb(read_mask(unit.mask))
+def _is_unit(item: Any) -> bool:
+    if isinstance(item, ControlNetArgument):
+        return item.is_unit()
+    return item is not None and is_unit(item) and not is_options(item)

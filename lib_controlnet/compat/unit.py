@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
+import logging
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
-from ..core import legacy
+from ..core import legacy, modes
+from ..core.errors import UnitError
 from ..core.images import is_empty
 from ..core.legacy import read_choice
-from ..core.modes import ResizeMode as CoreResizeMode
+from .enums import ControlMode, ControlNetUnionControlType, HiResFixOption, InputMode, PuLIDMode, ResizeMode
 
-
-class ControlMode(Enum):
-    """How prompt and control are balanced."""
-
-    BALANCED = "Balanced"
-    PROMPT = "My prompt is more important"
-    CONTROL = "ControlNet is more important"
-
-
-class ResizeMode(Enum):
-    """How a map is brought to the picture's size."""
-
-    RESIZE = "Just Resize"
-    INNER_FIT = "Crop and Resize"
-    OUTER_FIT = "Resize and Fill"
-
-    def int_value(self) -> int:
-        """The host's number of the mode."""
-        return list(ResizeMode).index(self)
-
-
-class HiResFixOption(Enum):
-    """The passes in which a unit acts."""
-
-    BOTH = "Both"
-    LOW_RES_ONLY = "Low res only"
-    HIGH_RES_ONLY = "High res only"
-
-
-class InputMode(Enum):
-    """Where a unit's pictures come from."""
-
-    SIMPLE = "simple"
-    BATCH = "batch"
-    MERGE = "merge"
-
-
-class BatchOption(Enum):
-    """Which units act on which pictures of a batch."""
-
-    DEFAULT = "All ControlNet units for all images in a batch"
-    SEPARATE = "Each ControlNet unit for each image in a batch"
+log = logging.getLogger("ControlNet")
 
 
 def resize_mode_from_value(value: str | int | Enum) -> ResizeMode:
     """Any spelling of a resize mode -> the member."""
-    return ResizeMode(read_choice(CoreResizeMode, value).value)
+    return ResizeMode(read_choice(modes.ResizeMode, value).value)
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -83,42 +46,71 @@ DEFAULTS: Mapping[str, Any] = {
     "save_detected_map": True,
     "advanced_weighting": None,
     "effective_region_mask": None,
-    "union_control_type": "Unknown",
+    "union_control_type": ControlNetUnionControlType.UNKNOWN,
     "input_mode": InputMode.SIMPLE,
-    "batch_images": None,
+    "batch_images": "",
     "output_dir": "",
     "loopback": False,
     "images": [],
+    "pulid_mode": PuLIDMode.FIDELITY,
+    "ipadapter_input": None,
+    "use_preview_as_input": False,
+    "batch_mask_dir": None,
+    "animatediff_batch": False,
+    "batch_modifiers": [],
+    "batch_image_files": [],
+    "batch_input_gallery": None,
+    "batch_keyframe_idx": None,
+    "generated_image": None,
+    "is_ui": False,
 }
 """Field -> default, in the peers' words."""
 
-_CANONICAL = {name: names[0] for names in legacy.SPELLINGS.values() for name in names}
+_ENUMS: Mapping[str, tuple[type[Enum], type[Enum]]] = {
+    "resize_mode": (modes.ResizeMode, ResizeMode),
+    "control_mode": (modes.ControlMode, ControlMode),
+    "hr_option": (modes.HiResOption, HiResFixOption),
+    "input_mode": (modes.InputMode, InputMode),
+    "union_control_type": (modes.UnionType, ControlNetUnionControlType),
+}
+"""Field -> our enumeration, which reads every spelling, and the peers', whose members others look at."""
+
+_CANONICAL = {name: names[0] for names in legacy.SPELLINGS.values() for name in names if name not in DEFAULTS}
+_KNOWN = (*DEFAULTS, *legacy.IGNORED, *legacy.EMPTY_ONLY, *legacy.GUESS_MODE)
 
 
 class ControlNetUnit:
     """A unit under construction; what its fields hold when a generation begins is what counts.
 
-    Keyword arguments are the fields and all their older names. A unit made with a model, a preprocessor or a picture
-    and without `enabled` is enabled: the peers differ here, and a unit that somebody made is meant to act.
+    Keyword arguments are the fields and all their older names; None means a field's default. A unit made with a model,
+    a preprocessor or a picture and without `enabled` is enabled: the peers differ here, and a unit that somebody made
+    is meant to act. A name that no field has is kept and logged, one that is nearly a field's is an error.
     """
 
     image: Any
     mask: Any
+    enabled: Any
 
     def __init__(self, **fields: Any) -> None:
-        vars(self).update(DEFAULTS)
-        given = {self._name(key): value for key, value in fields.items()}
-        if len(given) < len(fields):
-            raise TypeError("a field of ControlNetUnit was given under two names")
-        named = any(str(given.get(key) or "none").lower() != "none" for key in ("module", "model"))
-        vars(self).update({"enabled": named or not is_empty(given.get("image")), **given})
+        vars(self).update({name: copy.copy(value) for name, value in DEFAULTS.items()})
+        given: dict[str, Any] = {}
+        for key, value in fields.items():
+            name = self._name(key)
+            if name in given and not _same(given[name], value):
+                raise TypeError(f"a field of ControlNetUnit was given under two names, with two values: {key!r}")
+            given[name] = value
+        given = {name: value for name, value in given.items() if value is not None}
+        vars(self).update({"enabled": _acts(given), **given})
 
     @staticmethod
     def _name(key: str) -> str:
         name = _CANONICAL.get(key, key)
-        known = (*DEFAULTS, *legacy.IGNORED, *legacy.EMPTY_ONLY, *legacy.GUESS_MODE)
-        if name not in known:
-            raise TypeError(f"ControlNetUnit has no field {key!r}")
+        if name in _KNOWN or name.startswith("_"):
+            return name
+        close = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.8)
+        if close:
+            raise TypeError(f"ControlNetUnit has no field {key!r}; did you mean {close[0]!r}?")
+        log.warning("ControlNetUnit has no field %r: it has no effect.", key)
         return name
 
     @classmethod
@@ -129,6 +121,22 @@ class ControlNetUnit:
     def dict(self) -> dict[str, Any]:
         """The fields."""
         return dict(vars(self))
+
+    def copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Any:
+        """A unit with the same fields, and those of `update` instead."""
+        twin = copy.deepcopy(self) if deep else copy.copy(self)
+        vars(twin).update(update or {})
+        return twin
+
+    @property
+    def is_animate_diff_batch(self) -> bool:
+        """Whether AnimateDiff asks for a map for each frame."""
+        return bool(vars(self).get("animatediff_batch"))
+
+    @property
+    def is_inpaint(self) -> bool:
+        """Whether the preprocessor is one of inpainting, as the peers tell it."""
+        return "inpaint" in str(vars(self).get("module"))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ControlNetUnit):
@@ -142,6 +150,41 @@ class ControlNetUnit:
         changed = {key: value for key, value in vars(self).items() if not _same(value, DEFAULTS.get(key))}
         shown = ", ".join(f"{key}={_short(value)}" for key, value in changed.items())
         return f"ControlNetUnit({shown})"
+
+
+def shown_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A unit in any mapping's words -> the attributes under which others look at it; what cannot be read stays."""
+    canonical = ((_canonical(key), value) for key, value in given.items() if value is not None)
+    fields = {name: _shown(name, value) for name, value in canonical if name in DEFAULTS}
+    fields["enabled"] = _truth(fields["enabled"]) if "enabled" in fields else _acts(fields)
+    return fields
+
+
+def _canonical(key: Any) -> str:
+    name = legacy.key_name(key)
+    return _CANONICAL.get(name, name)
+
+
+def _shown(name: str, value: Any) -> Any:
+    if name == "advanced_weighting" and isinstance(value, str) and not value.strip():
+        return None
+    if name not in _ENUMS:
+        return value
+    ours, theirs = _ENUMS[name]
+    try:
+        return theirs(read_choice(ours, value).value)
+    except UnitError:
+        return value
+
+
+def _truth(value: Any) -> bool:
+    return value.strip().lower() in ("true", "1", "yes", "on") if isinstance(value, str) else bool(value)
+
+
+def _acts(fields: Mapping[str, Any]) -> bool:
+    """Whether a unit that does not say `enabled` is meant to act."""
+    named = any(str(fields.get(key) or "none").strip().lower() != "none" for key in ("module", "model"))
+    return named or not is_empty(fields.get("image"))
 
 
 def _same(first: Any, second: Any) -> bool:

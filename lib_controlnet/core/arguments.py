@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+
+import numpy as np
 
 from .errors import HostError, UnitError
 from .overrides import NONE, Overrides
@@ -74,7 +76,7 @@ def units_from_args(args: Sequence[object], unit_count: int, overrides: Override
     """
     given = [(index, value) for index, value in enumerate(args) if _is_given(value)]
     for index, value in enumerate(args[:SLOTS]):
-        if value is not None and not is_unit(value) and not is_options(value):
+        if not is_nothing(value) and not is_unit(value) and not is_options(value):
             raise UnitError(
                 "this is not a unit",
                 unit=index,
@@ -92,14 +94,16 @@ def options_from_args(args: Sequence[object]) -> PanelOptions:
     given = next((value for value in args if is_options(value)), None)
     if given is None:
         values = args[SLOTS:FIRST_UNIT]
-        given = dict(zip(PANEL, values, strict=False)) if not any(_is_given(value) for value in args) else {}
+        fields = zip(PANEL, values, strict=False)
+        page = not any(_is_given(value) for value in args)
+        given = {name: value for name, value in fields if page and not is_nothing(value)}
     return parse_options(given)
 
 
 def widget_mappings(args: Sequence[object]) -> list[dict[str, object]]:
     """All arguments -> what each unit's widgets say, for `parse_unit`. Raises HostError where they are not ours."""
     values = args[FIRST_UNIT:]
-    if all(value is None for value in values):
+    if all(is_nothing(value) for value in values):
         return []
     if len(values) % len(FIELDS):
         raise HostError(
@@ -124,6 +128,15 @@ def as_mapping(values: Sequence[object]) -> dict[str, object]:
     return fields
 
 
+def is_nothing(value: object) -> bool:
+    """Whether an argument is a place that nobody filled: others fill our slice with None, zeros or empty things."""
+    if isinstance(value, (str, bytes, list, tuple)):
+        return len(cast("Sequence[object]", value)) == 0
+    if isinstance(value, (bool, int, float, np.number, np.bool_)):
+        return not value
+    return value is None or (isinstance(value, np.ndarray) and cast("np.ndarray[Any, Any]", value).size == 0)
+
+
 def _list(value: object) -> Sequence[object]:
     return cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else () if value is None else (value,)
 
@@ -134,7 +147,7 @@ def _file_name(item: object) -> str:
 
 
 def _is_given(value: object) -> bool:
-    return value is not None and is_unit(value) and not is_options(value)
+    return not is_nothing(value) and is_unit(value) and not is_options(value)
 
 
 def _from_objects(given: Sequence[tuple[int, object]], unit_count: int) -> tuple[ControlNetUnit, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..compat.arguments import plain_arguments, show_units
 from ..core.arguments import options_from_args, units_from_args
 from ..core.panel_options import PanelOptions
 from ..core.units import ControlNetUnit, configured_units
@@ -70,7 +71,11 @@ class Extension:
 
     def units(self, p: Any, args: Sequence[object]) -> Sequence[ControlNetUnit]:
         """The units among a script's arguments, with what a grid or another script decided."""
-        return units_from_args(args, unit_count(), overrides_of(p, setting))
+        return units_from_args(plain_arguments(args), unit_count(), overrides_of(p, setting))
+
+    def show_units(self, p: Any, script: Any) -> Sequence[Any]:
+        """A processing object has its arguments: makes ours unit objects, which is what others look for there."""
+        return show_units(p, script)
 
     def tabs(self) -> list[Any]:
         """Our tab beside the host's."""
@@ -84,7 +89,7 @@ class Extension:
 
     def options(self, args: Sequence[object]) -> PanelOptions:
         """The panel's own options among a script's arguments."""
-        return options_from_args(args)
+        return options_from_args(plain_arguments(args))
 
     def settings_page(self) -> None:
         """Registers our options with the host."""

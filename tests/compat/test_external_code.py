@@ -229,7 +229,7 @@ def test_unknown_and_doubled_fields_are_refused(code: ModuleType) -> None:
     with pytest.raises(TypeError, match="weigth"):
         code.ControlNetUnit(weigth=1.0)
     with pytest.raises(TypeError, match="two names"):
-        code.ControlNetUnit(guidance=1.0, guidance_end=1.0)
+        code.ControlNetUnit(guidance=1.0, guidance_end=0.5)
     code.ControlNetUnit(is_ui=False, ipadapter_input=None)
 
 
