@@ -32,14 +32,6 @@ def _split_data_dir(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return argv[index + 1], list(argv)
 
 
-def _accounts(options: Any) -> list[tuple[str, str]] | None:
-    pairs = [x for x in (options.gradio_auth or "").split(",") if x.strip()]
-    if options.gradio_auth_path:
-        with open(options.gradio_auth_path, encoding="utf-8") as file:
-            pairs += [x for line in file for x in line.split(",") if x.strip()]
-    return [(user.strip(), password.strip()) for user, password in (x.split(":", 1) for x in pairs)] or None
-
-
 def _address(options: Any) -> str:
     return options.server_name or ("0.0.0.0" if options.listen else "127.0.0.1")
 
@@ -53,25 +45,25 @@ def _page_files(host: Any) -> list[str]:
 
 def _serve_page(host: Any, options: Any) -> Any:
     """Start gradio's server with the host's routes; returns at once."""
-    from standalone import server_routes
+    from standalone import server_gate, server_routes
+    from standalone.server_logins import Logins
 
     host.demo.queue(**host.modules("gradio_versions").jobs_at_once(64))
-    app, local_url, _ = host.demo.launch(
-        server_name=_address(options),
-        server_port=options.port or PORT,
-        auth=_accounts(options),
-        inbrowser=options.autolaunch,
-        prevent_thread_lock=True,
-        share=False,
-        quiet=True,
-        show_error=True,
-        show_api=False,
-        allowed_paths=[*options.gradio_allowed_path, *_page_files(host)],
-        app_kwargs={"docs_url": "/docs", "redoc_url": "/redoc"},
-        root_path=f"/{options.subpath}" if options.subpath else "",
-    )
-    # gradio answers every origin, so any web page could drive this server; the user may name origins instead
-    app.user_middleware = [x for x in app.user_middleware if x.cls.__name__ != "CORSMiddleware"]
+    with server_gate.closed_from_the_start(options):
+        app, local_url, _ = host.demo.launch(
+            server_name=_address(options),
+            server_port=options.port or PORT,
+            auth=list(Logins.of(options).page) or None,
+            inbrowser=options.autolaunch,
+            prevent_thread_lock=True,
+            share=False,
+            quiet=True,
+            show_error=True,
+            show_api=False,
+            allowed_paths=[*options.gradio_allowed_path, *_page_files(host)],
+            app_kwargs={"docs_url": "/docs", "redoc_url": "/redoc"},
+            root_path=f"/{options.subpath}" if options.subpath else "",
+        )
     server_routes.add_middleware(app, host, options)
     server_routes.add_internal_routes(app, host)
     if options.api:
@@ -103,8 +95,9 @@ def _run_page(host: Any, options: Any) -> None:
 def _run_api(host: Any, options: Any) -> None:
     import uvicorn
 
-    from standalone import server_routes
+    from standalone import server_gate, server_routes
 
+    server_gate.close(host.app, options, [])
     server_routes.add_middleware(host.app, host, options)
     server_routes.add_internal_routes(host.app, host)
     port = options.port or PORT
@@ -134,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "-h" in arguments or "--help" in arguments:
         return _help()
     from standalone.app import boot
+    from standalone.server_logins import Logins
 
     data_dir, rest = _split_data_dir(arguments)
     api_only = "--nowebui" in rest
@@ -144,6 +138,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"The WebUI cannot start: {e}.", file=sys.stderr)
         return 1
     options = host.modules("shared").cmd_opts
+    try:
+        Logins.of(options)
+    except (ValueError, OSError) as e:
+        print(f"The server cannot start: {e}.", file=sys.stderr)
+        return 1
     sys.modules.setdefault("launch", host.modules("launch_utils"))
     loading = _load_model_in_background(host)
     try:
