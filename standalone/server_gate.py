@@ -79,7 +79,8 @@ def closed_from_the_start(options: Any) -> Iterator[None]:
     def create_app(*args: Any, **kwargs: Any) -> Any:
         app = original(*args, **kwargs)
         app.user_middleware = [x for x in app.user_middleware if "CORS" not in x.cls.__name__]
-        close(app, options, list(app.router.routes))
+        descriptions = (app.openapi_url, app.docs_url, app.redoc_url)  # gradio asks for no login there
+        close(app, options, [route for route in app.router.routes if getattr(route, "path", "") not in descriptions])
         return app
 
     routes.App.create_app = staticmethod(create_app)

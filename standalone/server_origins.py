@@ -37,9 +37,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Origins:
-    """What the command line says. `names`: under which the server may be asked, in lower case, `*.` before a domain
-    means every name in it, `*` every name. `open_to_network`: it listens to other machines. `origins`: other pages that may
-    use it, `*` all of them; `pattern`: the same as a regular expression."""
+    """What the command line says.
+
+    names: under which the server may be asked, in lower case; `*.` before a domain means every name in it, `*` every
+    name. open_to_network: it listens to other machines. origins: other pages that may use it, `*` all of them; pattern:
+    the same as a regular expression.
+    """
 
     names: frozenset[str]
     open_to_network: bool = False

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 PORT = 7860
+PAGE_JOBS, PAGE_THREADS = 64, 256
+"""Handlers of the page that run or wait at once; there are always threads left for the buttons that stop a job."""
 SILENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_OFFLINE": "1",
@@ -48,7 +50,7 @@ def _serve_page(host: Any, options: Any) -> Any:
     from standalone import server_gate, server_routes
     from standalone.server_logins import Logins
 
-    host.demo.queue(**host.modules("gradio_versions").jobs_at_once(64))
+    host.demo.queue(**host.modules("gradio_versions").jobs_at_once(PAGE_JOBS))
     with server_gate.closed_from_the_start(options):
         app, local_url, _ = host.demo.launch(
             server_name=_address(options),
@@ -58,6 +60,7 @@ def _serve_page(host: Any, options: Any) -> Any:
             prevent_thread_lock=True,
             share=False,
             quiet=True,
+            max_threads=PAGE_THREADS,
             show_error=True,
             show_api=False,
             allowed_paths=[*options.gradio_allowed_path, *_page_files(host)],

@@ -100,13 +100,14 @@ class Extension:
         settings.register(shared, script_callbacks)
 
     def mount_routes(self, _demo: Any, app: Any) -> None:
-        """Adds `/controlnet/*` to the host's web server, behind the host's own API login."""
+        """Adds `/controlnet/*` to the host's web server, behind the host's own logins."""
         from modules import shared
         from modules.call_queue import queue_lock
 
+        from ..webapi.logins import host_accounts
         from ..webapi.routes import mount
 
-        logins = _logins(getattr(shared.cmd_opts, "api_auth", None))
+        logins = host_accounts(shared.cmd_opts)
         mount(app, self.services, logins, queue_lock)
         self.training.mount_routes(app, logins, queue_lock)
 
@@ -196,11 +197,3 @@ def _annotator_runtime(annotator: ModuleType, root: Path) -> Any:
         download_folder=lambda: folders[0] if setting("controlnet_download_weights", False) else None,
         trusted=lambda: trust.trusted_hashes(setting("controlnet_trusted_files", "")),
     )
-
-
-def _logins(api_auth: str | None) -> list[tuple[str, str]] | None:
-    """`--api-auth user:password,...` as pairs."""
-    if not api_auth:
-        return None
-    pairs = (entry.split(":", 1) for entry in api_auth.split(","))
-    return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]

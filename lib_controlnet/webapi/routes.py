@@ -1,20 +1,15 @@
-"""The HTTP routes of sd-webui-controlnet, version 3.
-
-Hosts protect only routes that they add themselves, so the login of their API is checked here as well.
-"""
+"""The HTTP routes of sd-webui-controlnet, version 3."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from PIL import Image
 
 from ..core import catalogue
@@ -25,10 +20,13 @@ from ..core.units import configured_units, parse_unit
 from ..engine.preprocess import Found
 from ..engine.services import PageServices
 from . import models
+from .logins import login_check
+from .threads import Threads
 
 API_VERSION = 3
 _UNPROCESSABLE = 422
-_GIVEN_LOGIN: Any = Depends(HTTPBasic())
+_QUICK, _WAITING = 8, 64
+"""Threads for what is answered at once, and for what waits in the host's queue."""
 
 
 def mount(
@@ -39,11 +37,12 @@ def mount(
 ) -> None:
     """Adds `/controlnet/*` to the host's server.
 
-    `auth` are the logins of `--api-auth`, None where there is none. `lock` is the host's queue: a preprocessor and a
-    generation do not run at the same time. Handlers are plain functions, so the server runs them in its thread pool.
+    `auth` are the accounts that may use them, None for everybody. `lock` is the host's queue: a preprocessor and a
+    generation do not run at the same time. Handlers run in threads of ours, so that jobs that wait do not stop them.
     """
     api = _Routes(services, lock)
-    dependencies = [Depends(login_check(auth))] if auth else []
+    dependencies = [Depends(login_check(auth))] if auth is not None else []
+    quick, waiting = Threads(_QUICK), Threads(_WAITING)
     refusal: dict[int | str, dict[str, Any]] = {_UNPROCESSABLE: {"model": models.ControlNetRefusal}}
     for path, handler, answer, methods in (
         ("version", api.version, models.ControlNetVersion, ["GET"]),
@@ -56,7 +55,7 @@ def mount(
     ):
         app.add_api_route(
             f"/controlnet/{path}",
-            handler,
+            (quick if methods == ["GET"] else waiting).handler(handler),
             response_model=answer,
             methods=methods,
             dependencies=dependencies,
@@ -64,19 +63,6 @@ def mount(
             response_model_exclude_none=True,
             tags=["ControlNet"],
         )
-
-
-def login_check(logins: Sequence[tuple[str, str]]) -> Callable[..., None]:
-    """A dependency that lets in only these (user, password) pairs; comparisons take the same time for every pair."""
-    pairs = [(user.encode(), password.encode()) for user, password in logins]
-
-    def check(given: HTTPBasicCredentials = _GIVEN_LOGIN) -> None:
-        user, password = given.username.encode(), given.password.encode()
-        matches = [secrets.compare_digest(user, pair[0]) & secrets.compare_digest(password, pair[1]) for pair in pairs]
-        if not any(matches):
-            raise HTTPException(401, "Incorrect username or password", headers={"WWW-Authenticate": "Basic"})
-
-    return check
 
 
 class _Routes:

@@ -12,7 +12,8 @@ from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel
 
 from ..core.errors import ControlNetError
-from .routes import login_check
+from .logins import login_check
+from .threads import Threads
 
 _FORBIDDEN, _UNPROCESSABLE, _CONFLICT = 403, 422, 409
 
@@ -35,15 +36,15 @@ def mount(
     """Adds the routes. `jobs` is the training layer's TrainingJobs. `lock` is the host's queue: a training starts when
     the pictures that are being made are done; from then on it runs in its own process and holds nothing."""
     routes = _TrainRoutes(jobs, setting, lock)
-    dependencies = [Depends(login_check(auth))] if auth else []
+    dependencies = [Depends(login_check(auth))] if auth is not None else []
+    quick, waiting = Threads(4), Threads(4)
     handlers: tuple[tuple[str, Any, list[str]], ...] = (
-        ("train", routes.status, ["GET"]),
-        ("train", routes.start, ["POST"]),
-        ("train/check", routes.check, ["POST"]),
-        ("train/stop", routes.stop, ["POST"]),
+        ("train", quick.handler(routes.status), ["GET"]),
+        ("train", waiting.handler(routes.start), ["POST"]),
+        ("train/check", waiting.handler(routes.check), ["POST"]),
+        ("train/stop", quick.handler(routes.stop), ["POST"]),
     )
-    for path, handler, methods in handlers:
-        endpoint: Any = handler
+    for path, endpoint, methods in handlers:
         app.add_api_route(
             f"/controlnet/{path}", endpoint, methods=methods, dependencies=dependencies, tags=["ControlNet"]
         )

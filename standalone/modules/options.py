@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,15 @@ def options_section(identifier: tuple[Any, ...], options: dict[str, OptionInfo])
     return options
 
 
+class OnThePageOnly(ValueError):
+    """A request would change settings that open a door (code, downloads, folders); the API answers 422."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.status_code = 422
+        self.detail = f"{', '.join(keys)}: changed on the page Settings only, never by a request; nothing was changed"
+        super().__init__(self.detail)
+
+
 FIELDS = {"data_labels", "data", "restricted_opts", "typemap"}
 
 
@@ -146,6 +155,13 @@ class Options:
                 setattr(self, key, old)
                 return False
         return True
+
+    def refuse_restricted(self, values: Mapping[str, Any]) -> None:
+        """Raises OnThePageOnly where a request's `values` would change a setting with `restrict_api`."""
+        labels = self.data_labels
+        keys = [k for k, v in values.items() if k in labels and labels[k].restrict_api and self.data.get(k) != v]
+        if keys:
+            raise OnThePageOnly(keys)
 
     def get_default(self, key: str) -> Any:
         info = self.data_labels.get(key)

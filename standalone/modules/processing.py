@@ -57,6 +57,7 @@ def fix_seed(p: Any) -> None:
 def _apply_override_settings(p: Any) -> None:
     """The job's own settings; without a checkpoint among them, the chosen one is loaded (a refiner may be)."""
     overrides = p.override_settings
+    shared.opts.refuse_restricted(overrides)
     if sd_models.checkpoint_aliases.get(overrides.get("sd_model_checkpoint")) is None:
         overrides.pop("sd_model_checkpoint", None)
         sd_models.reload_model_weights()

@@ -26,9 +26,15 @@ from modules import (
 from modules.api import middleware, models
 from modules.api.images_io import decode_base64_to_image, encode_pil_to_base64, verify_url
 from modules.api.jobs import Jobs
+from modules.api.threads import waiting
 from modules.shared_cmd_options import cmd_opts
 
+from standalone.server_logins import Logins
+
 __all__ = ["Api", "decode_base64_to_image", "encode_pil_to_base64", "verify_url"]
+
+
+SECRETS = ("api_auth", "gradio_auth")
 
 
 def _ram() -> dict[str, Any]:
@@ -60,8 +66,7 @@ class Api:
     def __init__(self, app: FastAPI, queue_lock: Any) -> None:
         self.app = app
         self.queue_lock = queue_lock
-        pairs = [x.split(":", 1) for x in (cmd_opts.api_auth or "").split(",") if x]
-        self.credentials = {user.strip(): password for user, password in pairs}
+        self.credentials = dict(Logins.of(cmd_opts).for_api)
         middleware.install(app)
         self.jobs = Jobs(queue_lock)
         self._add_job_routes()
@@ -96,16 +101,16 @@ class Api:
         self.add_api_route(f"/sdapi/v1/{name}", endpoint, methods=["POST"], **kwargs)
 
     def _add_job_routes(self) -> None:
-        self._post("txt2img", self.jobs.text2imgapi, models.TextToImageResponse)
-        self._post("img2img", self.jobs.img2imgapi, models.ImageToImageResponse)
+        self._post("txt2img", waiting(self.jobs.text2imgapi), models.TextToImageResponse)
+        self._post("img2img", waiting(self.jobs.img2imgapi), models.ImageToImageResponse)
         self._post("png-info", self.pnginfoapi, models.PNGInfoResponse)
         self._get("progress", self.progressapi, models.ProgressResponse)
         self._post("interrupt", self.interruptapi)
         self._post("skip", self.skip)
-        self._post("options", self.set_config)
-        self._post("refresh-checkpoints", self.refresh_checkpoints)
-        self._post("unload-checkpoint", self.unloadapi)
-        self._post("reload-checkpoint", self.reloadapi)
+        self._post("options", waiting(self.set_config))
+        self._post("refresh-checkpoints", waiting(self.refresh_checkpoints))
+        self._post("unload-checkpoint", waiting(self.unloadapi))
+        self._post("reload-checkpoint", waiting(self.reloadapi))
 
     def _add_information_routes(self) -> None:
         self._get("options", self.get_config, models.options_model(shared.opts))
@@ -160,6 +165,7 @@ class Api:
         name = req.get("sd_model_checkpoint")
         if name is not None and name not in sd_models.checkpoint_aliases:
             raise RuntimeError(f"model {name!r} not found")
+        shared.opts.refuse_restricted(req)
         for key, value in req.items():
             shared.opts.set(key, value, is_api=True)
         shared.opts.save(shared.config_filename)
@@ -184,7 +190,8 @@ class Api:
         return dict(shared.opts.data.items())
 
     def get_cmd_flags(self) -> dict[str, Any]:
-        return vars(cmd_opts)
+        """The command line; logins are not for everybody who has one."""
+        return {key: "***" if value and key in SECRETS else value for key, value in vars(cmd_opts).items()}
 
     def get_samplers(self) -> list[dict[str, Any]]:
         return [
