@@ -54,6 +54,9 @@ class ControlNetScript(scripts.Script):
     def postprocess_image(self, p, pp, *args):
         extension.runner.picture_made(p, pp.image)
 
+    def postprocess_image_after_composite(self, p, pp, *args):
+        extension.runner.picture_finished(p, pp.image)
+
     def process_before_every_sampling(self, p, *args, **kwargs):
         extension.runner.begin_sampling(p, kwargs["x"], kwargs.get("noise"))
 
@@ -69,5 +72,5 @@ script_callbacks.on_before_ui(extension.before_page)
 script_callbacks.on_ui_settings(extension.settings_page)
 script_callbacks.on_ui_tabs(extension.tabs)
 script_callbacks.on_app_started(extension.mount_routes)
-script_callbacks.on_script_unloaded(extension.runner.detach)
+script_callbacks.on_script_unloaded(extension.unload)
 extension.register_aliases()

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
-
 from .errors import UnitError
-from .images import FORMATS, Pixels, read_rgb
+from .folders import PictureFolder, picture_folder, result_names
+from .images import Pixels, read_file
 from .modes import InputMode
 from .units import ControlNetUnit, Source
-
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One generation of a batch: its units, and the name that its results are saved under."""
-
-    units: tuple[ControlNetUnit, ...]
-    name: str
 
 
 class Batch:
     """The units of a job of which at least one has a picture for each generation.
 
     As long as the shortest of its lists; units that are not in batch mode act alike in every turn. Files are read in
-    their turn.
+    their turn. `first` is the number of the turn that is turn 0 here, and `length` the number of turns from there.
     """
 
     def __init__(self, units: Sequence[ControlNetUnit]) -> None:
         self._units = tuple(units)
         self._sources = {unit.index: _sources(unit) for unit in units if is_batch(unit)}
+        self.first = 0
         self.length = min(len(sources) for sources in self._sources.values())
 
     @property
@@ -41,11 +32,33 @@ class Batch:
         """Where the results are to be saved under their sources' names; "" where the host saves them."""
         return next((unit.output_dir for unit in self._units if is_batch(unit) and unit.output_dir), "")
 
-    def turn(self, number: int, last: Pixels | None = None) -> Turn:
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that pictures come from."""
+        return [Path(unit.batch_dir) for unit in self._units if is_batch(unit) and not unit.images]
+
+    @property
+    def notes(self) -> list[str]:
+        """What of the folders is not taken, in sentences."""
+        return [note for folder in self.folders if (note := picture_folder(folder).note)]
+
+    def names(self, copies: int) -> list[str]:
+        """What the results of each turn are called, of which there are `copies`; see `result_names`."""
+        sources = next(iter(self._sources.values()))
+        names = [
+            source.name if isinstance(source, Path) else f"{number:05d}.png" for number, source in enumerate(sources)
+        ]
+        return result_names(names, copies)[self.first : self.first + self.length]
+
+    def only(self, number: int) -> Batch:
+        """The one turn of that number as a batch of its own."""
+        alone = copy(self)
+        alone.first, alone.length = self.first + number, 1
+        return alone
+
+    def turn(self, number: int, last: Pixels | None = None) -> tuple[ControlNetUnit, ...]:
         """The units of generation `number`; those that loop work on `last`, the result before, if there is one."""
-        first = next(iter(self._sources.values()))[number]
-        name = first.stem if isinstance(first, Path) else f"{number:05d}"
-        return Turn(tuple(self._at(unit, number, last) for unit in self._units), name)
+        return tuple(self._at(unit, self.first + number, last) for unit in self._units)
 
     def _at(self, unit: ControlNetUnit, number: int, last: Pixels | None) -> ControlNetUnit:
         if unit.index not in self._sources:
@@ -78,14 +91,13 @@ def read_source(source: Source, index: int) -> Pixels:
     if not isinstance(source, Path):
         return source
     try:
-        with Image.open(source, formats=FORMATS) as image:
-            return read_rgb(image)
-    except (OSError, ValueError) as error:
+        return read_file(source)
+    except UnitError as error:
         raise UnitError(
             f'the picture "{source.name}" of the batch cannot be read',
             unit=index,
             field="images",
-            found=str(error),
+            found=error.problem if error.found is None else f"{error.problem}: {error.found}",
             remedy="take it out of the batch, or save it anew as PNG",
         ) from error
 
@@ -93,27 +105,27 @@ def read_source(source: Source, index: int) -> Pixels:
 def _sources(unit: ControlNetUnit) -> tuple[Source, ...]:
     if unit.images:
         return unit.images
-    folder = Path(unit.batch_dir)
-    found = sorted(path for path in _files(folder, unit.index) if path.suffix.lower() in SUFFIXES)
-    if not found:
+    folder = _folder(unit)
+    if not folder.pictures:
         raise UnitError(
             "the folder of the batch has no pictures",
             unit=unit.index,
             field="batch_dir",
-            found=str(folder),
+            found=folder.note or str(folder.path),
             remedy="choose a folder with PNG, JPEG or WebP files",
         )
-    return tuple(found)
+    return folder.pictures
 
 
-def _files(folder: Path, index: int) -> list[Path]:
+def _folder(unit: ControlNetUnit) -> PictureFolder:
     try:
-        return [path for path in folder.iterdir() if path.is_file()]
-    except OSError as error:
+        return picture_folder(Path(unit.batch_dir))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UnitError(
             "the folder of the batch cannot be read",
-            unit=index,
+            unit=unit.index,
             field="batch_dir",
-            found=f"{folder}: {error.strerror or error}",
+            found=f"{unit.batch_dir}: {reason or error}",
             remedy="give the full path of a folder on the server",
         ) from error

@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -63,6 +64,31 @@ def read_picture(value: object, *, max_pixels: int = MAX_PIXELS) -> Picture | No
 def read_rgb(value: object, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Base64 or data URI, PIL image, (H, W[, 1|3|4]) array -> (H, W, 3) uint8; transparent parts become white."""
     return _flatten(_read_channels(value, max_pixels))
+
+
+def read_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """A picture file of this computer -> (H, W, 3) uint8. Raises UnitError with the reason."""
+    try:
+        if not path.is_file():
+            raise UnitError("there is no such file, or it is a folder, a pipe or a link to nothing")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnitError("the file cannot be opened", found=error.strerror or str(error)) from error
+    if not content:
+        raise UnitError("the file is empty")
+    return read_rgb(content, max_pixels=max_pixels)
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of a deep grey mode (I, I;16, F) as "L"; one of any other mode as it is. Raises UnitError.
+
+    16-bit files carry their range. 32-bit integers and floats carry none: what stays within 1, 255 or 65535 is taken to
+    be of that range. PIL before 11 opens 16-bit PNGs in the mode of 32 bits.
+    """
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
+        return image
+    full = 65535 if image.mode.startswith("I;") or image.format == "PNG" else None
+    return Image.fromarray(_to_levels(np.asarray(image), full))
 
 
 def read_mask(value: object, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -203,17 +229,17 @@ def _too_large(found: str, max_pixels: int) -> UnitError:
 
 
 def _from_pil(image: Image.Image) -> Pixels:
+    image = eight_bits(image)
     image = ImageOps.exif_transpose(image) or image
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_array(np.asarray(image), image.width * image.height, deep=True)
-    transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in vars(image)["info"]
+    image = image.convert("LA") if image.mode == "La" else image  # from "La" PIL converts to nothing else
+    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in vars(image)["info"]
     if image.mode in ("1", "L") and not transparent:
         return np.array(image.convert("L"), dtype=np.uint8)[..., None]
     return np.array(image.convert("RGBA" if transparent else "RGB"), dtype=np.uint8)
 
 
-def _from_array(array: NDArray[Any], max_pixels: int, *, deep: bool = False) -> Pixels:
-    """(H, W) or (H, W, 1..4) of any number type -> (H, W, 1..4) uint8. `deep`: integers are 16-bit levels."""
+def _from_array(array: NDArray[Any], max_pixels: int) -> Pixels:
+    """(H, W) or (H, W, 1..4) of any number type -> (H, W, 1..4) uint8."""
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
@@ -225,17 +251,17 @@ def _from_array(array: NDArray[Any], max_pixels: int, *, deep: bool = False) -> 
         return np.array(array, dtype=np.uint8, order="C")
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
-    return _to_levels(array, deep)
+    whole = np.issubdtype(array.dtype, np.integer)
+    return _to_levels(array, (65535 if array.dtype == np.uint16 else 255) if whole else None)
 
 
-def _to_levels(array: NDArray[Any], deep: bool) -> Pixels:
+def _to_levels(array: NDArray[Any], full: int | None) -> Pixels:
+    """Numbers of 0 to `full` -> uint8. None: the least of 1, 255 and 65535 that holds them all."""
     if array.dtype.kind not in "iuf":
         raise UnitError("an array must hold numbers", found=str(array.dtype))
     low, high = float(array.min()), float(array.max())
-    if np.issubdtype(array.dtype, np.integer):
-        full = 65535 if deep or array.dtype == np.uint16 else 255
-    else:
-        full = 1 if high <= 1 else 255 if high <= 255 else 65535  # floats carry no range of their own
+    if full is None:
+        full = 1 if high <= 1 else 255 if high <= 255 else 65535
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > full:
         raise UnitError(f"pixel values must be within 0 and {full}", found=f"{low:g} to {high:g} ({array.dtype})")
     return np.rint(array.astype(np.float64) * (255.0 / full)).astype(np.uint8)

@@ -23,6 +23,7 @@ from ..engine.preprocess import PreprocessRunner
 from ..engine.services import PageServices
 from ..engine.weights import WeightFiles
 from ..families.registry import discover
+from . import batch_tab
 from .a1111 import A1111Host
 from .axes import overrides_of, register_axes
 from .prompts import caption
@@ -84,8 +85,14 @@ class Extension:
         return build(self.services, [("Train", self.training.page)])
 
     def before_page(self) -> None:
-        """All scripts are loaded and the page is about to be made: adds our axes to the X/Y/Z plot."""
+        """All scripts are loaded, the page is about to be made: axes for the X/Y/Z plot, img2img's batches counted."""
         register_axes(self.services, unit_count())
+        batch_tab.wrap()
+
+    def unload(self) -> None:
+        """The host drops its scripts: leaves it as if we had never been there."""
+        self.runner.detach()
+        batch_tab.unwrap()
 
     def options(self, args: Sequence[object]) -> PanelOptions:
         """The panel's own options among a script's arguments."""

@@ -14,6 +14,8 @@ from ..core.batch import Batch, is_batch
 from ..core.errors import UnitError
 from ..core.panel_options import PanelOptions
 from ..core.units import ControlNetUnit
+from .batch_results import BatchResults
+from .batch_tab import TabBatch, tab_of
 from .prompts import FIRST_RESULT, apply_prompt_mode
 
 Setting = Callable[[str, Any], Any]
@@ -28,8 +30,13 @@ class Plan:
     changed: tuple[int, tuple[bool, bool]] = (0, (False, False))
     options: PanelOptions = field(default_factory=PanelOptions)
     batch: Batch | None = None
+    notes: Sequence[str] = ()
+    """What the user is to be told of the batch, once."""
     turn: int = 0
-    names: list[str] = field(default_factory=list)
+    results: BatchResults | None = None
+    """Where the pictures of a batch are saved under their sources' names, if anywhere."""
+    tab: TabBatch | None = None
+    """The host's own batch of which this job is one picture."""
     last: NDArray[np.uint8] | None = None
     """The first result of the turn before, for units that loop."""
 
@@ -46,12 +53,27 @@ def make_plan(p: Any, options: PanelOptions, units: Sequence[ControlNetUnit], ea
     apply_prompt_mode(p, options, units)
     plan = Plan(p.n_iter, (p.do_not_save_samples, p.do_not_save_grid), options=options)
     if any(is_batch(unit) for unit in units):
-        plan.batch = _batch(p, units)
-        p.n_iter *= 1 if getattr(p, FIRST_RESULT, False) else plan.batch.length
-        p.do_not_save_grid = True
-        p.do_not_save_samples = p.do_not_save_samples or bool(plan.batch.output_dir)
+        _plan_batch(p, plan, units)
     plan.changed = (p.n_iter, (p.do_not_save_samples, p.do_not_save_grid))
     return plan
+
+
+def _plan_batch(p: Any, plan: Plan, units: Sequence[ControlNetUnit]) -> None:
+    """In the host's own batch of pictures every one of them takes its own of the units' pictures."""
+    plan.tab = tab_of(p)
+    if plan.tab is None:
+        plan.batch = _batch(p, units)
+        plan.notes = plan.batch.notes
+        p.n_iter *= 1 if getattr(p, FIRST_RESULT, False) else plan.batch.length
+        p.do_not_save_grid = True
+    else:
+        plan.tab.batch = plan.tab.batch or _batch(p, units)
+        plan.batch, plan.notes = plan.tab.turn(), plan.tab.notes()
+        plan.last = plan.tab.last
+    if plan.batch.output_dir:
+        copies = plan.n_iter * p.batch_size
+        plan.results = BatchResults(Path(plan.batch.output_dir), plan.batch.names(copies))
+        p.do_not_save_samples = True
 
 
 def repeat_seeds(p: Any, plan: Plan, setting: Setting) -> None:
@@ -64,18 +86,18 @@ def repeat_seeds(p: Any, plan: Plan, setting: Setting) -> None:
 
 
 def finish_batch(p: Any, plan: Plan, processed: Any, setting: Setting) -> None:
-    """Saves a batch's pictures under their sources' names where a folder was given; shows all of them or the last."""
+    """A batch has ended: what the host made of saved pictures afterwards is saved; all are shown, or the last."""
     if plan.batch is None:
         return
-    folder = plan.batch.output_dir
     first = processed.index_of_first_image
     pictures = processed.images[first:]
-    if folder:
-        _save(p, plan, processed, pictures, Path(folder))
-    if not setting("controlnet_show_batch_images_in_ui", False) and not getattr(p, "is_api", False):
-        p.comment(
-            f"ControlNet batch: {len(pictures)} pictures are in {folder or p.outpath_samples}; the last is shown."
-        )
+    if plan.results is not None:
+        plan.results.finish(pictures, processed.infotexts[first:], plan.n_iter * p.batch_size)
+    if plan.tab is not None:
+        plan.tab.finish(plan.last)
+    elif not setting("controlnet_show_batch_images_in_ui", False) and not getattr(p, "is_api", False):
+        folder = plan.batch.output_dir or p.outpath_samples
+        p.comment(f"ControlNet batch: {len(pictures)} pictures are in {folder}; the last is shown.")
         processed.comments = "".join(f"{comment}\n" for comment in p.comments)
         processed.images = pictures[-1:]
         processed.infotexts = processed.infotexts[-1:]
@@ -100,26 +122,26 @@ def _batch(p: Any, units: Sequence[ControlNetUnit]) -> Batch:
             remedy="switch the script off, or use the input mode simple",
         )
     batch = Batch([unit for unit in units if unit.enabled])
+    if batch.output_dir:
+        _make_folder(Path(batch.output_dir), batch)
+    return batch
+
+
+def _make_folder(folder: Path, batch: Batch) -> None:
     try:
-        if batch.output_dir:
-            Path(batch.output_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        own = next((source for source in batch.folders if source.samefile(folder)), None)
+    except (OSError, ValueError) as error:
         raise UnitError(
             "the folder for the results cannot be made",
             field="output_dir",
             found=str(error),
             remedy="choose another folder",
         ) from error
-    return batch
-
-
-def _save(p: Any, plan: Plan, processed: Any, pictures: Sequence[Any], folder: Path) -> None:
-    from modules import images
-
-    each = max(plan.n_iter * p.batch_size, 1)
-    texts = processed.infotexts[processed.index_of_first_image :]
-    for number, picture in enumerate(pictures):
-        turn, copy = divmod(number, each)
-        name = plan.names[turn] + (f"-{copy}" if copy else "")
-        info = texts[number] if number < len(texts) else None
-        images.save_image(picture.convert("RGB"), str(folder), "", forced_filename=name, info=info, save_to_dirs=False)
+    if own is not None:
+        raise UnitError(
+            "the folder for the results is the one that the pictures come from, and would overwrite them",
+            field="output_dir",
+            found=f"{folder}, which is {own.resolve()}",
+            remedy="choose another folder for the results",
+        )

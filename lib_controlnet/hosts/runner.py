@@ -18,7 +18,7 @@ from ..engine.services import Services
 from ..engine.session import ControlSession
 from .a1111 import A1111Generation, A1111Host
 from .jobs import Job, carried_job, new_job, own_job, stray_job
-from .notes import forget, say
+from .notes import forget, say, say_all
 from .plan import Plan, finish_batch, make_plan, repeat_seeds
 from .results import add_maps, write_infotext
 from .sampling import Sampling
@@ -70,6 +70,7 @@ class Runner:
                 return
             if job.plan is not None and job.plan.batch is not None:
                 repeat_seeds(p, job.plan, self._services.setting)
+                say_all(p, job.plan.notes)
                 job.units = self._turn(job.plan, 0)
             self._prepare(job, p)
         except Exception as error:  # noqa: BLE001 (whatever it is must stop the job, not be swallowed by the host)
@@ -97,6 +98,17 @@ class Runner:
         plan = None if job is None else job.plan
         if plan is not None and plan.batch is not None and plan.last is None:
             plan.last = np.asarray(picture.convert("RGB"), np.uint8)
+
+    def picture_finished(self, p: Any, picture: Any) -> None:
+        """A picture (PIL) is as the host will give it; a batch's is saved now, so that no later error costs it."""
+        job = own_job(p)
+        plan = None if job is None else job.plan
+        if job is None or plan is None or plan.results is None or job.error is not None:
+            return
+        try:
+            plan.results.add(p, plan.turn, picture)
+        except Exception as error:  # noqa: BLE001 (as in process)
+            self._fail(job, p, error)
 
     def begin_sampling(self, p: Any, x: Tensor, noise: Tensor | None = None) -> None:
         """A pass of the job begins: binds hints to its size and hooks the U-Net until its sampling ends.
@@ -194,10 +206,9 @@ class Runner:
     def _turn(plan: Plan, number: int) -> list[ControlNetUnit]:
         if plan.batch is None:
             return []
-        turn = plan.batch.turn(number, plan.last)
+        units = plan.batch.turn(number, plan.last)
         plan.last = None
-        plan.names.append(turn.name)
-        return [unit for unit in turn.units if unit.enabled]
+        return [unit for unit in units if unit.enabled]
 
     def _prepare(self, job: Job, p: Any) -> None:
         generation = A1111Generation(self._host, p)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..core.errors import UnitError
+from ..core.images import eight_bits
 from .errors import TrainingError
 
 Pixels = NDArray[np.uint8]
@@ -25,12 +27,13 @@ def read_picture(source: Path | bytes, name: str) -> Pixels:
     """(H, W, 3) RGB uint8 of a file or its content, upright, transparent parts on black. Raises TrainingError."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            upright = ImageOps.exif_transpose(opened) or opened
+            shallow = eight_bits(opened)
+            upright = ImageOps.exif_transpose(shallow) or shallow
             if "A" in upright.getbands() or "transparency" in upright.info:
                 clear = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear)
             return np.array(upright.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UnitError) as error:
         raise TrainingError(
             f'the picture "{name}" cannot be read',
             field="data",

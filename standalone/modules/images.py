@@ -9,6 +9,8 @@ from modules import script_callbacks, shared
 from modules.image_files import encode_user_comment, read_info_from_image, save_image, save_image_with_geninfo
 from PIL import Image, ImageColor, ImageOps
 
+from lib_controlnet.core.images import eight_bits
+
 __all__ = [
     "encode_user_comment",
     "fix_image",
@@ -98,9 +100,10 @@ def flatten(img: Image.Image, bgcolor: str) -> Image.Image:
 
 
 def fix_image(image: Image.Image | None) -> Image.Image | None:
-    """Turned as its EXIF data says; palette transparency becomes an alpha channel."""
+    """Turned as its EXIF data says; palette transparency becomes an alpha channel, deep greys become 8 bits."""
     if image is None:
         return None
+    image = eight_bits(image)
     image = ImageOps.exif_transpose(image) or image
     if image.mode in ("RGB", "P") and isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")

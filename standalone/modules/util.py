@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 
 def natural_sort_key(text: str) -> list[str | int]:
     """Key by which "file2" sorts before "file10"."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", text)]
+    return [int(part) if place % 2 else part.lower() for place, part in enumerate(re.split("([0-9]+)", text))]
 
 
 def listfiles(dirname: str) -> list[str]:
@@ -19,16 +20,24 @@ def listfiles(dirname: str) -> list[str]:
     return [str(folder / name) for name in sorted(names, key=natural_sort_key)]
 
 
-def walk_files(path: str, allowed_extensions: list[str] | None = None) -> Iterator[str]:
-    """All files below `path` in natural order; `allowed_extensions` as [".pt", ...]."""
-    root = Path(path)
-    if not root.exists():
-        return
+def walk_files(path: str, allowed_extensions: Collection[str] | None = None) -> Iterator[str]:
+    """All files below `path`, folders and their files in natural order; `allowed_extensions` as [".pt", ...].
+
+    Links are followed, each folder once. Hidden files and folders are left out.
+    """
     allowed = {x.lower() for x in allowed_extensions} if allowed_extensions is not None else None
-    for file in sorted((x for x in root.rglob("*") if x.is_file()), key=lambda x: natural_sort_key(str(x))):
-        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-        if not hidden and (allowed is None or file.suffix.lower() in allowed):
-            yield str(file)
+    seen: set[str] = set()
+    found: list[tuple[str, list[str]]] = []
+    for root, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(root)
+        folders[:] = [] if real in seen else [x for x in folders if not x.startswith(".")]
+        if real not in seen:
+            found.append((root, files))
+        seen.add(real)
+    for root, files in sorted(found, key=lambda x: natural_sort_key(x[0])):
+        for file in sorted(files, key=natural_sort_key):
+            if not file.startswith(".") and (allowed is None or Path(file).suffix.lower() in allowed):
+                yield str(Path(root) / file)
 
 
 def topological_sort(dependencies: dict[str, list[str]]) -> list[str]:

@@ -6,6 +6,7 @@ import base64
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from lib_controlnet.core.errors import UnitError
-from lib_controlnet.core.images import read_mask, read_picture, read_rgb
+from lib_controlnet.core.images import eight_bits, read_file, read_mask, read_picture, read_rgb
 
 RNG = np.random.default_rng(5)
 RGB = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -222,3 +223,80 @@ def test_limit_is_the_callers() -> None:
     with pytest.raises(UnitError, match="too large"):
         read_picture(RGB, max_pixels=53)
     assert read_picture(RGB, max_pixels=54) is not None
+
+
+# -- deep greys ----------------------------------------------------------------------------------------------------
+
+RAMP = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
+
+
+def deep(dtype: Any, top: float, suffix: str) -> bytes:
+    """A ramp from 0 to `top` in a file of that number type."""
+    buffer = io.BytesIO()
+    levels = RAMP.astype(np.float64) * (top / 255)
+    array = levels.astype(dtype) if np.issubdtype(dtype, np.floating) else levels.round().astype(dtype)
+    Image.fromarray(array).save(buffer, suffix)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "suffix"),
+    [
+        (np.int32, 255, "TIFF"),
+        (np.int32, 65535, "TIFF"),
+        (np.uint16, 65535, "TIFF"),
+        (np.uint16, 65535, "PNG"),
+        (np.float32, 1, "TIFF"),
+        (np.float32, 255, "TIFF"),
+        (np.float32, 65535, "TIFF"),
+        (np.uint8, 255, "TIFF"),
+    ],
+)
+def test_deep_greys_are_scaled_by_their_range(tmp_path: Path, dtype: Any, top: float, suffix: str) -> None:
+    content = deep(dtype, top, suffix)
+    (tmp_path / "picture").write_bytes(content)
+    opened = Image.open(io.BytesIO(content))
+    for read in (
+        read_rgb(base64.b64encode(content).decode()),
+        read_rgb(opened),
+        read_file(tmp_path / "picture"),
+        np.asarray(eight_bits(opened).convert("RGB")),
+    ):
+        assert np.abs(read[..., 0].astype(int) - RAMP).max() <= 1
+
+
+def test_a_dark_deep_png_stays_dark() -> None:
+    """16-bit files carry their range, so that 255 of 65535 is nearly black whatever PIL calls the mode."""
+    assert read_rgb(deep(np.uint16, 255, "PNG")).max() == 1
+
+
+@pytest.mark.parametrize("values", [(-5, 200), (0, 70000), (0.0, np.nan), (0.0, np.inf), (-1.0, 1.0)])
+def test_deep_greys_without_a_known_range_are_refused(values: tuple[float, float]) -> None:
+    dtype = np.int32 if all(isinstance(value, int) for value in values) else np.float32
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([values] * 2, dtype)).save(buffer, "TIFF")
+    with pytest.raises(UnitError, match="pixel values must be within"):
+        read_rgb(buffer.getvalue())
+
+
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "F", "I;16")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_of_pil_shows_what_was_drawn(mode: str) -> None:
+    """A white half beside a black one."""
+    halves = Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 4, 1))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(halves).astype(np.uint16) * 257)
+    elif mode in ("RGBa", "La"):
+        image = halves.convert({"RGBa": "RGBA", "La": "LA"}[mode]).convert(mode)
+    elif mode in ("HSV", "CMYK", "YCbCr", "RGBX"):
+        image = halves.convert("RGB").convert(mode)
+    elif mode == "PA":
+        image = halves.convert("P").convert("PA")
+    else:
+        image = halves.convert(mode)
+    assert image.mode == mode
+    seen = read_rgb(image)
+    assert seen[0, 0].max() <= 1
+    assert seen[0, -1].min() >= 254

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lib_controlnet.core.panel_options import DEFAULT_PROMPT
+from lib_controlnet.hosts import batch_tab
 from tests.hosts.conftest import Host, as_base64, picture, pixels, unit
 
 
@@ -118,6 +121,195 @@ def test_each_unit_for_each_picture(host: Host) -> None:
         distance = np.abs(pixels(shared, index).astype(int) - pixels(alone[index], index)).max()
         assert distance <= 1
     assert "ControlNet Batch Option" in shared.infotexts[0]
+
+
+# -- folders as they are -------------------------------------------------------------------------------------------
+
+
+def folder_unit(source: Path, target: Path | str = "", **fields: Any) -> dict[str, Any]:
+    return unit(image=None, input_mode="batch", batch_images=str(source), output_dir=str(target), **fields)
+
+
+def test_results_are_told_apart_numbered_as_the_host_counts_and_junk_is_said_once(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for seed, name in enumerate(("2.png", "10.png", "10.jpg")):
+        picture(seed).save(source / name)
+    for name in ("._2.png", ".hidden.png", "Thumbs.db"):
+        (source / name).write_bytes(b"junk")
+    result = from_page(host, monkeypatch, folder_unit(source, target), n_iter=2)
+    names = ["2", "2-1", "10.jpg", "10.jpg-1", "10.png", "10.png-1"]
+    assert sorted(path.name for path in target.iterdir()) == sorted(f"{name}.png" for name in names)
+    assert result.comments.count("passed over") == 1
+    assert "3 files" in result.comments
+    host.app.modules("shared").opts.data["controlnet_show_batch_images_in_ui"] = True
+    try:
+        shown = from_page(host, monkeypatch, folder_unit(source), n_iter=2)
+    finally:
+        host.app.modules("shared").opts.data["controlnet_show_batch_images_in_ui"] = False
+    for place, name in enumerate(names):
+        saved = Image.open(target / f"{name}.png")
+        assert np.array_equal(np.asarray(saved.convert("RGB")), pixels(shown, place)), name
+        assert "ControlNet 0" in saved.info["parameters"]
+
+
+def test_an_error_costs_only_the_pictures_after_it(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("1.png", "2.png", "4.png"):
+        picture(1).save(source / name)
+    (source / "3.avif").write_bytes(b"damaged")
+    with pytest.raises(Exception, match=r'the picture "3.avif" of the batch cannot be read'):
+        from_page(host, monkeypatch, folder_unit(source, target))
+    assert sorted(path.name for path in target.iterdir()) == ["1.png", "2.png"]
+
+
+def test_a_result_that_cannot_be_saved_stops_the_batch(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2):
+        picture(seed).save(tmp_path / f"{seed}.png")
+
+    def full(*_arguments: Any, **_settings: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(host.app.modules("images"), "save_image", full)
+    with pytest.raises(Exception, match="No space left"):
+        from_page(host, monkeypatch, folder_unit(tmp_path, tmp_path / "out"))
+
+
+def test_what_another_script_changes_last_is_what_is_saved(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    picture(1).save(source / "1.png")
+    runner = host.app.modules("scripts").scripts_txt2img
+    original = type(runner).postprocess_image_after_composite
+
+    def inverted(self: Any, p: Any, args: Any) -> None:
+        original(self, p, args)
+        args.image = Image.eval(args.image, lambda level: 255 - level)
+
+    monkeypatch.setattr(type(runner), "postprocess_image_after_composite", inverted)
+    result = from_page(host, monkeypatch, folder_unit(source, target))
+    assert np.array_equal(np.asarray(Image.open(target / "1.png")), pixels(result))
+
+
+@pytest.mark.parametrize("way", ["itself", "dots", "link"])
+def test_results_must_not_overwrite_their_sources(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    picture(1).save(source / "1.png")
+    before = (source / "1.png").read_bytes()
+    (tmp_path / "link").symlink_to(source)
+    target = {"itself": source, "dots": source / ".." / "in", "link": tmp_path / "link"}[way]
+    with pytest.raises(Exception, match="the one that the pictures come from"):
+        from_page(host, monkeypatch, folder_unit(source, target))
+    assert (source / "1.png").read_bytes() == before
+
+
+# -- img2img's own batch -------------------------------------------------------------------------------------------
+
+
+def in_tab(
+    host: Host, monkeypatch: pytest.MonkeyPatch, sources: Path, *units: Any, script: Any = None, **settings: Any
+) -> Any:
+    """The Batch tab of img2img over a folder, with units as the page has them."""
+    module, scripts = host.app.modules("img2img"), host.app.modules("scripts").scripts_img2img
+    processing, state = host.app.modules("processing"), host.app.modules("shared").state
+    original = module.process_images
+
+    def seeded(p: Any) -> Any:
+        torch.manual_seed(0)  # the host draws the encoded source from the global generator
+        return original(p)
+
+    monkeypatch.setattr(module, "process_images", seeded)
+    if script is not None:
+        monkeypatch.setattr(type(scripts), "run", lambda _self, p, *_args: script(p, seeded))
+    defaults = {"prompt": "a red heart", "seed": 11, "steps": 2, "width": 64, "height": 64, "cfg_scale": 4.0}
+    p = processing.StableDiffusionProcessingImg2Img(
+        **{**defaults, "sampler_name": "Euler", "denoising_strength": 0.6, "do_not_save_samples": True, **settings}
+    )
+    p.scripts = scripts
+    p.script_args = host.app.script_args(True, {"ControlNet": units})
+    state.begin(job="img2img")
+    batch_tab.wrap()
+    try:
+        return module.process_batch(p, str(sources), "", "", p.script_args)
+    finally:
+        batch_tab.unwrap()
+        state.end()
+        assert not hasattr(module.process_batch, "controlnet_wrapper")
+        assert "run" not in vars(scripts)
+        monkeypatch.undo()
+
+
+def frames(folder: Path, seeds: range) -> Path:
+    """Pictures 8.png, 9.png, 10.png, ..., which text order would shuffle."""
+    folder.mkdir()
+    for number, seed in enumerate(seeds):
+        picture(seed).save(folder / f"{8 + number}.png")
+    return folder
+
+
+def paired(host: Host, source: int, map_: int) -> Any:
+    return pixels(host.img2img(unit(image=as_base64(picture(map_))), init_images=[picture(source)]))
+
+
+def test_the_hosts_batch_takes_frame_i_with_map_i(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources, maps = frames(tmp_path / "in", range(50, 53)), frames(tmp_path / "maps", range(60, 63))
+    result = in_tab(host, monkeypatch, sources, folder_unit(maps, tmp_path / "out"))
+    assert len(result.images) == 3
+    for number in range(3):
+        made = pixels(result, number)
+        assert np.array_equal(made, paired(host, 50 + number, 60 + number))
+        assert np.array_equal(made, np.asarray(Image.open(tmp_path / "out" / f"{8 + number}.png")))
+
+
+def test_a_script_that_makes_a_frame_twice_takes_its_map_twice(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, maps = frames(tmp_path / "in", range(50, 52)), frames(tmp_path / "maps", range(60, 62))
+
+    def twice(p: Any, process: Any) -> Any:
+        return [process(copy(p)), process(copy(p))][1]
+
+    result = in_tab(host, monkeypatch, sources, folder_unit(maps), script=twice)
+    for number in range(2):
+        assert np.array_equal(pixels(result, number), paired(host, 50 + number, 60 + number))
+
+
+@pytest.mark.parametrize(("sources", "maps"), [(3, 2), (2, 3)])
+def test_the_shorter_batch_decides_and_is_said(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: int, maps: int
+) -> None:
+    inputs, controls = frames(tmp_path / "in", range(sources)), frames(tmp_path / "maps", range(60, 60 + maps))
+    result = in_tab(host, monkeypatch, inputs, folder_unit(controls))
+    assert len(result.images) == 2
+    assert f"{sources} pictures of img2img and {maps} of the units" in result.infotexts[0]
+
+
+def test_units_without_a_folder_keep_their_picture_in_the_hosts_batch(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = frames(tmp_path / "in", range(50, 52))
+    result = in_tab(host, monkeypatch, sources, unit(image=as_base64(picture(60))))
+    first = [index for index, text in enumerate(result.infotexts) if "ControlNet 0" in text][:1]
+    assert np.array_equal(pixels(result, first[0]), paired(host, 50, 60))
+
+
+def test_loopback_in_the_hosts_batch_goes_on_from_the_frame_before(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, maps = frames(tmp_path / "in", range(50, 52)), frames(tmp_path / "maps", range(60, 62))
+    result = in_tab(host, monkeypatch, sources, folder_unit(maps, loopback=True))
+    again = host.img2img(unit(image=as_base64(Image.fromarray(pixels(result, 0)))), init_images=[picture(51)])
+    assert np.array_equal(pixels(result, 1), pixels(again))
 
 
 # -- prompts -------------------------------------------------------------------------------------------------------
