@@ -46,6 +46,10 @@ _JOINT = 4
 _FACE_DOT = 3
 _EDGE = 0.01
 """Points of hands and faces this near to the left or upper border, in pixels, are those that were not found."""
+MAX_PEOPLE = 200
+"""In one pose; a crowd of so many is drawn in a second."""
+FARTHEST = 1e6
+"""Pixels from the canvas's corner at which OpenCV still draws what reaches into the canvas."""
 
 
 class Point(NamedTuple):
@@ -90,6 +94,11 @@ def draw_json(pose: Mapping[str, Any]) -> Pixels:
     """The drawing of a JSON object, (canvas_height, canvas_width, 3) uint8. Raises AnnotatorError for what is none."""
     try:
         height, width = int(pose["canvas_height"]), int(pose["canvas_width"])
+        count = len(pose.get("people") or ()) + len(pose.get("animals") or ())
+        if count > MAX_PEOPLE:
+            raise AnnotatorError(
+                "there are too many people in a pose", found=count, remedy=f"give at most {MAX_PEOPLE}, animals counted"
+            )
         people = [
             Person(
                 _points(person.get("pose_keypoints_2d")) or (),
@@ -100,10 +109,10 @@ def draw_json(pose: Mapping[str, Any]) -> Pixels:
             for person in pose.get("people") or ()
         ]
         animals = [_points(animal) or () for animal in pose.get("animals") or ()]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise AnnotatorError(
             "this is not a pose in OpenPose's JSON",
-            found=f"{type(error).__name__}: {error}",
+            found=f"{type(error).__name__}: {error}"[:200],
             remedy="give people, canvas_width and canvas_height, with x, y, confidence for each key point",
         ) from error
     if not (0 < height <= 8192 and 0 < width <= 8192):
@@ -190,5 +199,9 @@ def _points(numbers: Sequence[float] | None) -> list[Point | None] | None:
         return None
     if len(numbers) % 3:
         raise ValueError(f"{len(numbers)} numbers are no triples of x, y and confidence")
-    triples = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
-    return [Point(float(x), float(y)) if float(confidence) >= 1.0 else None for x, y, confidence in triples]
+    values = [float(number) for number in numbers]
+    wrong = next((value for value in values if not abs(value) <= FARTHEST), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong:g} is no coordinate: they end at {FARTHEST:g}")
+    triples = zip(values[::3], values[1::3], values[2::3], strict=True)
+    return [Point(x, y) if confidence >= 1.0 else None for x, y, confidence in triples]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from .errors import UnitError
 from .modes import HiResOption, InputMode, UnionType
@@ -56,13 +57,14 @@ def format_unit(
     preprocessor: str | None = None,
     model: str | None = None,
     resolution: int | None = None,
-    params: Sequence[float] = (),
+    params: Sequence[float] | None = None,
 ) -> str:
     """The text of a unit, with the names and numbers that were really used where they are given.
 
-    `resolution` and `params` (threshold a, b) are the preprocessor's after defaults; without them the unit's own.
+    `resolution` and `params` (threshold a, b, as far as the preprocessor has them) are the preprocessor's after
+    defaults; without them the unit's own.
     """
-    thresholds = (*params[:2], *(unit.threshold_a, unit.threshold_b)[len(params[:2]) :])
+    thresholds = (unit.threshold_a, unit.threshold_b) if params is None else (*params[:2], -1.0, -1.0)[:2]
     values: tuple[object, ...] = (
         preprocessor or unit.preprocessor,
         model or unit.model,
@@ -115,7 +117,9 @@ def _read_leniently(index: int, fields: dict[str, str], problems: list[UnitError
     fields.pop("input_mode", None)  # a text has no pictures, which every mode but the simple one needs
     while True:
         try:
-            return parse_unit({**fields, "enabled": True}, index)
+            unit = parse_unit({**fields, "enabled": True}, index)
+            problems += [UnitError(note, unit=index) for note in unit.notes]
+            return replace(unit, notes=())
         except UnitError as error:
             problems.append(error)
             if error.field is None or fields.pop(error.field, None) is None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-import numbers
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +14,8 @@ from . import legacy
 from .errors import ControlNetError, UnitError
 from .images import MAX_PIXELS, Picture, Pixels, is_empty, read_mask, read_picture, read_rgb, same_size
 from .modes import ControlMode, HiResOption, InputMode, ResizeMode, UnionType
+from .unknown import unknown_key
+from .values import read_bool, read_folder, read_number, read_parameter, read_resolution, read_text, read_weights
 
 __all__ = ["ControlNetUnit", "Source", "configured_units", "is_unit", "parse_unit"]
 
@@ -28,6 +26,8 @@ Source = Path | Pixels
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ControlNetUnit:
     """One unit as asked for; -1 in `resolution` and thresholds means "the preprocessor's default".
+
+    Other numbers that the preprocessor does not take are kept as they came: it uses its default and says so.
 
     `image`: (H, W, 3) uint8 RGB. `mask`: (H, W) uint8, 255 where masked. `region_mask`: (H, W) uint8, where and how
     strongly the unit acts. `layer_weights`: one number for each residual, encoder order then middle. `images`: those of
@@ -124,7 +124,8 @@ def _parse(value: object, index: int, max_pixels: int) -> ControlNetUnit:
         fields.update(_read_pictures(entries, index, max_pixels))
         fields["images"] = _read_images(entries, fields, max_pixels)
     if enabled or not any(name in given for name in legacy.SPELLINGS["enabled"]):
-        _refuse_unknown(value, given)
+        _refuse_foreign(given)
+        fields["notes"] = _unknown_keys(value, given)
     return ControlNetUnit(**fields)
 
 
@@ -145,7 +146,7 @@ def _read_enabled(given: Mapping[str, _Entry]) -> bool:
     for name in legacy.SPELLINGS["enabled"]:
         if name in given:
             try:
-                return _read_bool(given[name].value)
+                return read_bool(given[name].value)
             except UnitError as error:
                 raise UnitError(error.problem, field=name, found=error.found, remedy=error.remedy) from None
     named = ("model", *legacy.SPELLINGS["preprocessor"])
@@ -185,19 +186,19 @@ def _equal(first: object, second: object) -> bool:
     return isinstance(first, plain) and isinstance(second, plain) and first == second
 
 
-def _refuse_unknown(value: object, given: Mapping[str, _Entry]) -> None:
+def _refuse_foreign(given: Mapping[str, _Entry]) -> None:
     for name, remedy in legacy.EMPTY_ONLY.items():
         if name in given and not _is_void(given[name].value):
             raise UnitError("this option of another extension is not available", field=name, remedy=remedy)
+
+
+def _unknown_keys(value: object, given: Mapping[str, _Entry]) -> tuple[str, ...]:
+    """What is to be said of the keys without a meaning here. Raises UnitError for one that is but misspelt."""
     if not isinstance(value, Mapping):
-        return  # other classes have attributes of their own
+        return ()  # other classes have attributes of their own
     known = (*legacy.known_keys(), *legacy.IGNORED, *legacy.EMPTY_ONLY)
-    for name, entry in given.items():
-        if name in known or name.startswith("_"):
-            continue
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        meant = f"did you mean {' or '.join(close)}? Otherwise leave it out" if close else "leave it out"
-        raise UnitError("units have no such field, it would have no effect", field=entry.key, remedy=meant)
+    odd = [entry for name, entry in given.items() if name not in known and not name.startswith("_")]
+    return tuple(unknown_key(entry.key, known) for entry in odd)
 
 
 def _is_void(value: object) -> bool:
@@ -206,102 +207,37 @@ def _is_void(value: object) -> bool:
     return is_empty(value) or not value
 
 
-# -- values --------------------------------------------------------------------------------------------------------
-
-
-def _read_bool(value: object) -> bool:
-    if isinstance(value, _BOOLS):
-        return bool(value)
-    if isinstance(value, (int, float)) and value in (0, 1):
-        return bool(value)
-    if isinstance(value, str) and value.strip().lower() in _TRUE | _FALSE:
-        return value.strip().lower() in _TRUE
-    raise UnitError("this is neither true nor false", found=value, remedy="send true or false")
-
-
-_BOOLS: tuple[type, ...] = (bool, np.bool_)
-_TRUE = {"true", "1", "yes", "on"}
-_FALSE = {"false", "0", "no", "off"}
-
-
-def _read_number(value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    if isinstance(value, _BOOLS) or not isinstance(value, (numbers.Real, str)):
-        raise UnitError("this is not a number", found=value, remedy=f"send a number{_range(low, high)}")
-    try:
-        number = float(value)
-    except ValueError:
-        raise UnitError("this is not a number", found=value, remedy=f"send a number{_range(low, high)}") from None
-    if not math.isfinite(number) or not low <= number <= high:
-        raise UnitError("this number cannot be used", found=value, remedy=f"send a number{_range(low, high)}")
-    return number
-
-
-def _range(low: float, high: float) -> str:
-    return f" from {low:g} to {high:g}" if math.isfinite(low) and math.isfinite(high) else ""
-
-
-def _read_or_default(value: object) -> float:
-    """A preprocessor's parameter; every negative number means the default, as in Forge."""
-    number = _read_number(value)
-    return number if number >= 0 else -1.0
-
-
-def _read_resolution(value: object) -> int:
-    number = _read_or_default(value)
-    if number != int(number):
-        raise UnitError("a resolution is a whole number of pixels", found=value)
-    return int(number)
-
-
-def _read_text(value: object, nothing: str) -> str:
-    if not isinstance(value, str):
-        raise UnitError("this is not a name", found=value, remedy="send text")
-    name = value.strip().strip('"').strip()
-    return nothing if name.lower() in ("", "none") else name
+# -- values ----------------------------------------------------------------------------------------------------------
 
 
 def _read_control_mode(value: object) -> ControlMode:
     if isinstance(value, _GuessMode):
-        return ControlMode.control if _read_bool(value.value) else ControlMode.balanced
+        return ControlMode.control if read_bool(value.value) else ControlMode.balanced
     return legacy.read_choice(ControlMode, value)
 
 
-def _read_weights(value: object) -> tuple[float, ...] | None:
-    if isinstance(value, str):
-        value = [part for part in re.split(r"[\s,/]+", value.strip(" []")) if part]
-    if isinstance(value, np.ndarray):
-        value = cast("list[object]", cast("np.ndarray[Any, Any]", value).tolist())
-    if not isinstance(value, (list, tuple)):
-        raise UnitError("this is not a list of numbers", found=value, remedy="send [1.0, 0.5, …]")
-    return tuple(_read_number(item) for item in cast(Sequence[object], value)) or None
-
-
-def _read_folder(value: object) -> str:
-    return value.strip().strip('"') if isinstance(value, str) else ""  # lists and iterators are a peer's own state
-
-
 _READERS: Mapping[str, Callable[[object], object]] = {
-    "preprocessor": partial(_read_text, nothing="none"),
-    "model": partial(_read_text, nothing="None"),
-    "weight": partial(_read_number, low=0.0, high=2.0),
+    "preprocessor": partial(read_text, nothing="none"),
+    "model": partial(read_text, nothing="None"),
+    "weight": partial(read_number, low=0.0, high=2.0),
     "resize_mode": partial(legacy.read_choice, ResizeMode),
-    "resolution": _read_resolution,
-    "threshold_a": _read_or_default,
-    "threshold_b": _read_or_default,
-    "guidance_start": partial(_read_number, low=0.0, high=1.0),
-    "guidance_end": partial(_read_number, low=0.0, high=1.0),
-    "pixel_perfect": _read_bool,
+    "resolution": read_resolution,
+    "threshold_a": read_parameter,
+    "threshold_b": read_parameter,
+    "guidance_start": partial(read_number, low=0.0, high=1.0),
+    "guidance_end": partial(read_number, low=0.0, high=1.0),
+    "pixel_perfect": read_bool,
     "control_mode": _read_control_mode,
     "hr_option": partial(legacy.read_choice, HiResOption),
-    "low_vram": _read_bool,
-    "crop_to_mask": _read_bool,
-    "save_map": _read_bool,
-    "layer_weights": _read_weights,
+    "low_vram": read_bool,
+    "crop_to_mask": read_bool,
+    "save_map": read_bool,
+    "layer_weights": read_weights,
     "union_type": partial(legacy.read_choice, UnionType),
     "input_mode": partial(legacy.read_choice, InputMode),
-    "batch_dir": _read_folder,
-    "output_dir": _read_folder,
-    "loopback": _read_bool,
+    "batch_dir": read_folder,
+    "output_dir": read_folder,
+    "loopback": read_bool,
 }
 
 
@@ -373,7 +309,7 @@ def _read_images(entries: Mapping[str, _Entry], fields: Mapping[str, Any], max_p
 def _images_of(entry: _Entry, max_pixels: int) -> tuple[Source, ...]:
     value = entry.value
     if not isinstance(value, (list, tuple)):
-        raise UnitError("this is not a list of pictures", field=entry.key, found=repr(value))
+        raise UnitError("this is not a list of pictures", field=entry.key, found=value)
     items = cast(Sequence[object], value)
     try:
         return tuple(item if isinstance(item, Path) else read_rgb(item, max_pixels=max_pixels) for item in items)

@@ -13,22 +13,10 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import ControlNetError, PreprocessorError, UnitError
-from ..core.legacy import PLACEHOLDER_THRESHOLD
+from ..core.errors import ControlNetError, PreprocessorError, PreprocessorFailure
+from .preprocess_settings import DEFAULT, Asked, SliderSpec, used_settings
 
 Pixels = NDArray[np.uint8]
-DEFAULT = -1
-FIXED_SIZE = 512
-"""What preprocessors without a resolution are told; the infotext shows it as the peers' does."""
-
-
-class SliderSpec(Protocol):
-    """A setting of a preprocessor (see annotator/spec.py)."""
-
-    label: str
-    minimum: float
-    maximum: float
-    default: float
 
 
 class PreprocessorSpec(Protocol):
@@ -150,16 +138,17 @@ class PreprocessRunner:
     ) -> PreprocessResult:
         """The control map of `image` (H, W, 3) uint8 RGB and `mask` (H, W) uint8, 255 where masked.
 
-        -1 asks for a setting's default; a setting the preprocessor does not have is not looked at. `pixel_perfect` is
+        -1 asks for a setting's default. Another number outside of the setting's range, or for a setting that the
+        preprocessor does not have, is replaced by the default too, and a note of the result says so. `pixel_perfect` is
         a computed resolution, which takes the place of the asked one and knows no range. `progress` is told the part
         done, 0..1, of downloads and of long preprocessors.
-        Raises PreprocessorError, or UnitError for a setting out of range.
+        Raises PreprocessorError.
         """
         entry = self.entry(name)
         spec = entry.spec
-        size = _size(spec, resolution, pixel_perfect)
-        asked = zip(spec.sliders, (threshold_a, threshold_b), ("threshold_a", "threshold_b"), strict=False)
-        params = tuple(_setting(slider, value, field) for slider, value, field in asked)
+        asked = Asked(resolution if pixel_perfect is None else DEFAULT, threshold_a, threshold_b)
+        size, params, notes = used_settings(spec, asked)
+        size = size if pixel_perfect is None or spec.resolution is None else pixel_perfect
         if spec.requires_mask and mask is None:
             mask = np.zeros(image.shape[:2], np.uint8)
         key = _key(spec.id, image, mask, size, params, seed)
@@ -173,7 +162,7 @@ class PreprocessRunner:
                     self._keep(key, found)
             else:
                 self._results.move_to_end(key)
-        return PreprocessResult(found, spec, size, params)
+        return PreprocessResult(found, spec, size, params, notes)
 
     def cancel(self) -> None:
         """Stop the preprocessor that runs now, if any, at the end of its present stage; its caller gets an error."""
@@ -201,7 +190,7 @@ class PreprocessRunner:
             if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
                 self.unload()
                 raise _out_of_memory(entry.spec, size, error) from error
-            raise _said(error, f'the preprocessor "{entry.spec.label}" failed') from error
+            raise _said(error, f'the preprocessor "{entry.spec.label}" failed', PreprocessorFailure) from error
 
     def _refresh(self) -> None:
         """Have the host's runtime as it is now, listening to `cancel` and telling the caller's progress."""
@@ -240,34 +229,15 @@ def _out_of_memory(spec: PreprocessorSpec, size: int, error: Exception) -> Prepr
     )
 
 
-def _said(error: Exception, problem: str = "") -> PreprocessorError:
-    """An annotator's own error (problem, found, remedy) or anybody's, as ours."""
+def _said(
+    error: Exception, problem: str = "", failure: type[PreprocessorError] = PreprocessorError
+) -> PreprocessorError:
+    """An annotator's own error (problem, found, remedy) or, as a `failure`, anybody's, as ours."""
     own = getattr(error, "problem", None)
     if own is None:
-        return PreprocessorError(problem or str(error), field="module", found=f"{type(error).__name__}: {error}")
+        return failure(problem or str(error), field="module", found=error, remedy="choose another preprocessor")
     remedy = getattr(error, "remedy", "") or "choose another preprocessor"
     return PreprocessorError(own, field="module", found=getattr(error, "found", None), remedy=remedy)
-
-
-def _size(spec: PreprocessorSpec, asked: int, pixel_perfect: int | None) -> int:
-    if spec.resolution is None:
-        return FIXED_SIZE
-    return int(_setting(spec.resolution, asked, "processor_res")) if pixel_perfect is None else pixel_perfect
-
-
-def _setting(slider: SliderSpec, value: float, field: str) -> float:
-    if value == DEFAULT and not slider.minimum <= DEFAULT <= slider.maximum:
-        return slider.default
-    if value == PLACEHOLDER_THRESHOLD and not slider.minimum <= value <= slider.maximum:
-        return slider.default
-    if not slider.minimum <= value <= slider.maximum:
-        raise UnitError(
-            f'"{slider.label}" is out of range',
-            field=field,
-            found=value,
-            remedy=f"give {slider.minimum:g} to {slider.maximum:g}, or -1 for the default {slider.default:g}",
-        )
-    return value
 
 
 def _key(name: str, image: Pixels, mask: Pixels | None, size: int, params: tuple[float, ...], seed: int) -> bytes:

@@ -13,15 +13,33 @@ from pydantic import BaseModel, Field
 _PYDANTIC_1 = pydantic.VERSION.startswith("1.")
 
 
-class _Strict(BaseModel):
-    """Unknown keys are an error: a misspelt one would be dropped without a word."""
+class _Open(BaseModel):
+    """Unknown keys are kept, so that the route can say what becomes of them."""
 
     if _PYDANTIC_1:
 
         class Config:
-            extra = "forbid"
+            extra = "allow"
     else:
-        model_config = {"extra": "forbid"}
+        model_config = {"extra": "allow"}
+
+    def unknown(self) -> list[str]:
+        """The keys that are no fields."""
+        fields: Any = getattr(type(self), "__fields__" if _PYDANTIC_1 else "model_fields")
+        return [key for key in {**vars(self), **(getattr(self, "model_extra", None) or {})} if key not in fields]
+
+
+def _schema(**words: Any) -> dict[str, Any]:
+    """Words of JSON schema for a field that pydantic is not to read: its floats end at integers of 309 digits."""
+    return words if _PYDANTIC_1 else {"json_schema_extra": words}
+
+
+def _number(description: str) -> Any:
+    return Field(-1, description=description, **_schema(type="number"))
+
+
+def _points() -> Any:
+    return Field(None, **_schema(items={"type": "number"}))
 
 
 class _Answer(BaseModel):
@@ -31,16 +49,16 @@ class _Answer(BaseModel):
         model_config = {"protected_namespaces": ()}
 
 
-class ControlNetDetect(_Strict):
+class ControlNetDetect(_Open):
     """What to preprocess, and how."""
 
     controlnet_module: str = Field("none", description="Id, label or alias of the preprocessor")
     controlnet_input_images: list[str] = Field([], description="Pictures as base64, with or without data URI")
     controlnet_images: list[str] = Field([], description="The same under the name that webuiapi sends")
     controlnet_masks: list[str | None] = Field([], description="One mask for each picture, white = masked")
-    controlnet_processor_res: int = Field(-1, description="Resolution, -1 for the preprocessor's default")
-    controlnet_threshold_a: float = Field(-1, description="First setting, -1 for the preprocessor's default")
-    controlnet_threshold_b: float = Field(-1, description="Second setting, -1 for the preprocessor's default")
+    controlnet_processor_res: Any = _number("Resolution, -1 for the preprocessor's default")
+    controlnet_threshold_a: Any = _number("First setting, -1 for the preprocessor's default")
+    controlnet_threshold_b: Any = _number("Second setting, -1 for the preprocessor's default")
     low_vram: bool = Field(False, description="Unload the preprocessors' networks when it is done")
     controlnet_tensor_format: Literal["safetensors", "torch"] = Field(
         "safetensors", description='How embeddings are sent; "torch" (torch.save) is for clients of sd-webui-controlnet'
@@ -55,25 +73,29 @@ class ControlNetDetected(_Answer):
         None, description="Poses in OpenPose's JSON, as render_openpose_json takes"
     )
     tensor: list[str] | None = Field(None, description="Embeddings in base64, in the form that was asked for")
-    info: str = "Success"
+    info: str = Field("Success", description="Followed by what was passed over or replaced in the request")
 
 
 class ControlNetPerson(BaseModel):
     """A person in OpenPose's JSON: x, y, confidence for each key point. What else OpenPose writes is not drawn."""
 
-    pose_keypoints_2d: list[float] | None = None
-    hand_left_keypoints_2d: list[float] | None = None
-    hand_right_keypoints_2d: list[float] | None = None
-    face_keypoints_2d: list[float] | None = None
+    pose_keypoints_2d: list[Any] | None = _points()
+    hand_left_keypoints_2d: list[Any] | None = _points()
+    hand_right_keypoints_2d: list[Any] | None = _points()
+    face_keypoints_2d: list[Any] | None = _points()
 
 
 class ControlNetPose(BaseModel):
     """A pose in OpenPose's JSON, as `detect` returns it."""
 
     people: list[ControlNetPerson] = []
-    animals: list[list[float] | None] = []
-    canvas_width: int
-    canvas_height: int
+    animals: list[list[Any] | None] = []
+    canvas_width: Any = Field(..., **_schema(type="integer"))
+    canvas_height: Any = Field(..., **_schema(type="integer"))
+
+    def content(self) -> dict[str, Any]:
+        """As `draw_json` takes it."""
+        return self.dict() if _PYDANTIC_1 else self.model_dump()
 
 
 class ControlNetRendered(_Answer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,20 +12,22 @@ from fastapi import Depends, FastAPI, HTTPException
 from PIL import Image
 
 from ..core import catalogue
-from ..core.errors import ControlNetError, PreprocessorError
+from ..core.errors import ControlNetError
 from ..core.hints import inpaint_display
 from ..core.inputs import preprocessor_input
 from ..core.units import configured_units, parse_unit
-from ..engine.preprocess import Found
+from ..core.unknown import unknown_key
+from ..engine.preprocess import Found, PreprocessResult
 from ..engine.services import PageServices
-from . import models
+from . import bounds, models
 from .logins import login_check
+from .router import UNPROCESSABLE, new_router
 from .threads import Threads
 
 API_VERSION = 3
-_UNPROCESSABLE = 422
 _QUICK, _WAITING = 8, 64
 """Threads for what is answered at once, and for what waits in the host's queue."""
+_DETECT_KEYS = tuple(models.ControlNetDetect.__annotations__)
 
 
 def mount(
@@ -41,9 +42,8 @@ def mount(
     generation do not run at the same time. Handlers run in threads of ours, so that jobs that wait do not stop them.
     """
     api = _Routes(services, lock)
-    dependencies = [Depends(login_check(auth))] if auth is not None else []
+    router = new_router([Depends(login_check(auth))] if auth is not None else [])
     quick, waiting = Threads(_QUICK), Threads(_WAITING)
-    refusal: dict[int | str, dict[str, Any]] = {_UNPROCESSABLE: {"model": models.ControlNetRefusal}}
     for path, handler, answer, methods in (
         ("version", api.version, models.ControlNetVersion, ["GET"]),
         ("model_list", api.model_list, models.ControlNetModelList, ["GET"]),
@@ -53,16 +53,14 @@ def mount(
         ("detect", api.detect, models.ControlNetDetected, ["POST"]),
         ("render_openpose_json", api.render_poses, models.ControlNetRendered, ["POST"]),
     ):
-        app.add_api_route(
+        router.add_api_route(
             f"/controlnet/{path}",
             (quick if methods == ["GET"] else waiting).handler(handler),
             response_model=answer,
             methods=methods,
-            dependencies=dependencies,
-            responses=refusal if methods == ["POST"] else None,
             response_model_exclude_none=True,
-            tags=["ControlNet"],
         )
+    app.include_router(router)
 
 
 class _Routes:
@@ -98,36 +96,50 @@ class _Routes:
     def detect(self, body: models.ControlNetDetect) -> Any:
         """Runs a preprocessor over pictures and returns their maps."""
         images = body.controlnet_input_images or body.controlnet_images
+        notes = [unknown_key(key, _DETECT_KEYS) for key in body.unknown()]
         try:
             spec: Any = self._services.preprocess.entry(body.controlnet_module).spec
         except ControlNetError as error:
-            raise HTTPException(_UNPROCESSABLE, f"Module not available. {error}") from error
+            raise HTTPException(UNPROCESSABLE, f"Module not available. {error}") from error
         if not images:
-            raise HTTPException(_UNPROCESSABLE, "No image selected")
+            raise HTTPException(UNPROCESSABLE, "No image selected")
         if len(body.controlnet_masks) not in ((len(images),) if spec.requires_mask else (0, len(images))):
             sizes = f"{len(images)} images and {len(body.controlnet_masks)} masks"
-            raise HTTPException(_UNPROCESSABLE, f"There must be one mask for each image. Found: {sizes}")
+            raise HTTPException(UNPROCESSABLE, f"There must be one mask for each image. Found: {sizes}")
+        bounds.check_count("images", len(images), bounds.IMAGES)
         masks = body.controlnet_masks or [None] * len(images)
-        found = [self._run(spec, body, image, mask) for image, mask in zip(images, masks, strict=True)]
+        left = bounds.PixelBudget()
+        results = [self._run(spec, body, image, mask, left) for image, mask in zip(images, masks, strict=True)]
         if body.low_vram:
             self._services.preprocess.unload()
-        return {**_encoded(found, body.controlnet_tensor_format), "info": "Success"}
+        notes += [note for result in results for note in result.notes]
+        info = ". ".join(["Success", *dict.fromkeys(notes)])
+        return {**_encoded([result.found for result in results], body.controlnet_tensor_format), "info": info}
 
     def render_poses(self, poses: list[models.ControlNetPose]) -> Any:
         """Draws poses in OpenPose's JSON as the maps that pose models take."""
         if not poses:
             return {"info": "No pose data detected."}
+        bounds.check_count("poses", len(poses), bounds.IMAGES)
+        bounds.check_count("people", sum(len(pose.people) + len(pose.animals) for pose in poses), bounds.PEOPLE)
+        left = bounds.PixelBudget()
         try:
-            return {"images": [_png(self._services.draw_pose(json.loads(pose.json()))) for pose in poses]}
+            drawn = []
+            for pose in poses:
+                drawn.append(self._services.draw_pose(pose.content()))
+                left.spend(*drawn[-1].shape[:2])
+            return {"images": [_png(map_) for map_ in drawn]}
         except Exception as error:
-            if not hasattr(error, "problem"):  # the annotator's own errors explain themselves
+            if isinstance(error, ControlNetError) or not hasattr(error, "problem"):
                 raise
-            raise HTTPException(_UNPROCESSABLE, str(error)) from error
+            raise HTTPException(UNPROCESSABLE, str(error)) from error  # the annotator's own errors explain themselves
 
     def _specs(self) -> list[Any]:
         return [entry.spec for entry in self._services.annotators.entries]
 
-    def _run(self, spec: Any, body: models.ControlNetDetect, image: str, mask: str | None) -> Found:
+    def _run(
+        self, spec: Any, body: models.ControlNetDetect, image: str, mask: str | None, left: bounds.PixelBudget
+    ) -> PreprocessResult:
         fields = {
             "enabled": True,
             "module": body.controlnet_module,
@@ -140,23 +152,19 @@ class _Routes:
         try:
             unit = parse_unit(fields, 0)
             if unit.image is None:
-                raise HTTPException(_UNPROCESSABLE, "No image selected")
+                raise HTTPException(UNPROCESSABLE, "No image selected")
+            left.spend(*unit.image.shape[:2])
             seen = preprocessor_input(unit.image, unit.mask, accepts_mask=spec.accepts_mask, ignore_mask=True)
             with self._lock:
-                result = self._services.preprocess.run(
+                return self._services.preprocess.run(
                     spec.id,
                     *seen,
                     resolution=unit.resolution,
                     threshold_a=unit.threshold_a,
                     threshold_b=unit.threshold_b,
                 )
-        except PreprocessorError as error:
-            cause = error.__cause__
-            failed = cause is not None and not hasattr(cause, "problem")  # one with a problem explains itself
-            raise HTTPException(500 if failed else _UNPROCESSABLE, str(error)) from error
         except ControlNetError as error:
-            raise HTTPException(_UNPROCESSABLE, str(_without_unit(error))) from error
-        return result.found
+            raise error.without_unit() from error
 
 
 def _encoded(found: Sequence[Found], tensor_format: str) -> dict[str, list[Any]]:
@@ -180,10 +188,6 @@ def _tensors(tensors: Mapping[str, Any], tensor_format: str) -> str:
     buffer = io.BytesIO()
     torch.save(dict(tensors) if len(tensors) > 1 else next(iter(tensors.values())), buffer)
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _without_unit(error: ControlNetError) -> ControlNetError:
-    return type(error)(error.problem, field=error.field, found=error.found, remedy=error.remedy)
 
 
 def _png(pixels: Any) -> str:

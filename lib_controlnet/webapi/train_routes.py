@@ -11,11 +11,11 @@ from typing import Any
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel
 
-from ..core.errors import ControlNetError
 from .logins import login_check
+from .router import new_router
 from .threads import Threads
 
-_FORBIDDEN, _UNPROCESSABLE, _CONFLICT = 403, 422, 409
+_FORBIDDEN, _CONFLICT = 403, 409
 
 
 class ControlNetTraining(BaseModel):
@@ -36,7 +36,7 @@ def mount(
     """Adds the routes. `jobs` is the training layer's TrainingJobs. `lock` is the host's queue: a training starts when
     the pictures that are being made are done; from then on it runs in its own process and holds nothing."""
     routes = _TrainRoutes(jobs, setting, lock)
-    dependencies = [Depends(login_check(auth))] if auth is not None else []
+    router = new_router([Depends(login_check(auth))] if auth is not None else [])
     quick, waiting = Threads(4), Threads(4)
     handlers: tuple[tuple[str, Any, list[str]], ...] = (
         ("train", quick.handler(routes.status), ["GET"]),
@@ -45,9 +45,8 @@ def mount(
         ("train/stop", quick.handler(routes.stop), ["POST"]),
     )
     for path, endpoint, methods in handlers:
-        app.add_api_route(
-            f"/controlnet/{path}", endpoint, methods=methods, dependencies=dependencies, tags=["ControlNet"]
-        )
+        router.add_api_route(f"/controlnet/{path}", endpoint, methods=methods)
+    app.include_router(router)
 
 
 class _TrainRoutes:
@@ -64,19 +63,13 @@ class _TrainRoutes:
         self._check_allowed()
         if self._jobs.status().state == "running":
             raise HTTPException(_CONFLICT, "a training is running already; stop it first")
-        try:
-            with self._lock:
-                return dataclasses.asdict(self._jobs.start(body.config, resume=body.resume))
-        except ControlNetError as error:
-            raise HTTPException(_UNPROCESSABLE, str(error)) from error
+        with self._lock:
+            return dataclasses.asdict(self._jobs.start(body.config, resume=body.resume))
 
     def check(self, body: ControlNetTraining) -> dict[str, Any]:
         """The data's report: pairs, sizes, captions, problems. Nothing is started."""
         self._check_allowed()
-        try:
-            report, _ = self._jobs.check(body.config)
-        except ControlNetError as error:
-            raise HTTPException(_UNPROCESSABLE, str(error)) from error
+        report, _ = self._jobs.check(body.config)
         return report.as_json()
 
     def stop(self) -> dict[str, Any]:

@@ -37,9 +37,11 @@ def test_resolved_values_replace_the_sentinels() -> None:
     assert text == PEER_TEXT
 
 
-def test_one_resolved_parameter_leaves_the_other() -> None:
-    text = format_unit(ControlNetUnit(threshold_b=7.0), params=(3,))
-    assert "Threshold A: 3.0, Threshold B: 7.0" in text
+def test_a_parameter_that_the_preprocessor_does_not_have_was_not_used() -> None:
+    asked = ControlNetUnit(threshold_a=5.0, threshold_b=7.0)
+    assert "Threshold A: 3.0, Threshold B: -1.0" in format_unit(asked, params=(3,))
+    assert "Threshold A: -1.0, Threshold B: -1.0" in format_unit(asked, params=())
+    assert "Threshold A: 5.0, Threshold B: 7.0" in format_unit(asked)
 
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), min_size=1).filter(
@@ -141,7 +143,8 @@ def test_what_cannot_be_read_is_told_and_the_rest_kept() -> None:
     read, problems = read_units({"ControlNet 0": PEER_TEXT.replace("Weight: 1.0", "Weight: heavy") + ", Foo: 1"})
     assert read[0].weight == 1.0
     assert read[0].threshold_b == 200.0
-    assert [problem.field for problem in problems] == ["weight", "foo"]
+    assert [problem.field for problem in problems] == ["weight", None]
+    assert 'no field "foo"' in str(problems[1])
 
 
 @settings(max_examples=200, deadline=None)

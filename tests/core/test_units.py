@@ -149,10 +149,12 @@ def test_members_of_another_library() -> None:
         ({"module": "None"}, "preprocessor", "none"),
         ({"model": '"canny [1234abcd]"'}, "model", "canny [1234abcd]"),
         ({"model": ""}, "model", "None"),
-        ({"processor_res": -100}, "resolution", -1),
+        ({"processor_res": -100}, "resolution", -100),
+        ({"processor_res": 10**400}, "resolution", 10**9),
+        ({"threshold_b": 10**400}, "threshold_b", float("inf")),
         ({"processor_res": 512.0}, "resolution", 512),
         ({"Processor Res": "512"}, "resolution", 512),
-        ({"threshold_a": -100}, "threshold_a", -1.0),
+        ({"threshold_a": -100}, "threshold_a", -100.0),
         ({"weight": "0.5"}, "weight", 0.5),
         ({"weight": np.float32(0.5)}, "weight", 0.5),
         ({"pixel_perfect": "True"}, "pixel_perfect", True),
@@ -307,7 +309,10 @@ def test_enabled(given: dict[str, object], enabled: bool) -> None:
         ({"input_mode": "merge", "images": ["x"]}, "images", "picture"),
         ({"weigth": 1.0}, "weigth", "did you mean weight"),
         ({"Thresholda": 1.0}, "Thresholda", "did you mean threshold_a"),
-        ({"foo": 1}, "foo", "leave it out"),
+        ({"weight": 10**400}, "weight", "a whole number of about 401 digits"),
+        ({"advanced_weighting": [1.0, -(10**400)]}, "advanced_weighting", "cannot be used"),
+        ({"threshold_a": float("inf")}, "threshold_a", "cannot be used"),
+        ({"model": "canny\ud800"}, "model", "halves of letters"),
         ({"enabled": "perhaps"}, "enabled", "true or false"),
     ],
 )
@@ -364,6 +369,27 @@ def test_enabled_units_are_read_or_refused(fields: dict[str, object]) -> None:
     assert refused is None or (refused.unit == 3 and refused.field)
     assert 0 <= read.weight <= 2
     assert 0 <= read.guidance_start <= read.guidance_end <= 1
+
+
+@pytest.mark.parametrize("key", ["foo", "client", "version", "comment", "x" * 500, "🎉", "bad\ud800key", "a\nb"])
+def test_unknown_keys_are_passed_over_and_said(key: str) -> None:
+    read = unit(module="canny", **{key: 1})
+    (note,) = read.notes
+    assert "no field" in note
+    assert note.isprintable()
+    assert note.encode()
+    assert len(note) < 200
+    assert vars(read) == {**vars(unit(module="canny")), "notes": read.notes}
+
+
+@pytest.mark.parametrize("name", [name for names in SPELLINGS.values() for name in names])
+def test_a_letter_too_few_or_two_exchanged_is_a_mistake(name: str) -> None:
+    known = {other for names in SPELLINGS.values() for other in names}
+    for wrong in (name[:2] + name[3:], name[:1] + name[2] + name[1] + name[3:]):
+        if wrong in known or wrong == name:
+            continue
+        with pytest.raises(UnitError, match="did you mean"):
+            unit(**{wrong: 1})
 
 
 def test_misspelt_key_is_no_way_to_be_disabled() -> None:

@@ -12,8 +12,9 @@ import pytest
 import annotator.canny as canny
 from annotator.registry import Entry, Registry, discover
 from annotator.spec import PreprocessorSpec, Runtime, Slider
-from lib_controlnet.core.errors import PreprocessorError, UnitError
+from lib_controlnet.core.errors import PreprocessorError, PreprocessorFailure
 from lib_controlnet.engine.preprocess import PreprocessRunner
+from lib_controlnet.engine.preprocess_settings import Asked, used_settings
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
@@ -35,16 +36,48 @@ def test_minus_one_asks_for_defaults(runner):
 
 
 def test_a_computed_resolution_knows_no_range(runner):
-    assert runner.run("canny", PICTURE, resolution=-1, pixel_perfect=32).resolution == 32
-    with pytest.raises(UnitError, match="Resolution"):
-        runner.run("canny", PICTURE, resolution=32)
+    result = runner.run("canny", PICTURE, resolution=-100, pixel_perfect=32)
+    assert (result.resolution, result.notes) == (32, ())
+    assert runner.run("invert", PICTURE, pixel_perfect=32).resolution == 512
 
 
 def test_the_placeholder_of_clients_is_the_default_where_it_cannot_be_a_choice(runner):
-    assert runner.run("tile_resample", PICTURE, threshold_a=64).params[0] == pytest.approx(1.0)
+    tile = runner.run("tile_resample", PICTURE, threshold_a=64, threshold_b=64)
+    assert (tile.params[0], tile.notes) == (pytest.approx(1.0), ())
     assert runner.run("canny", PICTURE, threshold_a=64).params[0] == 64
-    with pytest.raises(UnitError, match="out of range"):
-        runner.run("tile_resample", PICTURE, threshold_a=63)
+    invert = runner.run("invert", PICTURE, resolution=512, threshold_a=64, threshold_b=64)
+    assert (invert.resolution, invert.notes) == (512, ())
+
+
+SPECS = [entry.spec for entry in discover("annotator").entries]
+FOREIGN = (0, -1, -7.5, 0.25, 1, 63, 64, 300, 512, 4096, 1e300, float("inf"), float("nan"))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+@pytest.mark.parametrize("field", ["processor_res", "threshold_a", "threshold_b"])
+def test_a_number_that_a_preprocessor_does_not_take_is_replaced_and_said(spec, field):
+    """For every preprocessor: inside of its slider the number counts, elsewhere the default and a note of it."""
+    for value in FOREIGN:
+        check_foreign(spec, field, value)
+
+
+def check_foreign(spec, field, value):
+    place = ("processor_res", "threshold_a", "threshold_b").index(field)
+    slider = (spec.resolution, *spec.sliders, None, None)[place]
+    resolution, params, notes = used_settings(spec, Asked(**{field: value}))
+    used = (resolution, *params, None, None)[place]
+    assert len(params) == min(len(spec.sliders), 2)
+    if slider is None:
+        assert used in (None, 512)
+    elif slider.minimum <= value <= slider.maximum:
+        assert used == (int(value) if place == 0 else value)
+        assert not notes
+        return
+    else:
+        assert used == slider.default
+    silent = value == -1 or value == (512 if place == 0 else 64)
+    assert len(notes) == (0 if silent else 1)
+    assert all(field in note and f"{value:g}" in note and spec.id in note for note in notes)
 
 
 def counting(cacheable: bool, limit: int = 1 << 20):
@@ -104,7 +137,7 @@ def test_errors_are_ours_and_name_the_preprocessor(runner):
         runner.run("normal_dsine", PICTURE)
     broken = Registry()
     broken.register(Entry(canny.SPEC, lambda _: lambda *_, **__: 1 / 0))
-    with pytest.raises(PreprocessorError, match=r"canny.*failed.*division by zero"):
+    with pytest.raises(PreprocessorFailure, match=r"canny.*failed.*division by zero"):
         PreprocessRunner(broken, Runtime).run("canny", PICTURE)
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load as load_tensors
 
 from annotator.skeletons import draw_json
+from lib_controlnet.webapi.models import ControlNetDetect
 from lib_controlnet.webapi.routes import mount
 from tests.surface_services import MODEL_NAMES, POSE, make_services
 
@@ -184,18 +185,86 @@ def test_default_module_returns_the_picture(client: TestClient) -> None:
         ({"controlnet_images": ["/etc/passwd"]}, "by path"),
         ({"controlnet_images": ["http://localhost/a.png"]}, "web address"),
         ({"controlnet_images": [png(RGB)], "controlnet_masks": [png(RGB[:4])]}, "size"),
-        (
-            {"controlnet_module": "canny", "controlnet_images": [png(RGB)], "controlnet_threshold_a": 9000},
-            "Low Threshold",
-        ),
+        ({"controlnet_images": [png(RGB)] * 101}, "at most 100"),
+        ({"controlnet_images": [png(RGB)], "controlnet_threshold_a": [1]}, "threshold_a"),
+        ({"controlnet_images": [png(RGB)], "controlnet_masks": {}}, "controlnet_masks"),
         ({"controlnet_modul": "canny", "controlnet_images": [png(RGB)]}, "controlnet_modul"),
-        ({"controlnet_images": [png(RGB)], "controlnet_processor_res": "big"}, "controlnet_processor_res"),
+        ({"controlnet_images": [png(RGB)], "controlnet_processor_res": "big"}, "processor_res"),
     ],
 )
 def test_detect_refuses_with_the_reason(client: TestClient, body: dict[str, Any], words: str) -> None:
     answer = detect(client, **body)
     assert answer.status_code == 422
     assert words in str(answer.json()["detail"])
+
+
+REPLACED = {"controlnet_threshold_a": 9000, "controlnet_threshold_b": 0, "controlnet_processor_res": 5000}
+
+
+def test_numbers_that_the_preprocessor_does_not_take_are_replaced_and_said(client: TestClient) -> None:
+    asked = {"controlnet_module": "canny", "controlnet_images": [png(RGB)] * 2}
+    plain, answer = detect(client, **asked), detect(client, **asked, **REPLACED)
+    assert answer.status_code == 200
+    assert answer.json()["images"] == plain.json()["images"]
+    assert answer.json()["info"].startswith("Success. ")
+    for words in ("threshold_a 9000", "Low Threshold", "default 100", "threshold_b 0", "processor_res 5000"):
+        assert answer.json()["info"].count(words) == 1
+    said = detect(client, controlnet_module="invert", controlnet_images=[png(RGB)], controlnet_threshold_b=0.5)
+    assert "no threshold_b; 0.5 was not used" in said.json()["info"]
+
+
+def test_unknown_keys_are_passed_over_and_said(client: TestClient) -> None:
+    answer = detect(client, controlnet_images=[png(RGB)], my_client="1.0")
+    assert answer.status_code == 200
+    assert answer.json()["info"] == 'Success. there is no field "my_client"; it was passed over'
+
+
+@pytest.mark.parametrize("name", ["processor_res", "threshold_a", "threshold_b"])
+@pytest.mark.parametrize(
+    "value", ["NaN", "Infinity", "-1e400", "9" * 400, "-" + "9" * 400, "9" * 5000, "[1]", "{}", '"x"', "true"]
+)
+def test_numbers_of_every_kind_are_answered(client: TestClient, name: str, value: str) -> None:
+    body = f'{{"controlnet_module": "canny", "controlnet_images": ["{png(RGB)}"], "controlnet_{name}": {value}}}'
+    answer = client.post("/controlnet/detect", content=body)
+    if value.strip("-") == "9" * 400:
+        assert answer.status_code == 200
+        assert f"{name} " in answer.json()["info"]
+    else:
+        assert answer.status_code == (400 if len(value) > 4300 else 422), answer.text
+        assert isinstance(answer.json()["detail"], str)
+        assert len(answer.text) < 500
+
+
+JSON_KINDS = ["null", "true", "7", "1e400", "NaN", '"x"', "[]", "[null]", "[[]]", "{}", '{"a": 1}', '"\\ud800"']
+
+
+@pytest.mark.parametrize("field", list(ControlNetDetect.__annotations__))
+@pytest.mark.parametrize("value", JSON_KINDS)
+def test_wrong_containers_in_every_field_are_never_the_servers_fault(
+    client: TestClient, field: str, value: str
+) -> None:
+    fields = {"controlnet_module": '"canny"', "controlnet_images": f'["{png(RGB)}"]', field: value}
+    body = ", ".join(f'"{name}": {text}' for name, text in fields.items())
+    answer = client.post("/controlnet/detect", content="{" + body + "}")
+    assert answer.status_code in (200, 422), answer.text
+    assert answer.status_code == 200 or isinstance(answer.json()["detail"], str)
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", "7", "null", "[" * 100_000, '{"a":' * 100_000, '"\\ud800"', "\xff"])
+def test_bodies_that_are_none_are_refused(client: TestClient, body: str) -> None:
+    for route in ("detect", "render_openpose_json"):
+        answer = client.post(f"/controlnet/{route}", content=body.encode("latin-1"))
+        empty = route != "detect" and body == "[]"
+        assert answer.status_code == 200 if empty else answer.status_code in (400, 422), answer.text
+
+
+def test_the_pixels_of_a_request_are_bounded(client: TestClient) -> None:
+    large = io.BytesIO()
+    Image.new("1", (8192, 5000)).save(large, "PNG")
+    text = base64.b64encode(large.getvalue()).decode()
+    answer = detect(client, controlnet_images=[text, text])
+    assert answer.status_code == 422
+    assert "at most 67 megapixels in one request" in answer.json()["detail"]
 
 
 def test_failing_preprocessor_is_the_servers_fault(client: TestClient) -> None:
@@ -257,7 +326,7 @@ def test_schema_describes_every_route(client: TestClient) -> None:
 def test_schema_names_do_not_meet_the_hosts(client: TestClient) -> None:
     """A name used twice would be renamed in the host's own schema."""
     names = set(client.get("/openapi.json").json()["components"]["schemas"])
-    assert {name for name in names if not name.startswith("ControlNet")} == {"HTTPValidationError", "ValidationError"}
+    assert {name for name in names if not name.startswith("ControlNet")} <= {"HTTPValidationError", "ValidationError"}
 
 
 def test_detect_returns_poses_beside_maps(client: TestClient) -> None:
@@ -301,8 +370,64 @@ def test_poses_are_drawn(client: TestClient) -> None:
     assert answer["info"] == "Success"
     assert [decoded(image).shape for image in answer["images"]] == [(16, 24, 3)] * 2
     assert client.post("/controlnet/render_openpose_json", json=[]).json() == {"info": "No pose data detected."}
-    for wrong in ([{"people": []}], {"people": []}, [{**pose, "people": [{"pose_keypoints_2d": ["x"]}]}]):
+    for wrong in ([{"people": []}], {"people": []}, [{**pose, "people": [{"pose_keypoints_2d": "x"}]}]):
         assert client.post("/controlnet/render_openpose_json", json=wrong).status_code == 422
+
+
+HUGE = "9" * 400
+PERSON = '{"pose_keypoints_2d": [%s, 0.5, 1.0]}'
+WRONG_POSES = {
+    "no canvas": ("0", "[]", "0x9"),
+    "huge canvas": (HUGE, "[]", "pose"),
+    "infinite canvas": ("Infinity", "[]", "pose"),
+    "canvas of text": ('"wide"', "[]", "pose"),
+    "canvas of null": ("null", "[]", ""),
+    "NaN": ("9", f"[{PERSON % 'NaN'}]", "no coordinate"),
+    "infinite": ("9", f"[{PERSON % '-Infinity'}]", "no coordinate"),
+    "1e300": ("9", f"[{PERSON % '1e300'}]", "no coordinate"),
+    "1e400": ("9", f"[{PERSON % '1e400'}]", "no coordinate"),
+    "400 digits": ("9", f"[{PERSON % HUGE}]", "pose"),
+    "text": ("9", f"[{PERSON % repr('x').replace(chr(39), chr(34))}]", "pose"),
+    "a list": ("9", f"[{PERSON % '[[]]'}]", "pose"),
+    "no triples": ("9", '[{"pose_keypoints_2d": [0.1, 0.2]}]', "triples"),
+    "a crowd": ("9", f"[{', '.join(['{}'] * 20_000)}]", "at most 1000"),
+    "a smaller crowd": ("9", f"[{', '.join(['{}'] * 300)}]", "at most 200"),
+    "people of null": ("9", "null", ""),
+    "a person of null": ("9", "[null]", ""),
+    "deep": ("9", "[" * 400 + "]" * 400, ""),
+}
+
+
+def pose_client(tmp_path: Path, lock: Lock) -> TestClient:
+    app = FastAPI()
+    mount(app, replace(make_services(tmp_path), draw_pose=draw_json), None, lock)  # type: ignore[arg-type]
+    return TestClient(app)
+
+
+@pytest.mark.parametrize("case", WRONG_POSES)
+def test_odd_poses_are_refused_with_their_reason(tmp_path: Path, lock: Lock, case: str) -> None:
+    width, people, words = WRONG_POSES[case]
+    text = f'[{{"canvas_width": {width}, "canvas_height": 9, "people": {people}}}]'
+    answer = pose_client(tmp_path, lock).post("/controlnet/render_openpose_json", content=text)
+    assert answer.status_code == 422, answer.text
+    assert isinstance(answer.json()["detail"], str)
+    assert words in answer.json()["detail"]
+    assert len(answer.text) < 1000
+
+
+def test_poses_of_too_many_pixels_together_are_refused(tmp_path: Path, lock: Lock) -> None:
+    pose = {"canvas_width": 8192, "canvas_height": 4096, "people": []}
+    answer = pose_client(tmp_path, lock).post("/controlnet/render_openpose_json", json=[pose] * 3)
+    assert answer.status_code == 422
+    assert "67 megapixels" in answer.json()["detail"]
+
+
+def test_points_far_outside_the_canvas_are_drawn_as_far_as_they_reach_in(tmp_path: Path, lock: Lock) -> None:
+    body = [10.0, 8.0, 1.0, 10.0, 9e5, 1.0] + [0.0] * 48
+    pose = {"canvas_width": 24, "canvas_height": 16, "people": [{"pose_keypoints_2d": body}]}
+    answer = pose_client(tmp_path, lock).post("/controlnet/render_openpose_json", json=[pose])
+    assert answer.status_code == 200
+    assert decoded(answer.json()["images"][0]).any()
 
 
 def test_a_pose_that_cannot_be_drawn_is_refused(tmp_path: Path, lock: Lock) -> None:
