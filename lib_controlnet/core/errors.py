@@ -30,7 +30,7 @@ class ControlNetError(Exception):
     def __init__(
         self, problem: str, *, unit: int | None = None, field: str | None = None, found: object = None, remedy: str = ""
     ) -> None:
-        super().__init__(problem)
+        Exception.__init__(self, problem)  # a host's own exception may be the next class (see hosts/refusal.py)
         self.problem = problem
         self.unit = unit
         self.field = field

@@ -20,6 +20,7 @@ from .a1111 import A1111Generation, A1111Host
 from .jobs import Job, carried_job, new_job, own_job, stray_job
 from .notes import forget, say, say_all
 from .plan import Plan, finish_batch, make_plan, repeat_seeds
+from .refusal import refusal
 from .results import add_maps, write_infotext
 from .sampling import Sampling
 from .stopping import arm, interrupt, refuse, was_interrupted
@@ -303,10 +304,6 @@ class Runner:
 def _keep(job: Job, error: Exception) -> ControlNetError:
     """The job's first error, which is logged once."""
     if job.error is None:
-        if not isinstance(error, ControlNetError):
-            wrapped = HostError(f"control could not be added: {type(error).__name__}: {error}")
-            wrapped.__cause__ = error
-            error = wrapped
-        job.error = error
-        log.error("%s", error, exc_info=error.__cause__)
+        job.error = kept = refusal(error)
+        log.error("%s", kept, exc_info=kept.__cause__ if kept.status_code >= 500 else None)
     return job.error

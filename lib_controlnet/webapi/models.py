@@ -95,7 +95,8 @@ class ControlNetPose(BaseModel):
 
     def content(self) -> dict[str, Any]:
         """As `draw_json` takes it."""
-        return self.dict() if _PYDANTIC_1 else self.model_dump()
+        dump: Any = getattr(self, "dict" if _PYDANTIC_1 else "model_dump")
+        return dump()
 
 
 class ControlNetRendered(_Answer):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from fastapi import HTTPException
 
 from .conftest import Host, as_base64, picture, pixels, unit
 from .test_jobs import difference
+
+PRIVATE = "sd_controlnet"
+"""The name under which the host has mounted our folder."""
 
 CASES = {
     "unknown model": ({"model": "nothing_like_it"}, "model", "was not found"),
@@ -21,7 +25,7 @@ CASES = {
     "a URL": ({"image": "https://example.com/cat.png"}, "image", ""),
     "weight out of range": ({"weight": 2.5}, "weight", "2.5"),
     "unknown module": ({"module": "cany"}, "module", "cany"),
-    "threshold out of range": ({"module": "canny", "threshold_a": 300}, "threshold_a", "300"),
+    "no number for a slider": ({"module": "canny", "threshold_a": "high"}, "threshold_a", "high"),
     "start after end": ({"guidance_start": 0.9, "guidance_end": 0.1}, "guidance", ""),
     "unknown control mode": ({"control_mode": "Balancd"}, "control_mode", "Balancd"),
     "misspelt field": ({"wieght": 1.0}, "wieght", "weight"),
@@ -34,9 +38,59 @@ def test_a_wrong_unit_stops_the_job(host: Host, case: str):
     with pytest.raises(Exception, match="ControlNet unit 1") as caught:
         host.txt2img({"enabled": False}, unit(**fields), width=32, height=32)
     text = str(caught.value)
+    assert caught.value.__dict__["status_code"] == 422, "both hosts look into the instance"
+    assert caught.value.__dict__["detail"] == text
+    assert isinstance(caught.value, HTTPException), "the host would print a traceback"
     assert field in text, text
     assert words in text, text
     assert "What to do" in text, text
+
+
+REPLACED = {
+    "outside the sliders": (
+        {"module": "canny", "threshold_a": 300, "threshold_b": 0, "processor_res": 4096},
+        ("Processor Res: 512", "Threshold A: 100.0", "Threshold B: 200.0"),
+        ("threshold_a 300 is outside", "threshold_b 0 is outside", "processor_res 4096 is outside"),
+    ),
+    "no such slider": (
+        {"module": "invert", "threshold_a": 0.0, "threshold_b": 0.5, "processor_res": 400},
+        ("Threshold A: -1.0", "Threshold B: -1.0"),
+        ('"invert" has no threshold_a; 0 was', '"invert" has no threshold_b; 0.5 was', "no processor_res; 400 was"),
+    ),
+    "an unknown key": ({"my_client": "1.0"}, ("Module: none",), ('no field "my_client"',)),
+    "400 digits": (
+        {"module": "canny", "processor_res": 10**400, "threshold_a": -(10**400)},
+        ("Processor Res: 512", "Threshold A: 100.0"),
+        ("processor_res 1e+09", "threshold_a -inf"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REPLACED)
+def test_what_is_replaced_or_passed_over_is_said(host: Host, case: str, caplog: pytest.LogCaptureFixture):
+    fields, used, notes = REPLACED[case]
+    asked = {"module": "none", **fields}
+    made = host.txt2img({"enabled": False}, unit(**asked), width=32, height=32)
+    plain = host.txt2img({"enabled": False}, unit(module=asked["module"]), width=32, height=32)
+    assert difference(pixels(made), pixels(plain)) == 0
+    text = made.infotexts[0]
+    assert all(words in text for words in used), text
+    for words in notes:
+        assert made.comments.count(words) == 1, made.comments
+        assert sum(words in message for message in caplog.messages) == 1
+        assert words in made.extra_generation_params["Notes on ControlNet"]
+    assert "Notes on ControlNet" not in plain.extra_generation_params
+    assert not plain.comments
+
+
+def test_an_unexpected_error_is_the_servers_fault(host: Host, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_args: object, **_options: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(f"{PRIVATE}.core.arguments.parse_unit", broken)
+    with pytest.raises(Exception, match="a bug") as caught:
+        host.txt2img(unit(), width=32, height=32)
+    assert caught.value.__dict__["status_code"] == 500
 
 
 def test_a_unit_beyond_the_configured_count_is_refused(host: Host):
