@@ -2,18 +2,18 @@
 
 Never installs or changes torch, numpy, gradio or another package of the WebUI itself: what is there is used. What only
 preprocessors use goes into a folder of the extension, where no other package's requirements are touched by it.
+
+Runs at every start, in a process of its own: where nothing is missing it imports next to nothing.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
+import os
 import sys
-from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+import types
 
-ROOT = Path(__file__).resolve().parent
-PACKAGES = ROOT / ".packages"
+ROOT = os.path.dirname(os.path.realpath(__file__))
+PACKAGES = os.path.join(ROOT, ".packages")
 """Found last (annotator/libraries.py), so that whatever the WebUI has of these is used instead."""
 
 NEEDED = (
@@ -23,47 +23,49 @@ NEEDED = (
     ("einops", "einops>=0.4.1"),
     ("huggingface_hub", "huggingface_hub>=0.15"),
 )
-
-
-class Extra(NamedTuple):
-    """A package that preprocessors run on, installed without its own list of packages, and what it is for."""
-
-    module: str
-    requirement: str
-    purpose: str
-
-
-def extras() -> tuple[Extra, ...]:
-    """What preprocessors run on, in the versions that fit this WebUI."""
-    # the releases of mediapipe that bring their models; the later one needs protobuf 4, which some WebUIs must not have
-    mediapipe = "0.10.9" if _version("protobuf").startswith("3.") else "0.10.21"
-    return (
-        Extra("controlnet_aux", "controlnet-aux==0.0.10", "most preprocessors"),
-        Extra("onnxruntime", "onnxruntime>=1.16,<2", "dw_openpose, animal_openpose"),
-        Extra("flatbuffers", "flatbuffers>=2", "onnxruntime and mediapipe"),
-        Extra("absl", "absl-py>=1", "mediapipe"),
-        Extra("mediapipe", f"mediapipe=={mediapipe}", "mediapipe_face and other mediapipe preprocessors"),
-    )
+EXTRAS = (
+    # what preprocessors run on: (import name, requirement, what it is for), installed without its own list of packages
+    ("controlnet_aux", "controlnet-aux==0.0.10", "most preprocessors"),
+    ("onnxruntime", "onnxruntime>=1.16,<2", "dw_openpose, animal_openpose"),
+    ("flatbuffers", "flatbuffers>=2", "onnxruntime and mediapipe"),
+    ("absl", "absl-py>=1", "mediapipe"),
+    ("mediapipe", "mediapipe", "mediapipe_face and other mediapipe preprocessors"),
+)
 
 
 def main() -> int:
     """Install what is missing through the WebUI's launcher; returns the exit code."""
-    host = _host_launcher()
-    if not hasattr(host, "run_pip"):
+    # this folder, first on the path, has a `launch` of its own, and nothing that we look for
+    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != ROOT]
+    needed = [package for package in NEEDED if not _is_there(package[0])]
+    extras = [package for package in EXTRAS if not (_is_there(package[0]) or os.path.isdir(_in_packages(package[0])))]
+    return _install(needed, extras) if needed or extras else 0
+
+
+def _is_there(module: str) -> bool:
+    """Whether `import module` would find something."""
+    return any(finder.find_spec(module, None) for finder in sys.meta_path)
+
+
+def _in_packages(module: str) -> str:
+    return os.path.join(PACKAGES, module)
+
+
+def _install(needed: list[tuple[str, str]], extras: list[tuple[str, str, str]]) -> int:
+    import launch  # the WebUI's
+
+    if not hasattr(launch, "run_pip"):
         print("install.py is run by the WebUI; for the embedded one there is launch.py.", file=sys.stderr)
         return 2
-    failed = False
-    for module, requirement in NEEDED:
-        if not host.is_installed(module):
-            failed |= not _install(host, f'"{requirement}" {_kept()}', requirement, "ControlNet")
-    for extra in extras():
-        if not (host.is_installed(extra.module) or (PACKAGES / extra.module).is_dir()):
-            place = f'--no-deps --upgrade --retries 1 --target "{PACKAGES}"'
-            failed |= not _install(host, f'{place} "{extra.requirement}"', extra.requirement, extra.purpose)
-    return 1 if failed else 0
+    done = [_pip(launch, f'"{requirement}" {_kept()}', requirement, "ControlNet") for _, requirement in needed]
+    for module, requirement, purpose in extras:
+        exact = _mediapipe() if module == "mediapipe" else requirement
+        place = f'--no-deps --upgrade --retries 1 --target "{PACKAGES}"'
+        done.append(_pip(launch, f'{place} "{exact}"', exact, purpose))
+    return 0 if all(done) else 1
 
 
-def _install(host: ModuleType, arguments: str, requirement: str, purpose: str) -> bool:
+def _pip(host: types.ModuleType, arguments: str, requirement: str, purpose: str) -> bool:
     try:
         host.run_pip(f"install {arguments}", f"{requirement} for {purpose}")
     except RuntimeError as error:
@@ -72,12 +74,9 @@ def _install(host: ModuleType, arguments: str, requirement: str, purpose: str) -
     return True
 
 
-def _host_launcher() -> ModuleType:
-    """The WebUI's `launch`; this folder, first on the path, has one of its own."""
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
-    import launch
-
-    return launch
+def _mediapipe() -> str:
+    """The release that fits this WebUI, of those that bring their models; the later one needs protobuf 4."""
+    return f"mediapipe=={'0.10.9' if _version('protobuf').startswith('3.') else '0.10.21'}"
 
 
 def _kept() -> str:
@@ -88,6 +87,8 @@ def _kept() -> str:
 
 def _version(package: str) -> str:
     """The installed version, or "" where there is none."""
+    import importlib.metadata  # not at the top: slower than all the rest of a start at which nothing is missing
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

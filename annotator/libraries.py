@@ -51,25 +51,28 @@ def use_folder(folder: Path) -> None:
 def problem(libraries: Iterable[Library]) -> str:
     """Why the first unusable one of `libraries` cannot be used and what to do, as a clause; "" if all can."""
     for library in libraries:
-        found = _version(library.module, library.package or library.module)
         purpose = f" ({library.why})" if library.why else ""
-        if found is None:
+        if not _is_there(library.module):
             return f"it needs the Python package {library.requirement}{purpose}, which is not installed"
+        # reading a version takes as long as ten preprocessors' specifications: only where some will not do
+        found = _version(library.package or library.module) if library.minimum or library.below else ""
         if found and not _within(found, library):
             return f"it needs {library.requirement}{purpose}, and {found} is installed"
     return ""
 
 
 @cache
-def _version(module: str, package: str) -> str | None:
-    """The installed version; "" where the module is there without metadata, None where it is not there."""
+def _is_there(module: str) -> bool:
     try:
-        spec = importlib.util.find_spec(module)
+        return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        return None
-    from importlib import metadata  # takes as long as all specifications together: only where somebody asks
+        return False
+
+
+@cache
+def _version(package: str) -> str:
+    """The installed version; "" where the package has no metadata."""
+    from importlib import metadata
 
     try:
         return metadata.version(package)

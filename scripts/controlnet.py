@@ -8,7 +8,7 @@ import sys
 import types
 from pathlib import Path
 
-from modules import script_callbacks, scripts
+from modules import scripts
 
 ROOT = Path(scripts.basedir())
 
@@ -67,10 +67,5 @@ class ControlNetScript(scripts.Script):
         extension.runner.finish(p, processed)
 
 
-script_callbacks.on_cfg_denoiser(extension.runner.denoiser_step)
-script_callbacks.on_before_ui(extension.before_page)
-script_callbacks.on_ui_settings(extension.settings_page)
-script_callbacks.on_ui_tabs(extension.tabs)
-script_callbacks.on_app_started(extension.mount_routes)
-script_callbacks.on_script_unloaded(extension.unload)
+importlib.import_module("sd_controlnet.hosts.callbacks").register(extension)
 extension.register_aliases()

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+NEEDED = ("cv2", "safetensors", "einops", "huggingface_hub")
+EXTRAS = ("controlnet_aux", "onnxruntime", "flatbuffers", "absl", "mediapipe")
+
 LAUNCHER = """
 import json, os
-def is_installed(name): return name not in os.environ["MISSING"].split()
 def run_pip(command, desc=None):
     print(json.dumps([command, desc]))
     if "safetensors" in command and os.environ.get("BROKEN"):
@@ -25,46 +28,111 @@ def run_pip(command, desc=None):
 """
 
 
-def run_install(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python install.py` in the host's folder, which is on PYTHONPATH: its own folder comes before it."""
-    (tmp_path / "launch.py").write_text(LAUNCHER, "utf-8")
-    return subprocess.run(
-        [sys.executable, str(ROOT / "install.py")],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path), **environment},
-        check=False,
-    )
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
 
 
-def test_nothing_missing_nothing_done(tmp_path):
-    result = run_install(tmp_path, MISSING="")
+class Host:
+    """The WebUI as install.py meets it: `launch` and installed packages on PYTHONPATH, the extension in its folder."""
+
+    python = (sys.executable, "-S")
+    """Without the packages that are installed: what it finds is what a test gives it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.extension = folder / "extensions" / "controlnet"
+        self.extension.mkdir(parents=True)
+        for name in ("install.py", "launch.py"):
+            shutil.copy(ROOT / name, self.extension)
+        (folder / "launch.py").write_text(LAUNCHER, "utf-8")
+
+    def has(self, *packages: str) -> None:
+        for package in packages:
+            (self.folder / package).mkdir(parents=True, exist_ok=True)
+            (self.folder / package / "__init__.py").write_text("raise AssertionError('imported')", "utf-8")
+
+    def has_version(self, package: str, version: str) -> None:
+        info = self.folder / f"{package}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n", "utf-8")
+
+    def install(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """`python install.py` in the host's folder, which is on PYTHONPATH: its own folder comes before it."""
+        return subprocess.run(
+            [*self.python, *options, str(self.extension / "install.py")],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder), **environment},
+            check=False,
+        )
+
+    def commands(self, **environment: str) -> list[str]:
+        """The arguments of pip."""
+        result = self.install(**environment)
+        assert result.returncode == 0, result.stderr
+        return [json.loads(line)[0] for line in result.stdout.splitlines()]
+
+
+def test_nothing_missing_nothing_done(host: Host) -> None:
+    host.has(*NEEDED, *EXTRAS)
+    result = host.install()
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_missing_package_comes_without_touching_numpy(tmp_path):
-    import numpy
+def test_nothing_missing_nothing_imported(host: Host) -> None:
+    """It runs at every start of the WebUI: not even the WebUI's launcher, which reads its command line, is needed."""
+    host.has(*NEEDED, *EXTRAS)
+    known = {"types", "__future__"}
+    imported = {line.split("|")[-1].strip() for line in host.install("-X", "importtime").stderr.splitlines()}
+    bare = subprocess.run(
+        [*host.python, "-X", "importtime", "-c", "import os"], capture_output=True, text=True, check=True
+    )
+    assert "os" in imported
+    assert imported - {line.split("|")[-1].strip() for line in bare.stderr.splitlines()} <= known
 
-    result = run_install(tmp_path, MISSING="cv2")
-    assert result.returncode == 0, result.stderr
-    assert "opencv-python-headless" in result.stdout
-    assert f"numpy=={numpy.__version__}" in result.stdout
-    assert "safetensors" not in result.stdout
+
+@pytest.mark.parametrize("package", [*NEEDED, *EXTRAS])
+def test_one_missing_package_is_brought_alone(host: Host, package: str) -> None:
+    host.has(*({*NEEDED, *EXTRAS} - {package}))
+    (command,) = host.commands()
+    named = {"cv2": "opencv-python-headless", "absl": "absl-py"}.get(package, package).replace("_", "-")
+    assert f'"{named}' in command.replace("_", "-")
 
 
-def test_what_preprocessors_run_on_goes_into_a_folder_of_the_extension(tmp_path):
-    result = run_install(tmp_path, MISSING="controlnet_aux mediapipe onnxruntime absl flatbuffers")
-    assert result.returncode == 0, result.stderr
-    commands = [json.loads(line)[0] for line in result.stdout.splitlines()]
-    assert len(commands) == 5
+def test_missing_package_comes_without_touching_numpy(host: Host) -> None:
+    host.has(*({*NEEDED, *EXTRAS} - {"cv2"}))
+    host.has_version("numpy", "1.26.2")
+    assert host.commands() == ['install "opencv-python-headless>=4.8" "numpy==1.26.2"']
+
+
+def test_what_preprocessors_run_on_goes_into_a_folder_of_the_extension(host: Host) -> None:
+    host.has(*NEEDED)
+    commands = host.commands()
+    assert len(commands) == len(EXTRAS)
     for command in commands:
-        assert command.startswith(f'install --no-deps --upgrade --retries 1 --target "{ROOT / ".packages"}" "')
+        assert command.startswith(
+            f'install --no-deps --upgrade --retries 1 --target "{host.extension / ".packages"}" "'
+        )
     assert any("controlnet-aux==" in command for command in commands)
+    for package in EXTRAS:
+        (host.extension / ".packages" / package).mkdir(parents=True)
+    assert host.commands() == []
 
 
-def test_failure_is_said_and_the_rest_is_tried(tmp_path):
-    result = run_install(tmp_path, MISSING="cv2 safetensors", BROKEN="1")
+@pytest.mark.parametrize(("protobuf", "mediapipe"), [("3.20.0", "0.10.9"), ("4.25.9", "0.10.21"), ("", "0.10.21")])
+def test_mediapipe_fits_the_protobuf_of_the_host(host: Host, protobuf: str, mediapipe: str) -> None:
+    host.has(*({*NEEDED, *EXTRAS} - {"mediapipe"}))
+    if protobuf:
+        host.has_version("protobuf", protobuf)
+    (command,) = host.commands()
+    assert command.endswith(f'"mediapipe=={mediapipe}"')
+
+
+def test_failure_is_said_and_the_rest_is_tried(host: Host) -> None:
+    host.has("einops", "huggingface_hub", *EXTRAS)
+    result = host.install(BROKEN="1")
     assert result.returncode == 1
     assert "safetensors" in result.stderr
     assert "no network" in result.stderr

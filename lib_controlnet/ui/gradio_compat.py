@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import Any
 
 import gradio as gr
@@ -76,5 +77,6 @@ def find_component(elem_id: str) -> Any | None:
     return next((block for block in blocks if getattr(block, "elem_id", None) == elem_id), None)
 
 
-def _parameters(component: type) -> set[str]:
-    return set(inspect.signature(component.__init__).parameters)
+@cache
+def _parameters(component: type) -> frozenset[str]:
+    return frozenset(inspect.signature(component.__init__).parameters)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import annotators, files, memory, pose, steps, training
+from . import annotators, files, memory, pose, start, steps, training
 from .measure import Progress, Result
 
 CASES = (
@@ -24,7 +24,7 @@ CASES = (
     "memory_added",
     *training.GOALS,
     "load_vs_read",
-    "import_cpu_seconds",
+    "start_cpu_seconds",
     *(f"openpose_post_{size}" for size in pose.SIZES),
     *annotators.CASES,
 )
@@ -79,8 +79,8 @@ def _measure(names: Sequence[str], pixels: int, rounds: int, progress: Progress)
         results += training.train_costs(names, pixels, rounds, progress)
     if "load_vs_read" in names:
         results.append(files.load_vs_read(rounds, progress))
-    if "import_cpu_seconds" in names:
-        results.append(files.import_cpu_seconds(rounds, progress))
+    if "start_cpu_seconds" in names:
+        results.append(start.start_cpu_seconds(rounds, progress))
     for size in pose.SIZES:
         if f"openpose_post_{size}" in names:
             results.append(pose.openpose_post(size, rounds, progress))

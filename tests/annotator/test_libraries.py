@@ -18,6 +18,12 @@ from annotator.spec import AnnotatorError, Library, PreprocessorSpec
 from .test_registry import entry
 
 
+def forget() -> None:
+    """What was found out about installed packages."""
+    libraries._is_there.cache_clear()
+    libraries._version.cache_clear()
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A package `fancy_net`, installed as "fancy-net" 1.10.2+cpu, that must not be imported."""
@@ -27,7 +33,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fancy-net\nVersion: 1.10.2+cpu\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    libraries._version.cache_clear()
+    forget()
     return "fancy_net"
 
 
@@ -103,7 +109,7 @@ def test_a_folder_of_packages_is_found_last_and_outlives_a_reset_path(
     info = tmp_path / "fancy_net-3.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fancy-net\nVersion: 3.1\n", encoding="utf-8")
-    libraries._version.cache_clear()
+    forget()
     before = list(sys.path)
     libraries.use_folder(tmp_path / "nowhere")
     libraries.use_folder(tmp_path)
@@ -115,4 +121,4 @@ def test_a_folder_of_packages_is_found_last_and_outlives_a_reset_path(
     assert importlib.import_module("fancy_net").here
     assert not hasattr(importlib.import_module("json"), "here")
     del sys.modules["fancy_net"]
-    libraries._version.cache_clear()
+    forget()
