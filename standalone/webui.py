@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     if "-h" in arguments or "--help" in arguments:
         return _help()
+    with _own_uploads():
+        return _serve(arguments)
+
+
+@contextmanager
+def _own_uploads() -> Iterator[None]:
+    """A folder for what this server's page uploads, which is nobody else's and goes with it; gradio's own is shared."""
+    if "GRADIO_TEMP_DIR" in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="webui-uploads-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["GRADIO_TEMP_DIR"]
+
+
+def _serve(arguments: list[str]) -> int:
     from standalone.app import boot
     from standalone.server_logins import Logins
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +11,7 @@ from .errors import HostError, UnitError
 from .overrides import NONE, Overrides
 from .panel_options import PanelOptions, is_options, parse_options
 from .units import ControlNetUnit, is_unit, parse_unit
+from .uploads import uploaded
 
 SLOTS = 32
 """Arguments before the widgets' own, in which API clients and other extensions put units.
@@ -113,7 +113,7 @@ def widget_mappings(args: Sequence[object]) -> list[dict[str, object]]:
 
 
 def as_mapping(values: Sequence[object]) -> dict[str, object]:
-    """The values of FIELDS -> what `parse_unit` reads."""
+    """The values of FIELDS -> what `parse_unit` reads. Raises UnitError for a file that nobody uploaded."""
     fields = dict(zip(FIELDS, values, strict=True))
     own, preview, use_preview = fields.pop("own_image"), fields.pop("preview"), fields.pop("use_preview")
     if not fields.pop("use_region"):
@@ -123,8 +123,8 @@ def as_mapping(values: Sequence[object]) -> dict[str, object]:
     elif not own:
         fields.update(image=None, mask=None)
     batch, merge = fields.pop("batch_images"), fields.pop("merge_images")
-    uploads = _list(merge if fields["input_mode"] == "merge" else batch)
-    fields["images"] = [Path(name) for item in uploads if (name := _file_name(item))]
+    field, uploads = ("merge_images", merge) if fields["input_mode"] == "merge" else ("batch_images", batch)
+    fields["images"] = [uploaded(name, field) for item in _list(uploads) if (name := _file_name(item))]
     return fields
 
 

@@ -92,4 +92,6 @@ def _quoted(value: str) -> str:
 
 
 def _foreign(text: str) -> UnitError:
-    return UnitError("this is no preset of a unit", field="preset", found=text[:80], remedy="choose a file saved here")
+    """Says nothing of what is in the file: it may be any."""
+    found = f"{len(text)} characters that are neither JSON of this page nor the infotext of a unit"
+    return UnitError("this is no preset of a unit", field="preset", found=found, remedy="choose a file saved here")

@@ -69,11 +69,10 @@ def read_weights(path: Path) -> WeightFile:
     for pattern, found, remedy in _NOT_MODELS:
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
             raise _refused(path, "is not a model file", found, remedy)
-    shown = start[:16].decode("ascii", "replace").replace("\ufffd", "?")
     raise _refused(
         path,
         "is not a model file",
-        f"{size} bytes that begin with {shown!r}",
+        f"{size} bytes of something else",
         "choose a .safetensors, .pth, .pt, .ckpt or .bin file of a control model",
     )
 

@@ -112,7 +112,9 @@ def _json_lines(path: Path) -> Iterable[tuple[int, Any]]:
         try:
             yield number, json.loads(line)
         except ValueError as error:
-            raise TrainingError(f"{path.name}, line {number} is no JSON", field="data", found=line[:80]) from error
+            raise TrainingError(
+                f"{path.name}, line {number} is no JSON", field="data", found=f"{len(line)} characters"
+            ) from error
 
 
 _COLUMNS = {

@@ -9,6 +9,8 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
+from .uploads import uploads_only
+
 Update = dict[str, Any]
 
 
@@ -22,17 +24,17 @@ def picture_input(label: str, **options: Any) -> gr.Image:
         source["source"] = "upload"
     else:
         source["sources"] = ["upload", "webcam", "clipboard"]
-    return not_saved(gr.Image(label=label, type="pil", **source, **options))
+    return not_saved(uploads_only(gr.Image(label=label, type="pil", **source, **options)))
 
 
 def picture_output(label: str, **options: Any) -> gr.Image:
     """A picture that the user looks at and downloads."""
-    return not_saved(gr.Image(label=label, type="numpy", interactive=False, **options))
+    return not_saved(uploads_only(gr.Image(label=label, type="numpy", interactive=False, **options)))
 
 
 def files_input(label: str, **options: Any) -> gr.File:
     """An upload of several pictures, given to handlers as temporary files."""
-    return not_saved(gr.File(label=label, file_count="multiple", file_types=["image"], **options))
+    return not_saved(uploads_only(gr.File(label=label, file_count="multiple", file_types=["image"], **options)))
 
 
 def webcam_toggle(on: bool) -> Update | None:

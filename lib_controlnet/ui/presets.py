@@ -11,16 +11,21 @@ from typing import Any
 import gradio as gr
 
 from ..core.arguments import FIELDS, as_mapping
+from ..core.errors import UnitError
 from ..core.infotext import format_unit, unit_key
 from ..core.units import ControlNetUnit, parse_unit
+from ..core.uploads import uploaded
 from ..engine.presets import Presets, dumps, loads
 from ..engine.services import PageServices
 from . import paste
 from .events import QUICK, fields_of, shown_errors
 from .gradio_compat import not_saved, small_button
 from .unit_panel import UnitWidgets, unit_prefix
+from .uploads import uploads_only
 
 PICTURES = ("image", "mask", "region_mask")
+_LARGEST = 1 << 20
+"""Bytes of a preset: its pictures are no part of it."""
 
 
 @dataclass
@@ -58,8 +63,10 @@ def build_presets(services: PageServices, tab: str, index: int, count: int) -> P
         with gr.Row(elem_classes=["cnet-buttons"]):
             load, save = button("Load", "Use the preset", "load"), button("Save", "Keep the unit's settings", "save")
             delete = button("Delete", "Remove the preset", "delete")
-            upload = gr.UploadButton(
-                "Import", size="sm", file_types=[".json", ".txt"], elem_id=f"{prefix}_preset_import", scale=0
+            upload = uploads_only(
+                gr.UploadButton(
+                    "Import", size="sm", file_types=[".json", ".txt"], elem_id=f"{prefix}_preset_import", scale=0
+                )
             )
             export = button("Export", "Make a file of the unit's settings", "export")
         file = not_saved(gr.File(label="Exported preset", visible=False, elem_id=f"{prefix}_preset_file"))
@@ -150,7 +157,13 @@ def settings_of(arguments: Sequence[Any], index: int) -> ControlNetUnit:
 
 
 def _content(file: Any) -> str:
-    return Path(str(getattr(file, "name", file))).read_text("utf-8", "replace")
+    """What the user uploaded, and no other file of this computer."""
+    path = uploaded(str(getattr(file, "name", file)), "preset")
+    with path.open("rb") as opened:
+        content = opened.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise UnitError("this is no preset of a unit", field="preset", found=f"a file of more than {_LARGEST} bytes")
+    return content.decode("utf-8", "replace")
 
 
 def _exported(text: str) -> str:

@@ -79,6 +79,20 @@ def _patient(original: Callable[..., Any]) -> Callable[..., Any]:
     return start
 
 
+def _uploads_only(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """What a widget makes of a file: gradio 3 opens any file of the server that a request names, not uploads alone."""
+
+    def preprocess(self: Any, payload: Any) -> Any:
+        folder = Path(self.DEFAULT_TEMP_DIR).resolve()
+        for item in payload if isinstance(payload, list) else [payload]:
+            named = isinstance(item, dict) and item.get("is_file")
+            if named and not Path(str(item.get("name"))).resolve().is_relative_to(folder):
+                raise gr.Error("This is no file that was uploaded on the page.")
+        return original(self, payload)
+
+    return preprocess
+
+
 def webpath(file: str | Path) -> str:
     return f"file={Path(file).as_posix()}?{Path(file).stat().st_mtime}"
 
@@ -129,6 +143,8 @@ def install() -> None:
     patches.patch(__name__, block, "get_config", _with_tooltip(block.get_config))
     if gradio_versions.IS_3:
         patches.patch(__name__, queueing.Queue, "start", _patient(queueing.Queue.start))
+        for widget in (gr.File, gr.UploadButton, gr.Audio, gr.Video, gr.Model3D):
+            patches.patch(__name__, widget, "preprocess", _uploads_only(widget.preprocess))
     patches.patch(__name__, page, "get_config_file", _without_examples(page.get_config_file))
 
 

@@ -83,11 +83,11 @@ def options_section(identifier: tuple[Any, ...], options: dict[str, OptionInfo])
 
 
 class OnThePageOnly(ValueError):
-    """A request would change settings that open a door (code, downloads, folders); the API answers 422."""
+    """A job would change settings that open a door (code, downloads, folders); the API answers 422."""
 
     def __init__(self, keys: list[str]) -> None:
         self.status_code = 422
-        self.detail = f"{', '.join(keys)}: changed on the page Settings only, never by a request; nothing was changed"
+        self.detail = f"override_settings: {', '.join(keys)} can be changed on the page Settings only"
         super().__init__(self.detail)
 
 
@@ -156,12 +156,10 @@ class Options:
                 return False
         return True
 
-    def refuse_restricted(self, values: Mapping[str, Any]) -> None:
-        """Raises OnThePageOnly where a request's `values` would change a setting with `restrict_api`."""
+    def restricted(self, values: Mapping[str, Any]) -> list[str]:
+        """The settings with `restrict_api` that a request's `values` would change."""
         labels = self.data_labels
-        keys = [k for k, v in values.items() if k in labels and labels[k].restrict_api and self.data.get(k) != v]
-        if keys:
-            raise OnThePageOnly(keys)
+        return [k for k, v in values.items() if k in labels and labels[k].restrict_api and self.data.get(k) != v]
 
     def get_default(self, key: str) -> Any:
         info = self.data_labels.get(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modules import sd_models, sd_samplers, shared
+from modules.options import OnThePageOnly
 from modules.processing_base import (
     DecodedSamples,
     StableDiffusionProcessing,
@@ -57,7 +58,9 @@ def fix_seed(p: Any) -> None:
 def _apply_override_settings(p: Any) -> None:
     """The job's own settings; without a checkpoint among them, the chosen one is loaded (a refiner may be)."""
     overrides = p.override_settings
-    shared.opts.refuse_restricted(overrides)
+    restricted = shared.opts.restricted(overrides)
+    if restricted:
+        raise OnThePageOnly(restricted)
     if sd_models.checkpoint_aliases.get(overrides.get("sd_model_checkpoint")) is None:
         overrides.pop("sd_model_checkpoint", None)
         sd_models.reload_model_weights()

@@ -130,7 +130,14 @@ def test_options_come_back_and_change(host: Traced, client: Any) -> None:
     assert client.post("/sdapi/v1/options", json={"CLIP_stop_at_last_layers": 2}).status_code == 200
     assert client.get("/sdapi/v1/options").json()["CLIP_stop_at_last_layers"] == 2
     assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "nobody"}).status_code == 500
-    assert client.post("/sdapi/v1/options", json={"api_enable_requests": False}).status_code == 200
+    answer = client.post("/sdapi/v1/options", json={"api_enable_requests": False, "CLIP_stop_at_last_layers": 3})
+    assert answer.status_code == 200
+    assert answer.json()["not_changed"] == ["api_enable_requests"]
+    assert client.get("/sdapi/v1/options").json()["CLIP_stop_at_last_layers"] == 3
+    assert client.post("/sdapi/v1/options", json=client.get("/sdapi/v1/options").json()).json() is None
+    job = client.post("/sdapi/v1/txt2img", json={**SMALL, "override_settings": {"api_enable_requests": False}})
+    assert job.status_code == 422
+    assert "api_enable_requests" in job.json()["detail"]
     assert host.app.modules("shared").opts.api_enable_requests is True  # not to be changed from outside
 
 

@@ -161,14 +161,16 @@ class Api:
     def skip(self) -> None:
         shared.state.skip()
 
-    def set_config(self, req: dict[str, Any]) -> None:
+    def set_config(self, req: dict[str, Any]) -> dict[str, Any] | None:
+        """Settings that the page alone may change stay as they are, as in the real host; the answer names them."""
         name = req.get("sd_model_checkpoint")
         if name is not None and name not in sd_models.checkpoint_aliases:
             raise RuntimeError(f"model {name!r} not found")
-        shared.opts.refuse_restricted(req)
+        restricted = shared.opts.restricted(req)
         for key, value in req.items():
             shared.opts.set(key, value, is_api=True)
         shared.opts.save(shared.config_filename)
+        return {"not_changed": restricted, "reason": "changed on the page Settings only"} if restricted else None
 
     def refresh_checkpoints(self) -> None:
         with self.queue_lock:

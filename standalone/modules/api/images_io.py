@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import base64
 import io
-import ipaddress
-import socket
 from typing import Any
-from urllib.parse import urlparse
 
 from fastapi.exceptions import HTTPException
 from modules import images, shared
+from modules.api.fetch import NotFetched, fetch, public_addresses
 from PIL import Image, PngImagePlugin
 
 
 def verify_url(url: str) -> bool:
     """Whether all addresses of the URL's host are public ones; anything unclear counts as no."""
     try:
-        addresses = socket.gethostbyname_ex(urlparse(url).netloc)[2]
-        return all(ipaddress.ip_address(x).is_global for x in addresses)
-    except (OSError, ValueError):
+        return bool(public_addresses(url))
+    except NotFetched:
         return False
 
 
 def _download(url: str) -> bytes:
     if not shared.opts.api_enable_requests:
         raise HTTPException(status_code=500, detail="Requests not allowed")
-    if shared.opts.api_forbid_local_requests and not verify_url(url):
-        raise HTTPException(status_code=500, detail="Request to local resource not allowed")
-    import requests
-
-    agent = shared.opts.api_useragent
-    return requests.get(url, timeout=30, headers={"user-agent": agent} if agent else {}).content
+    try:
+        return fetch(url, shared.opts.api_useragent, local=not shared.opts.api_forbid_local_requests)
+    except NotFetched as error:
+        raise HTTPException(status_code=500, detail=str(error)) from error
 
 
 def decode_base64_to_image(encoding: str) -> Image.Image:
