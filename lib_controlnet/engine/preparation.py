@@ -56,11 +56,27 @@ class UnitPreparation:
                 remedy="give the unit an image, use img2img, or disable the unit",
             )
         results = [self._map(unit, spec, picture) for picture in pictures]
+        unit = replace(unit, notes=(*unit.notes, *self._notes(unit, spec, results)))
         region = None if unit.region_mask is None else RegionMask(_plane(unit.region_mask))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
         run = UnitRun(unit, model_name, model, results, pictures[0].resize_mode, guidance, region)
         self.weights(run, Pass.base)  # a wrong list of weights is found now, not while sampling
         return run
+
+    def _notes(self, unit: ControlNetUnit, spec: PreprocessorSpec, results: Sequence[PreprocessResult]) -> list[str]:
+        """What the user may not expect of this unit. Raises UnitError for a region that nothing would keep to."""
+        notes: list[str] = []
+        maps = [result.found.map for result in results]
+        if any(found is not None and found.shape[2] == 3 and not found.any() for found in maps):
+            notes.append("its control map is empty: wholly black")
+        if spec.effect and unit.region_mask is not None:
+            problem = f'"{spec.label}" acts on the whole picture, whatever the region mask says'
+            if spec.model_free:
+                raise UnitError(problem, field="effective_region_mask", found="a region mask", remedy="remove the mask")
+            notes.append(problem)
+        if spec.effect and self._generation.unit_per_image:
+            notes.append(f'"{spec.label}" acts on every picture of the batch, whatever the batch option says')
+        return notes
 
     def _model(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> tuple[str, ControlModel]:
         if spec.model_free and spec.effect in discover():

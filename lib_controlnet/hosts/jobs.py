@@ -35,6 +35,8 @@ class Job:
     """What acts; None without units."""
     error: ControlNetError | None = None
     """Why control cannot reach the pictures: the first reason."""
+    told: bool = False
+    """`error` is in the log."""
     begun: bool = False
     """`process` has been called for it."""
     finished: bool = False

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from torch import Tensor
@@ -44,6 +45,8 @@ class Runner:
         """Those under way, the innermost last: a job may run within another's sampling."""
         self._job: Job | None = None
         """The job that began last."""
+        self._open: WeakSet[Job] = WeakSet()
+        """The jobs that have begun and not ended: those around the last one, and some that broke off."""
 
     def before_process(self, p: Any, read_units: ReadUnits, read_options: Callable[[], PanelOptions]) -> None:
         """A job is about to count its pictures: a batch needs more, and the prompt mode may write the prompt."""
@@ -62,6 +65,7 @@ class Runner:
             job = new_job(p)
         job.begun = True
         self._job = job
+        self._open.add(job)
         forget(p)
         try:
             if job.error is not None:
@@ -158,6 +162,7 @@ class Runner:
         if job is None or job.finished:
             return
         job.finished = True
+        self._open.discard(job)
         if job.session is not None and job.error is None:
             try:
                 self._hand_over(job, p, processed)
@@ -293,6 +298,12 @@ class Runner:
         `stopped`: the job's sampler raises it anyway.
         """
         kept = _keep(job, error)
+        if not job.told:
+            job.told = True
+            log.error("%s", kept, exc_info=kept.__cause__ if kept.status_code >= 500 else None)
+        for other in self._open:  # whoever runs a job within a job may swallow its end
+            _keep(other, kept)
+            other.told = True
         hooks = arm(kept)
         for hook in hooks:
             job.armed.callback(hook.remove)
@@ -302,8 +313,7 @@ class Runner:
 
 
 def _keep(job: Job, error: Exception) -> ControlNetError:
-    """The job's first error, which is logged once."""
+    """The job's first error."""
     if job.error is None:
-        job.error = kept = refusal(error)
-        log.error("%s", kept, exc_info=kept.__cause__ if kept.status_code >= 500 else None)
+        job.error = refusal(error)
     return job.error
