@@ -70,6 +70,8 @@ class UNetHooks:
 
     def __init__(self, unet: nn.Module, control: PassControl) -> None:
         self.unet = unet
+        self.paused = False
+        """Calls that begin now are let pass as they are: removing hooks from within a U-Net call would upset it."""
         self._control = control
         self._calls: list[_Call] = []
         """Those under way: another extension may call the U-Net within a call of it."""
@@ -103,6 +105,8 @@ class UNetHooks:
     def _before(self, _unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = _Call()
         self._calls.append(call)
+        if self.paused:
+            return None
         given = _unet_arguments(args, kwargs)
         step, call.control = self._control.begin(*given)
         call.step = step

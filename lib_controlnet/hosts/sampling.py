@@ -36,6 +36,7 @@ class Sampling:
         self._guard = ExitStack()
         self._on_unet = ExitStack()
         self._on_denoiser = ExitStack()
+        self._hooks: UNetHooks | None = None
         self._unet: nn.Module | None = None
         self._denoiser: nn.Module | None = None
         self._cursor = RowCursor((), 0)
@@ -120,20 +121,23 @@ class Sampling:
         return self.session.end(self._steps)
 
     def suspend(self) -> None:
-        """Takes the hooks off the U-Net while another job samples within this one's sampling."""
-        self._on_unet.close()
-        self._on_denoiser.close()
-        self._unet = self._denoiser = None
+        """Another job samples within this one's sampling: its U-Net calls are none of ours."""
+        if self._hooks is not None:
+            self._hooks.paused = True
 
     def resume(self) -> None:
-        """Puts them back."""
-        if self.session is not None and self.job.error is None:
+        """The other job has ended."""
+        if self._hooks is not None:
+            self._hooks.paused = False
+        if self.session is not None and self.job.error is None and self._host.unet() is not self._unet:
             self._hook(self._host.unet())
 
     def close(self) -> None:
         """Takes everything of ours off the host."""
-        self.suspend()
+        self._on_unet.close()
+        self._on_denoiser.close()
         self._guard.close()
+        self._unet = self._denoiser = self._hooks = None
 
     def _hook(self, unet: nn.Module) -> None:
         """Hooks `unet` in place of the one hooked before, and checks every unit's model against it."""
@@ -143,7 +147,8 @@ class Sampling:
         self.session.rebase(self._host.base_model(unet))
         for handle in self.session.effects.attach(unet):  # before ours on the same layers: they see them plain
             self._on_unet.callback(handle.remove)
-        self._on_unet.callback(UNetHooks(unet, self).remove)
+        self._hooks = UNetHooks(unet, self)
+        self._on_unet.callback(self._hooks.remove)
         self._unet = unet
 
     def _watch(self, denoiser: Any) -> None:
