@@ -98,6 +98,11 @@ class RegionMask:
         self._mask = mask
         self._sizes: dict[tuple[int, int, torch.dtype, torch.device], Tensor] = {}
 
+    @property
+    def empty(self) -> bool:
+        """The unit acts nowhere."""
+        return not bool(self._mask.any())
+
     def at(self, features: Tensor) -> Tensor:
         """The mask at the size, dtype and device of `features` `(B, C, h, w)`; computed once a size."""
         height, width = features.shape[2:]

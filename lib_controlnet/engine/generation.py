@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -56,6 +57,10 @@ class Generation(Protocol):
         """The unit's own picture or the host's (one for each image of the batch), cropped as the host crops."""
         ...
 
+    def region(self, unit: ControlNetUnit) -> Pixels | None:
+        """The unit's region mask (h, w) as it lies over the pictures of the job, cropped as the host crops."""
+        ...
+
     def sampling(self) -> Sampling:
         """The checkpoint's noise schedule and VAE."""
         ...
@@ -92,7 +97,7 @@ class UnitRun:
         """The preprocessor's data sheet."""
         return self.results[0].spec
 
-    @property
+    @cached_property
     def idle_by_choice(self) -> str:
         """Why the unit is to do nothing whatever the sampling is like; "" where it is to act."""
         if self.unit.layer_weights is None and self.unit.weight == 0.0:
@@ -101,4 +106,6 @@ class UnitRun:
             return "all its layer weights are 0"
         if self.unit.region_mask is not None and not self.unit.region_mask.any():
             return "its region mask is wholly black"
+        if self.region is not None and self.region.empty:
+            return "its region mask leaves out the part that is painted"
         return ""

@@ -57,7 +57,8 @@ class UnitPreparation:
             )
         results = [self._map(unit, spec, picture) for picture in pictures]
         unit = replace(unit, notes=(*unit.notes, *self._notes(unit, spec, results)))
-        region = None if unit.region_mask is None else RegionMask(_plane(unit.region_mask))
+        mask = self._generation.region(unit)
+        region = None if mask is None else RegionMask(_plane(mask))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
         run = UnitRun(unit, model_name, model, results, pictures[0].resize_mode, guidance, region)
         self.weights(run, Pass.base)  # a wrong list of weights is found now, not while sampling

@@ -94,6 +94,8 @@ class ControlSession:
         if self.closed:
             raise not_called(0, closed=True)
         self._calls += 1
+        if step.progress >= 1.0:  # an adaptive sampler past its plan, which NaN would keep going for ever
+            self._check_residuals()
         for run in self._in_range(step):
             run.acting.in_range += 1
             self._check_size(run, step)
@@ -193,6 +195,13 @@ class ControlSession:
         self.runs = []
         self.effects = RunningEffects()
         self.closed = True
+
+    def _check_residuals(self) -> None:
+        for run in self.runs:
+            try:
+                run.acting.check()
+            except ControlNetError as error:
+                raise error.for_unit(run.unit.index) from error
 
     def _in_range(self, step: Step) -> list[UnitRun]:
         return [run for run in self.runs if not run.rests and run.guidance.contains(step.progress)]

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ..core.errors import HostError
@@ -19,7 +20,7 @@ from ..engine.injection import is_ldm_unet
 from ..engine.preprocess import PreprocessorSpec
 from ..families.base import BaseModel, Runtime
 from ..nets.config import UNetConfig
-from .a1111_pictures import unit_pictures
+from .a1111_pictures import unit_pictures, unit_region
 from .a1111_vae import encode
 
 
@@ -104,6 +105,10 @@ class A1111Generation:
     def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
         """The unit's own picture or the img2img sources, cropped as the host crops."""
         return unit_pictures(self._p, unit, spec)
+
+    def region(self, unit: ControlNetUnit) -> NDArray[np.uint8] | None:
+        """The unit's region mask, cropped as the host crops the picture."""
+        return unit_region(self._p, unit)
 
     def sampling(self) -> Sampling:
         """Looked up anew at every pass: the host may change the noise schedule when a job begins."""

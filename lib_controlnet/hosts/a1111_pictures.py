@@ -49,8 +49,9 @@ def host_mask(p: Any) -> Image.Image:
 
 
 def _sources(p: Any) -> list[Image.Image]:
+    """One for each picture that the host will make of a batch: it makes no more than it has sources, if it has two."""
     images = [image for image in getattr(p, "init_images", None) or () if image is not None]
-    return images if len(images) == p.batch_size else images[:1]
+    return images if len(images) <= p.batch_size else images[:1]
 
 
 def _source(p: Any, source: Image.Image, spec: PreprocessorSpec) -> Picture:
@@ -80,21 +81,49 @@ def is_upscale_script(p: Any) -> bool:
     return any("upscale" in key.lower() and "hires" not in key.lower() for key in p.extra_generation_params)
 
 
-def _cropped(p: Any, picture: Picture) -> Picture:
-    """Each channel resized to the mask, cut to the crop region and resized to the job, all by the host's code."""
+def unit_region(p: Any, unit: ControlNetUnit) -> Pixels | None:
+    """The unit's region mask (h, w), stretched over the picture as it is, and cut where the picture is cut."""
+    if unit.region_mask is None or not _crops(p, unit):
+        return unit.region_mask
+    mask = host_mask(p)
+    box = _crop_box(p, mask)
+    if box is None:
+        return unit.region_mask
+    stretched = Image.fromarray(unit.region_mask).resize(mask.size, Image.Resampling.BILINEAR)
+    return _filled(stretched.crop(box), int(p.width), int(p.height))
+
+
+def _filled(mask: Image.Image, width: int, height: int) -> Pixels:
+    """ "Resize and fill" as the host does it, but bilinear: its Lanczos would leave ripples where a region is 0."""
+    wide = width / height < mask.width / mask.height
+    inner = (width, mask.height * width // mask.width) if wide else (mask.width * height // mask.height, height)
+    resized = np.asarray(mask.resize(inner, Image.Resampling.BILINEAR), np.uint8)
+    left, top = width // 2 - inner[0] // 2, height // 2 - inner[1] // 2
+    return np.pad(resized, ((top, height - inner[1] - top), (left, width - inner[0] - left)), mode="edge")
+
+
+def _crop_box(p: Any, mask: Image.Image) -> tuple[int, int, int, int] | None:
+    """(left, top, right, bottom) of what the host paints "only masked"; None where the mask is empty."""
     from modules import masking
 
-    mask = host_mask(p)
     region = masking.get_crop_region_v2(mask, p.inpaint_full_res_padding)
     if region is None:
+        return None
+    return masking.expand_crop_region(region, p.width, p.height, mask.width, mask.height)
+
+
+def _cropped(p: Any, picture: Picture) -> Picture:
+    """Each channel resized to the mask, cut to the crop region and resized to the job, all by the host's code."""
+    mask = host_mask(p)
+    box = _crop_box(p, mask)
+    if box is None:
         return picture
-    region = masking.expand_crop_region(region, p.width, p.height, mask.width, mask.height)
 
     def cut(channel: Pixels) -> Pixels:
         from modules import images
 
         image = images.resize_image(picture.resize_mode.host_index, Image.fromarray(channel), mask.width, mask.height)
-        filled = images.resize_image(2, image.crop(region), p.width, p.height)
+        filled = images.resize_image(2, image.crop(box), p.width, p.height)
         return np.asarray(filled.convert("L"), np.uint8)  # the host fills on an RGB canvas
 
     image = np.stack([cut(np.ascontiguousarray(picture.image[:, :, c])) for c in range(3)], axis=2)

@@ -18,7 +18,7 @@ from lib_controlnet.core.control import Control
 from lib_controlnet.core.step import Pass, RowCursor, Step
 from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.effects.base import Sampling
-from lib_controlnet.engine.generation import Picture
+from lib_controlnet.engine.generation import Picture, Pixels
 from lib_controlnet.engine.injection import UNetHooks
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
@@ -49,6 +49,10 @@ class BenchGeneration:
     def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
         """The unit's own picture."""
         return [] if unit.image is None else [Picture(unit.image, unit.mask, unit.resize_mode)]
+
+    def region(self, unit: ControlNetUnit) -> Pixels | None:
+        """Nothing is cut."""
+        return unit.region_mask
 
     def sampling(self) -> Sampling:
         """No unit here has an effect that asks for it."""

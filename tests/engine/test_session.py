@@ -91,6 +91,9 @@ class FakeGeneration:
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), torch.float32))
     sources: tuple = ()
 
+    def region(self, unit):
+        return unit.region_mask
+
     def pictures(self, unit, spec):
         return [
             Picture(image, unit.mask, unit.resize_mode) for image in self.sources or [unit.image] if image is not None
