@@ -75,9 +75,13 @@ def _version(package: str) -> str:
     from importlib import metadata
 
     try:
-        return metadata.version(package)
+        installed = metadata.distribution(package)
     except metadata.PackageNotFoundError:
         return ""
+    # its line alone: `installed.version` parses the whole description with it
+    text = installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""
+    version = re.search(r"^Version: *(\S+)", text, re.MULTILINE)
+    return version[1] if version else ""
 
 
 def _within(found: str, library: Library) -> bool:

@@ -233,6 +233,7 @@ def shown_errors(handler: Callable[..., Any], index: int | None = None) -> Calla
         except ControlNetError as error:
             raise gr.Error(str(error if index is None else error.for_unit(index))) from error
 
+    call.__annotations__ = {}  # gradio evaluates them for each event: a tenth of the page's building
     return call
 
 

@@ -26,7 +26,7 @@ def build(services: PageServices, tabname: str, is_img2img: bool, script: Any) -
     Called several times for one script (hosts also build throw-away pages): nothing is kept but the paste fields,
     which the host reads from the script right after.
     """
-    slots = [not_saved(gr.State(None)) for _ in range(SLOTS)]
+    slots = [not_saved(gr.State(None))] * SLOTS  # one for all: nothing is ever put into it on the page
     count = configured_units(services.setting)
     with gr.Group(elem_id=f"{tabname}_controlnet"), gr.Accordion("ControlNet", open=False, elem_id="controlnet"):
         units = _tabs(services, tabname, is_img2img, count)
