@@ -216,7 +216,7 @@ def test_headers_that_do_not_fit_are_refused(
         (b"<!DOCTYPE html><html>Sign in</html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a Git LFS pointer"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "a picture"),
-        (b"hello, this is a note about models", "35 bytes of something else"),
+        (b"hello, this is a note about models", "34 bytes of something else"),
         (bytes(4096), "4096 bytes"),
         ((1 << 40).to_bytes(8, "little") + b"{}", "a header of 1099511627776 bytes in a file of 10 bytes"),
         ((9).to_bytes(8, "little") + b'{"a": nul', "an unreadable header"),
