@@ -148,6 +148,8 @@ class PreprocessorSpec:
     hides_control_mode: bool = False
     soft_weights_in_hires: bool = False
     """The hires pass uses the soft ramp of layer weights even in Balanced."""
+    scatters: bool = False
+    """The map shows what there is in the picture and not where; its models may average control over positions."""
     cacheable: bool = True
     """False: the result depends on the seed."""
     keeps_alpha: bool = False

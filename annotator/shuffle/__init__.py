@@ -5,7 +5,12 @@ from __future__ import annotations
 from ..spec import Detector, PreprocessorSpec, Runtime
 
 SPEC = PreprocessorSpec(
-    id="shuffle", aliases=("ShufflePreprocessor",), control_types=("Shuffle",), resolution=None, cacheable=False
+    id="shuffle",
+    aliases=("ShufflePreprocessor",),
+    control_types=("Shuffle",),
+    resolution=None,
+    cacheable=False,
+    scatters=True,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..loading.canonical import canonical
 from ..loading.detect import describe_kind
 from ..loading.reader import read_weights
 from ..loading.version import FileVersion, file_version
+
+log = logging.getLogger("ControlNet")
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class FactReader:
 
     def _read(self, path: Path, size: int) -> Facts:
         try:
-            file = read_weights(path)
+            file = read_weights(path, shapes_only=True)
             weights: Mapping[str, Tensor] = canonical(file.weights)
             family = find_family(weights, self._families)
             kind = describe_kind(file.weights.keys())
@@ -65,3 +68,6 @@ class FactReader:
             return Facts(family.id, kind, size, None if inspect is None else inspect(path, weights))
         except ControlNetError as error:
             return Facts("", "a damaged or foreign file", size, problem=f"{error.problem} ({error.found})")
+        except Exception as error:  # one file that nobody thought of must not cost the whole table
+            log.exception("%s cannot be understood", path)
+            return Facts("", "a damaged or foreign file", size, problem=f"it cannot be understood: {error}")

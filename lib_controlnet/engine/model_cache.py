@@ -11,13 +11,16 @@ import torch
 from ..core.errors import ModelFileError
 from ..families.base import ControlFamily, ControlModel, Runtime
 from ..families.registry import load_model
-from ..loading.version import FileVersion, file_version
+from ..loading.version import FileVersion, versions_in_use
 
-_Key = tuple[Path, FileVersion, torch.dtype]
+_Key = tuple[Path, tuple[FileVersion | None, ...], torch.dtype]
 
 
 class ModelCache:
-    """Loaded models, least recently used first out; a file changed on disk is read anew, and its old version goes.
+    """Loaded models, least recently used first out.
+
+    A file changed on disk is read anew, as is one where something changed beside it that says how it is used; the old
+    version leaves memory.
 
     `limit()` is asked at every load: the most bytes of weights to keep besides the model being loaded.
     """
@@ -31,8 +34,9 @@ class ModelCache:
     def get(self, path: Path, runtime: Runtime, base_id: str) -> ControlModel:
         """The model of a file, on `runtime.device`. `base_id` names the checkpoint, which some files depend on."""
         self._forget_replaced()
+        versions = versions_in_use(path)
         try:
-            version = file_version(path)
+            size = path.stat().st_size
         except OSError as error:
             raise ModelFileError(
                 f'"{path.name}" cannot be read: {error.strerror or error}',
@@ -40,13 +44,13 @@ class ModelCache:
                 found=str(path),
                 remedy="refresh the model list and choose another model",
             ) from error
-        key = (path, version, runtime.dtype)
+        key = (path, versions, runtime.dtype)
         model = self._models.get(key)
         if model is None or (model.holds_base and self._bases[key] != base_id):
             self._models.pop(key, None)  # its base is written anew below
-            self._evict(path.stat().st_size)
+            self._evict(size)
             model = load_model(path, runtime, self._families)
-            if _version(path) != version:
+            if versions_in_use(path) != versions:
                 raise ModelFileError(
                     f'"{path.name}" changed while it was read',
                     field="model",
@@ -64,7 +68,7 @@ class ModelCache:
         self._bases.clear()
 
     def _forget_replaced(self) -> None:
-        for key in [key for key in self._models if _version(key[0]) != key[1]]:
+        for key in [key for key in self._models if versions_in_use(key[0]) != key[1]]:
             del self._models[key], self._bases[key]
 
     def _evict(self, coming: int) -> None:
@@ -72,10 +76,3 @@ class ModelCache:
         while self._models and coming + sum(m.memory() for m in self._models.values()) > limit:
             key, _model = self._models.popitem(last=False)
             del self._bases[key]
-
-
-def _version(path: Path) -> FileVersion | None:
-    try:
-        return file_version(path)
-    except OSError:
-        return None

@@ -198,8 +198,8 @@ class UnitPreparation:
     @staticmethod
     def options(run: UnitRun) -> BindOptions:
         """What the unit's family is told besides the hint."""
-        pooled = True if run.spec.id == "shuffle" else None
-        return BindOptions(unit=run.unit.index, pooled=pooled, union_type=run.unit.union_type)
+        scattered = bool(getattr(run.spec, "scatters", False))
+        return BindOptions(unit=run.unit.index, scattered=scattered, union_type=run.unit.union_type)
 
 
 def _plane(mask: Pixels) -> torch.Tensor:

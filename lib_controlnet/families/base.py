@@ -60,7 +60,8 @@ class BindOptions:
     """The settings of a unit that a family may need besides its hint."""
 
     unit: int
-    pooled: bool | None = None
+    scattered: bool = False
+    """The hint shows what there is in the picture and not where (shuffle)."""
     union_type: UnionType = UnionType.unknown
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +17,9 @@ from ..core.step import Step
 from ..loading.build import fill
 from ..loading.detect import KeyCondition
 from ..loading.difference import add_base
+from ..loading.lazy import outlines
+from ..loading.reader import legacy_hash
+from ..loading.sidecar import CHANNELS, POOLED
 from ..nets.attention import repeated
 from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.controlnet import ControlNet
@@ -48,7 +51,7 @@ class ControlNetFamily:
                     remedy="load the checkpoint first",
                 )
             weights = add_base(weights, runtime.base_weights())
-        config = ControlNetConfig.from_weights(weights)
+        config = ControlNetConfig.from_weights(outlines(weights))
         net = fill(
             lambda: ControlNet(config, Operations()),
             weights,
@@ -56,12 +59,13 @@ class ControlNetFamily:
             device=runtime.device,
             name=path.name,
         )
-        return LoadedControlNet(path, net, config, pooled=_pooled_by_default(path, metadata), holds_base=holds_base)
+        reads = Reading(_pools(path, metadata), metadata.get(CHANNELS) == "bgr")
+        return LoadedControlNet(path, net, config, reads, holds_base=holds_base)
 
     def inspect(self, path: Path, weights: Weights) -> Sheet:
         """What the shapes tell before the file is loaded."""
         del path
-        unet = ControlNetConfig.from_weights(weights).unet
+        unet = ControlNetConfig.from_weights(outlines(weights)).unet
         return Sheet(
             len(unet.input_channels) + 1,
             describe_config(unet),
@@ -72,16 +76,24 @@ class ControlNetFamily:
 FAMILY = ControlNetFamily()
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What must be known of a file besides its weights. pooled: None where nothing says it. bgr: the hint's order."""
+
+    pooled: bool | None = None
+    bgr: bool = False
+
+
 class LoadedControlNet:
     """One ControlNet file's network."""
 
     def __init__(
-        self, path: Path, net: ControlNet, config: ControlNetConfig, *, pooled: bool, holds_base: bool
+        self, path: Path, net: ControlNet, config: ControlNetConfig, reads: Reading, *, holds_base: bool
     ) -> None:
         self.path = path
         self.net = net
         self.config = config
-        self.pooled = pooled
+        self.reads = reads
         self.holds_base = holds_base
         self.outputs = len(config.unet.input_channels) + 1
 
@@ -108,7 +120,15 @@ class LoadedControlNet:
                 found=f"{hint.shape[1]} channels",
                 remedy="use a preprocessor made for this model",
             )
-        return BoundControlNet(self, hint, pooled=self.pooled if options.pooled is None else options.pooled)
+        if self.reads.bgr:
+            hint = hint.flip(1)
+        return BoundControlNet(self, hint, pooled=self._pools(options))
+
+    def _pools(self, options: BindOptions) -> bool:
+        """Where nothing says it, a name that tells of a shuffle model counts, if the hint was shuffled indeed."""
+        if self.reads.pooled is not None:
+            return self.reads.pooled
+        return options.scattered and "shuffle" in self.path.stem.lower()
 
     def memory(self) -> int:
         """Bytes of its weights."""
@@ -181,18 +201,19 @@ def _essentials(config: UNetConfig) -> tuple[object, ...]:
     return (tuple(config.input_channels), config.context_dim, config.adm_channels)
 
 
-def _pooled_by_default(path: Path, metadata: Mapping[str, str]) -> bool:
+_SHUFFLE_NAMES = frozenset(("control_v11e_sd15_shuffle", "control_v11e_sd15_shuffle_fp16"))
+_SHUFFLE_HASHES = frozenset(("526bfdae", "04a71f87"))
+"""The whole names and A1111's short hashes of ControlNet 1.1's shuffle model, as published and in half precision."""
+
+
+def _pools(path: Path, metadata: Mapping[str, str]) -> bool | None:
     """Whether outputs are averaged over positions (cldm's `global_average_pooling`), which the weights do not tell.
 
-    The file's metadata or the `.yaml` beside it (cldm's own way) decides; without both, the official shuffle models'
-    file name is the default.
+    What the file says, or what lies beside it, decides; without that only the official shuffle models, which most
+    people have without their `.yaml`, are known to be. None: nothing is known.
     """
-    stated = metadata.get("global_average_pooling")
-    sidecar = path.with_suffix(".yaml")
-    if stated is None and sidecar.is_file():
-        text = sidecar.read_text("utf-8", "replace")
-        found = re.search(r"^\s*global_average_pooling\s*:\s*(\w+)", text, re.MULTILINE)
-        stated = found.group(1) if found else None
+    stated = metadata.get(POOLED)
     if stated is not None:
-        return stated.lower() == "true"
-    return "shuffle" in path.stem.lower()
+        return stated == "true"
+    known = path.stem.lower() in _SHUFFLE_NAMES or legacy_hash(path) in _SHUFFLE_HASHES
+    return True if known else None

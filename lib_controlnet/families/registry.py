@@ -13,7 +13,11 @@ from ..core.errors import ModelFileError
 from ..loading.canonical import canonical
 from ..loading.detect import describe_kind
 from ..loading.reader import read_weights
+from ..loading.sidecar import stated_beside
 from .base import ControlFamily, ControlModel, Runtime
+
+_MISSHAPEN = (ArithmeticError, LookupError, TypeError, ValueError)
+"""What reading sizes from tensors of odd shapes ends in."""
 
 
 def discover() -> list[ControlFamily]:
@@ -43,7 +47,16 @@ def load_model(path: Path, runtime: Runtime, families: list[ControlFamily]) -> C
     weights = canonical(file.weights)
     family = find_family(weights, families)
     if family is not None:
-        return family.load(path, weights, file.metadata, runtime)
+        metadata = stated_beside(path, file.weights.keys(), file.metadata)
+        try:
+            return family.load(path, weights, metadata, runtime)
+        except _MISSHAPEN as error:
+            raise ModelFileError(
+                f'"{path.name}" is no whole control model of the kind {family.id}',
+                field="model",
+                found=f"{type(error).__name__}: {error}",
+                remedy="download the file again, or choose another control model",
+            ) from error
     sought = "; ".join(f"{f.id} ({', '.join(f.condition.missing(weights.keys()))})" for f in families)
     raise ModelFileError(
         f'"{path.name}" is not a control model this version can use',

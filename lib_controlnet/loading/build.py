@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import ModelFileError
+from .lazy import is_fresh, outlines
 
 Network = TypeVar("Network", bound=nn.Module)
 _SHOWN = 4
@@ -26,30 +27,33 @@ def fill(
 ) -> Network:
     """The network that `factory` builds, with `weights` in `dtype` on `device`, ready to infer.
 
-    `dtype` None keeps that of the file (to store float8; the network's `Operations` then say in what to compute).
-    Every tensor is copied, since the file may be replaced while the network is in use; at no time is there more than
-    the network and one tensor in memory. `ignored`: patterns (`*`) of keys that may be left over. Raises
-    `ModelFileError` with the keys that are missing, left over or of another shape.
+    `dtype` None keeps that of the file (to store float8; the network's `Operations` then say in what to compute). The
+    network's memory is its own: a tensor that somebody else holds is copied, one that was read for it is kept. At no
+    time is there more than the network and one tensor in memory, besides what `weights` holds. `ignored`: patterns
+    (`*`) of keys that may be left over. Raises `ModelFileError` with the keys that are missing, left over or of another
+    shape.
     """
     with torch.device("meta"):
         network = factory()
     wanted = network.state_dict()
     _check(f"{name} does not hold a whole {type(network).__name__}", wanted, weights, ignored)
     filled: dict[str, Tensor] = {}
+    own = is_fresh(weights)
     for key in wanted:
         tensor = weights[key]
-        filled[key] = tensor.to(device, dtype or tensor.dtype, copy=True)
+        filled[key] = tensor.to(device, dtype or tensor.dtype, copy=not own)
     network.load_state_dict(filled, strict=True, assign=True)
     return network.eval().requires_grad_(False)
 
 
 def _check(problem: str, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], ignored: Collection[str]) -> None:
+    shapes = outlines(weights)
     missing = [key for key in wanted if key not in weights]
     surplus = [key for key in weights if key not in wanted and not any(fnmatchcase(key, p) for p in ignored)]
     misshapen = [
-        f"{key} {tuple(weights[key].shape)} instead of {tuple(target.shape)}"
+        f"{key} {tuple(shapes[key].shape)} instead of {tuple(target.shape)}"
         for key, target in wanted.items()
-        if key in weights and weights[key].shape != target.shape
+        if key in weights and shapes[key].shape != target.shape
     ]
     problems = [("missing", missing), ("not part of the network", surplus), ("of another shape", misshapen)]
     found = "; ".join(f"{len(keys)} tensors {what}: {_some(keys)}" for what, keys in problems if keys)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
-from .mapped import RenamedWeights
+from .lazy import RenamedWeights
 
 DIFFERENCE_KEY = "difference"
 
@@ -54,6 +54,11 @@ def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         translate = _Translation(names)
         names = {translate(key): origin for key, origin in names.items()}
     return RenamedWeights(weights, names)
+
+
+def is_diffusers(keys: Collection[str]) -> bool:
+    """Whether a ControlNet's file has diffusers' names."""
+    return any(key.endswith(_DIFFUSERS) for key in keys)
 
 
 class _Translation:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.errors import BaseModelError
 from .canonical import DIFFERENCE_KEY
+from .lazy import LazyWeights, outline
 
 _COPIED = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
 
@@ -24,7 +25,7 @@ def add_base(weights: Mapping[str, Tensor], base_unet_weights: Mapping[str, Tens
     for key in weights:
         if key not in base_unet_weights:
             continue
-        own, other = tuple(weights[key].shape), tuple(base_unet_weights[key].shape)
+        own, other = tuple(outline(weights, key).shape), tuple(base_unet_weights[key].shape)
         if math.prod(own) != math.prod(other):
             raise BaseModelError(
                 "the control model holds differences to another kind of U-Net than the checkpoint's",
@@ -35,7 +36,9 @@ def add_base(weights: Mapping[str, Tensor], base_unet_weights: Mapping[str, Tens
     return _Sum(weights, base_unet_weights)
 
 
-class _Sum(Mapping[str, Tensor]):
+class _Sum(LazyWeights):
+    fresh = False
+
     def __init__(self, differences: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
         self._differences = differences
         self._base = base
@@ -52,6 +55,11 @@ class _Sum(Mapping[str, Tensor]):
             return difference
         base = self._base[key].to("cpu", torch.float32)
         return difference.float() + base.view(difference.shape)
+
+    def outline(self, key: str) -> Tensor:
+        if key not in self._keys:
+            raise KeyError(key)
+        return outline(self._differences if key in self._differences else self._base, key)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)

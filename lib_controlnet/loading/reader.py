@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.serialization import load as torch_load
 
 from ..core.errors import ModelFileError
-from .mapped import SafetensorsWeights
+from .lazy import SafetensorsWeights, outlines
 from .programs import holds_program
 
 _LOAD_ERRORS = (
@@ -26,6 +26,7 @@ _LOAD_ERRORS = (
     AttributeError,
     EOFError,
     LookupError,
+    MemoryError,
     OSError,
     RuntimeError,
     TypeError,
@@ -46,7 +47,8 @@ _NOT_MODELS = (
 class WeightFile:
     """Tensors of one file by key, as the file has them, and its metadata (safetensors only).
 
-    The tensors are mapped from the file where the format allows it: copy what is kept.
+    Those of safetensors are read when they are looked up, those of a pickle at once: see `lazy.is_fresh` for what may
+    be kept without a copy.
     """
 
     path: Path
@@ -54,18 +56,22 @@ class WeightFile:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def read_weights(path: Path) -> WeightFile:
+def read_weights(path: Path, *, shapes_only: bool = False) -> WeightFile:
     """The weights in `path`: safetensors, or a pickle of tensors; told apart by content, not by name.
 
-    Nested tables of a pickle are flattened with dots, `state_dict` around everything is taken off. Raises
-    `ModelFileError` for a file that is missing, damaged, no model at all, or a pickle with more than tensors.
+    Nested tables of a pickle are flattened with dots, `state_dict` around everything is taken off. `shapes_only`: all
+    tensors are on the meta device, and a large pickle is not read. Raises `ModelFileError` for a file that is missing,
+    damaged, no model at all, or a pickle with more than tensors.
     """
     start, size = _start(path)
     if start[8:9] == b"{" and not start.startswith((b"PK", b"\x80")):
         safetensors = SafetensorsWeights(path)
-        return WeightFile(path, _not_empty(path, safetensors), safetensors.metadata)
+        weights = _not_empty(path, outlines(safetensors) if shapes_only else safetensors)
+        return WeightFile(path, weights, safetensors.metadata)
     if start.startswith((b"PK\x03\x04", b"\x80")):
-        return WeightFile(path, _not_empty(path, _read_pickle(path, zipped=start.startswith(b"PK"))))
+        zipped = start.startswith(b"PK") and path.suffix != ".safetensors"  # PyTorch would look for another format
+        weights = _not_empty(path, _read_pickle(path, mapped=shapes_only and zipped))
+        return WeightFile(path, {key: value.to("meta") for key, value in weights.items()} if shapes_only else weights)
     for pattern, found, remedy in _NOT_MODELS:
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
             raise _refused(path, "is not a model file", found, remedy)
@@ -99,14 +105,16 @@ def _start(path: Path) -> tuple[bytes, int]:
     return start, size
 
 
-def _read_pickle(path: Path, *, zipped: bool) -> Mapping[str, Tensor]:
-    """Tensors of a file written by torch.save; mapped from it in the zip format of PyTorch 1.6 and later."""
+def _read_pickle(path: Path, *, mapped: bool) -> Mapping[str, Tensor]:
+    """Tensors of a file written by torch.save. `mapped`: from the file, whose data must not be looked at then, since
+    it may be cut meanwhile; only the zip format of PyTorch 1.6 and later can be.
+    """
     try:
         with path.open("rb") as file:
             program = holds_program(file)
         if program:
             raise _with_code(path, "a TorchScript program")
-        if zipped and path.suffix != ".safetensors":  # by this name PyTorch would look for another format
+        if mapped:
             content = torch_load(str(path), map_location="cpu", weights_only=True, mmap=True)
         else:
             with path.open("rb") as file:

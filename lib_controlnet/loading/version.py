@@ -21,6 +21,11 @@ def beside(path: Path) -> tuple[Path, Path]:
     return path.with_suffix(".yaml"), path.with_name("config.json")
 
 
+def versions_in_use(path: Path) -> tuple[FileVersion | None, ...]:
+    """Those of the file and of what lies beside it; the first is None where the file is gone."""
+    return tuple(_version(each) for each in (path, *beside(path)))
+
+
 def same_content(one: Path, other: Path) -> bool:
     """Whether two files of one suffix are copies: equal in size, in samples spread over them and in what lies beside.
 
@@ -34,6 +39,13 @@ def same_content(one: Path, other: Path) -> bool:
     step = max(size // _SAMPLES, _SAMPLE)
     with one.open("rb") as first, other.open("rb") as second:
         return all(_sample(first, place) == _sample(second, place) for place in range(0, size, step))
+
+
+def _version(path: Path) -> FileVersion | None:
+    try:
+        return file_version(path)
+    except OSError:
+        return None
 
 
 def _text(path: Path) -> bytes | None:

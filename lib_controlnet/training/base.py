@@ -16,7 +16,7 @@ from ..core.errors import ModelFileError
 from ..families.base import describe_config
 from ..loading.build import fill
 from ..loading.canonical import canonical
-from ..loading.mapped import RenamedWeights
+from ..loading.lazy import RenamedWeights, outlines
 from ..loading.reader import WeightFile, read_weights
 from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.controlnet import ControlNet, trainable_copy
@@ -96,7 +96,7 @@ def load_base(options: BaseOptions) -> Base:
             found=f"no {UNET}input_blocks.0.0.weight",
             remedy="choose the file of an SD 1.x, SD 2.x or SDXL model",
         )
-    config = UNetConfig.from_weights(file.weights, UNET)
+    config = UNetConfig.from_weights(outlines(file.weights), UNET)
     if config.in_channels != 4:
         raise TrainingError(
             "only checkpoints whose U-Net takes 4 channels can be trained on",
@@ -121,7 +121,7 @@ def new_control(base: Base, options: BaseOptions, seed: int) -> ControlNet:
             scale_hint_encoder(control, generator_of(seed, _HINT_STREAM))
         return control
     weights = canonical(read_weights(options.start).weights)
-    config = ControlNetConfig.from_weights(weights)
+    config = ControlNetConfig.from_weights(outlines(weights))
     if config.unet.input_channels != base.unet.config.input_channels:
         raise TrainingError(
             f'"{options.start.name}" belongs to another kind of base',
@@ -146,9 +146,8 @@ def _autoencoder(file: WeightFile) -> Any:
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    own = {
-        key.removeprefix(VAE): value for key, value in file.weights.items() if not key.startswith(("model.", "cond"))
-    }
+    keys = [key for key in file.weights if not key.startswith(("model.", "cond"))]
+    own = {key.removeprefix(VAE): file.weights[key] for key in keys}
     if "decoder.conv_in.weight" not in own:
         raise ModelFileError(f'"{file.path.name}" has no VAE', field="base.vae", found="no decoder.conv_in.weight",
                              remedy="name a file with one in base.vae")  # fmt: skip

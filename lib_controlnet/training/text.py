@@ -110,7 +110,7 @@ def _any(weights: Mapping[str, Tensor], prefix: str) -> bool:
 def _clip(weights: Mapping[str, Tensor], prefix: str) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    own = {k.removeprefix(prefix).removeprefix("text_model."): v for k, v in weights.items() if k.startswith(prefix)}
+    own = {k.removeprefix(prefix).removeprefix("text_model."): weights[k] for k in weights if k.startswith(prefix)}
     return _filled(CLIPTextModel(CLIPTextConfig(**_sizes(own), hidden_act="quick_gelu")), own)
 
 
@@ -120,7 +120,7 @@ def _open_clip(weights: Mapping[str, Tensor], prefix: str, *, projected: bool) -
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     width = weights[f"{prefix}token_embedding.weight"].shape[1]
-    part = {key: value for key, value in weights.items() if key.startswith(prefix)}
+    part = {key: weights[key] for key in weights if key.startswith(prefix)}
     # The converter asks the model for its width only, to cut OpenCLIP's joint projections in three.
     stand_in: Any = type("Sized", (), {"config": type("Config", (), {"hidden_size": width})})
     converted = convert_open_clip_checkpoint(stand_in, part, prefix=prefix)

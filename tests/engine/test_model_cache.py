@@ -71,3 +71,10 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
         cache.get(path, RUNTIME, "")
     monkeypatch.undo()
     assert cache.get(path, RUNTIME, "") is not None
+
+
+def test_what_changes_beside_a_file_is_read(tmp_path: Path, cache: ModelCache) -> None:
+    path = write(tmp_path / "x.safetensors", 1)
+    first = cache.get(path, RUNTIME, "")
+    path.with_suffix(".yaml").write_text("global_average_pooling: True")
+    assert cache.get(path, RUNTIME, "") is not first

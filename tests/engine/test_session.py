@@ -207,21 +207,20 @@ def test_the_region_mask_is_stretched_over_every_residual(folder):
 
 
 def test_shuffle_models_are_pooled_and_speak_to_cond_rows_only(folder):
-    control = began(folder, unit(model="a_shuffle")).control(step())
+    sidecar = folder / "a_shuffle.yaml"
+    sidecar.write_text("model: {params: {global_average_pooling: True}}\n")
+    try:
+        control = began(folder, unit(model="a_shuffle")).control(step())
+    finally:
+        sidecar.unlink()
     for got, raw in zip(control.outputs(), expected(step(), (1,), (unit(),), (1.0,)), strict=True):
         assert got.shape[2:] == (1, 1)
         assert torch.allclose(got[0], raw[0].mean((1, 2), keepdim=True), atol=1e-4)
         assert not got[1].any()
 
 
-def test_a_sidecar_decides_about_pooling(folder):
-    sidecar = folder / "a_shuffle.yaml"
-    sidecar.write_text("model:\n  params:\n    global_average_pooling: False\n")
-    try:
-        control = began(folder, unit(model="a_shuffle")).control(step())
-    finally:
-        sidecar.unlink()
-    assert control.middle.shape[2:] != (1, 1)
+def test_a_name_that_merely_tells_of_shuffle_is_not_enough_to_pool(folder):
+    assert began(folder, unit(model="a_shuffle")).control(step()).middle.shape[2:] != (1, 1)
 
 
 def test_each_unit_for_each_picture(folder):

@@ -12,7 +12,7 @@ import torch
 from lib_controlnet.core.hints import Hint
 from lib_controlnet.core.step import Step
 from lib_controlnet.families.base import BindOptions
-from lib_controlnet.families.controlnet import LoadedControlNet
+from lib_controlnet.families.controlnet import LoadedControlNet, Reading
 from tests.engine.tiny import SDXL_SHAPED, tiny_controlnet
 
 
@@ -20,7 +20,7 @@ def bound(net, hints=1):
     generator = torch.Generator().manual_seed(9)
     pictures = torch.rand(hints, 1, 3, 64, 64, generator=generator)
     images = [Hint(picture, None, np.zeros((64, 64, 3), np.uint8)) for picture in pictures]
-    model = LoadedControlNet(Path("net"), net, net.control_config, pooled=False, holds_base=False)
+    model = LoadedControlNet(Path("net"), net, net.control_config, Reading(pooled=False), holds_base=False)
     return model.bind(images, BindOptions(unit=0))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,7 @@ def test_safetensors_equal_the_librarys_reader(tmp_path: Path) -> None:
         assert torch.equal(ours.float(), value.float())
 
 
-def test_writing_to_a_mapped_tensor_does_not_reach_the_file(good: Path) -> None:
+def test_writing_to_a_tensor_does_not_reach_the_file(good: Path) -> None:
     before = good.read_bytes()
     read_weights(good).weights["a"].zero_()
     assert good.read_bytes() == before
@@ -263,3 +265,119 @@ def test_a_program_never_reaches_torch_load(suffix: str, tmp_path: Path, monkeyp
     monkeypatch.setattr(reader, "torch_load", lambda *_args, **_options: pytest.fail("torch.load was reached"))
     with pytest.raises(ModelFileError, match="a TorchScript program"):
         reader.read_weights(path)
+
+
+# -- headers made to confuse ---------------------------------------------------------------------------------------
+
+NUMBERS = (
+    "Infinity",
+    "-Infinity",
+    "NaN",
+    "1e400",
+    "1.5",
+    "-1",
+    "true",
+    "null",
+    '"7"',
+    "[]",
+    "{}",
+    "9" * 30,
+    "9" * 5000,
+)
+
+
+def with_header(path: Path, text: str) -> Path:
+    path.write_bytes(len(text.encode()).to_bytes(8, "little") + text.encode() + bytes(64))
+    return path
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("place", ["shape", "start", "end", "dtype", "entry", "whole"])
+def test_no_number_in_a_header_does_harm(tmp_path: Path, number: str, place: str) -> None:
+    values = {"shape": "2", "start": "0", "end": "8", "dtype": '"F32"', **{place: number}}
+    entry = '{{"dtype": {dtype}, "shape": [{shape}], "data_offsets": [{start}, {end}]}}'.format(**values)
+    text = number if place == "whole" else '{"a": ' + (number if place == "entry" else entry) + "}"
+    refused(with_header(tmp_path / "odd.safetensors", text))
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '{"a": {"shape": ['])
+@pytest.mark.parametrize("depth", [1000, 100_000])
+def test_deeply_nested_headers_are_refused(tmp_path: Path, opening: str, depth: int) -> None:
+    refused(with_header(tmp_path / "deep.safetensors", '{"x": ' + opening * depth))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}, '
+        '"b": {"dtype": "F32", "shape": [4], "data_offsets": [8, 24]}}',
+        '{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}, '
+        '"b": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}',
+        '{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}, '
+        '"a": {"dtype": "F32", "shape": [4], "data_offsets": [16, 32]}}',
+        '{"a": {"dtype": "F32", "shape": [0, 9999999999999999999], "data_offsets": [0, 0]}}',
+        '{"a": {"dtype": "F32", "shape": [0, 4611686018427387904, 4], "data_offsets": [0, 0]}}',
+        '{"a": {"dtype": "F32", "shape": [' + "1, " * 5000 + '1], "data_offsets": [0, 4]}}',
+        '{"a": {"dtype": "F32", "shape": [4], "data_offsets": [16, 0]}}',
+        '{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16, 32]}}',
+        '{"a": {"dtype": "F32", "shape": [9223372036854775807], "data_offsets": [0, 9223372036854775807]}}',
+    ],
+    ids=["overlap", "same", "twice", "empty", "empty and large", "dimensions", "backwards", "three", "large"],
+)
+def test_headers_made_to_confuse_are_refused(tmp_path: Path, text: str) -> None:
+    refused(with_header(tmp_path / "odd.safetensors", text))
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 10**8, 2**63, 2**64 - 1])
+def test_no_length_of_a_header_does_harm(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "long.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + b'{"a":1}')
+    refused(path)
+
+
+# -- files that change while they are read -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth", "legacy"])
+@pytest.mark.parametrize("change", ["emptied", "cut", "overwritten", "removed"])
+def test_a_file_that_changes_in_use_does_not_end_the_process(tmp_path: Path, kind: str, change: str) -> None:
+    """Mapped memory of a file that became shorter is a SIGBUS, which nothing can catch."""
+    table = {"a": torch.rand(300, 300), "b": torch.rand(300, 300)}
+    path = (
+        write_safetensors(table, tmp_path)
+        if kind == "safetensors"
+        else write_pickle(table, tmp_path, legacy=kind == "legacy")
+    )
+    weights = read_weights(path).weights
+    first = weights["a"]
+    shapes = read_weights(path, shapes_only=True).weights
+    if change == "removed":
+        path.unlink()
+    elif change == "overwritten":
+        path.write_bytes(bytes(path.stat().st_size))
+    else:
+        os.truncate(path, 0 if change == "emptied" else path.stat().st_size // 2)
+    assert torch.equal(first, table["a"])
+    assert shapes["b"].shape == (300, 300)
+    if kind == "safetensors" and change in ("emptied", "cut"):
+        with pytest.raises(ModelFileError, match="cut off while it was read"):
+            weights["b"]
+    elif kind != "safetensors" or change == "removed":
+        assert torch.equal(weights["b"], table["b"])
+
+
+def test_shapes_are_read_without_the_data(tmp_path: Path) -> None:
+    """The page looks into all files at once."""
+    table = {"a": torch.rand(3, 4).half(), "b": torch.arange(5)}
+    for write in (write_safetensors, write_pickle, partial(write_pickle, legacy=True)):
+        shapes = read_weights(write(table, tmp_path), shapes_only=True).weights
+        assert {key: (value.shape, value.dtype, value.is_meta) for key, value in shapes.items()} == {
+            key: (value.shape, value.dtype, True) for key, value in table.items()
+        }
+
+
+def test_each_look_up_has_memory_of_its_own(good: Path) -> None:
+    weights = read_weights(good).weights
+    first = weights["a"]
+    first.zero_()
+    assert weights["a"].sum() == 15

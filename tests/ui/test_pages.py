@@ -9,6 +9,8 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lib_controlnet.core.infotext import format_unit
 from lib_controlnet.core.panel_options import PROMPT_MODE_KEY, PromptMode
@@ -60,3 +62,17 @@ def test_the_models_page_lists_what_it_could_not_list(services: PageServices, tm
     table = models_page.skipped_table(services)
     assert "&lt;gone&gt;.safetensors" in table
     assert "a link to nothing" in table
+
+
+def test_no_file_fails_the_models_table(services: PageServices, tmp_path: Path) -> None:
+    header = ('{"x": ' + "[" * 100_000).encode()
+    (tmp_path / "deep.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    shaped = b'{"x": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 4]}}'
+    (tmp_path / "infinite.safetensors").write_bytes(len(shaped).to_bytes(8, "little") + shaped)
+    keys = ("input_hint_block.0.weight", "zero_convs.0.0.weight", "middle_block_out.0.weight")
+    save_file({key: torch.zeros(3) for key in keys}, tmp_path / "odd.safetensors")
+    services.library.refresh()
+    table = models_page.model_table(services)
+    assert table.count("cannot be read as safetensors") == 2
+    assert "odd [" in table
+    assert "Control models (6)" in table
