@@ -31,6 +31,12 @@ def say(p: Any, text: str, *, unit: int | None = None) -> None:
     _tried(lambda: _keep(p, said), "the infotext")
 
 
+def say_late(p: Any, processed: Any, text: str) -> None:
+    """As `say`, when the job's result has been made, and its comments with it."""
+    say(p, text)
+    _tried(lambda: setattr(processed, "comments", "".join(f"{comment}\n" for comment in p.comments)), "the result")
+
+
 def say_all(p: Any, texts: Iterable[str], *, unit: int | None = None) -> None:
     """Each of `texts` in turn; see `say`."""
     for text in texts:

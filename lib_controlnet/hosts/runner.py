@@ -19,7 +19,7 @@ from ..engine.services import Services
 from ..engine.session import ControlSession
 from .a1111 import A1111Generation, A1111Host
 from .jobs import Job, carried_job, new_job, own_job, stray_job
-from .notes import forget, say, say_all
+from .notes import forget, say, say_all, say_late
 from .plan import Plan, finish_batch, make_plan, repeat_seeds
 from .refusal import refusal
 from .results import add_maps, write_infotext
@@ -132,13 +132,9 @@ class Runner:
 
         Some scripts sample without announcing it; then this is the first that we hear of it.
         """
-        sampling = self._samplings[-1] if self._samplings else None
+        sampling = self._stepping(getattr(params.denoiser, "p", None), params.x)
         if sampling is None:
-            p = getattr(params.denoiser, "p", None)
-            job = None if p is None else own_job(p)
-            if job is None or not job.wanted or job.finished:
-                return
-            sampling = self._begin(job, p, params.x, None)
+            return
         try:
             sampling.step(params)
         except Exception as error:  # noqa: BLE001 (as in process)
@@ -166,8 +162,11 @@ class Runner:
         if job.session is not None and job.error is None:
             try:
                 self._hand_over(job, p, processed)
-            except Exception as error:  # noqa: BLE001 (as in process)
+            except ControlNetError as error:
                 self._fail(job, p, error)
+            except Exception as error:  # the pictures are right, and the host would swallow it
+                log.exception("The maps could not be handed over.")
+                say_late(p, processed, f"the maps could not be shown or saved: {type(error).__name__}: {error}")
             job.session.close()
         if job.error is not None:
             refuse(p, processed, job.error)
@@ -243,6 +242,17 @@ class Runner:
             self._fail(job, p, error, guarded)
         return sampling
 
+    def _stepping(self, p: Any, x: Tensor) -> Sampling | None:
+        """The sampling that a denoiser step of `p` belongs to, begun now where nobody announced it; None for no job."""
+        while p is not None and self._samplings and self._samplings[-1].p is not p and not self._samplings[-1].running:
+            self._drop(self._samplings[-1])
+        top = self._samplings[-1] if self._samplings else None
+        carried = None if p is None else carried_job(p)
+        if top is not None and (p is None or top.p is p or carried is top.job):
+            return top
+        job = carried if carried is not None and not carried.finished else stray_job(p)
+        return self._begin(job, p, x, None) if job.wanted or top is not None else None
+
     def _conclude(self, sampling: Sampling) -> None:
         """A sampling has returned: raises what stops the job, or says which units rightly did nothing."""
         if was_interrupted():
@@ -267,13 +277,17 @@ class Runner:
         except Exception as error:  # noqa: BLE001 (as in process)
             self._fail(outer.job, outer.p, error)
 
+    def _drop(self, sampling: Sampling) -> None:
+        """Ends a sampling whose end nobody told us."""
+        self._ended(sampling)
+        if sampling.ran:
+            with contextlib.suppress(ControlNetError):  # kept in its job, and raised with its answer
+                self._conclude(sampling)
+
     def _close_idle(self) -> None:
         """Ends samplings whose end nobody told us, and disarms what an earlier job left."""
         for sampling in [one for one in reversed(self._samplings) if not one.running]:
-            self._ended(sampling)
-            if sampling.ran:
-                with contextlib.suppress(ControlNetError):  # kept in its job, and raised with its answer
-                    self._conclude(sampling)
+            self._drop(sampling)
         if self._job is not None and not self._samplings:
             self._job.armed.close()
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from ..engine.injection import RaisingHook
-from .notes import say
+from .notes import say, say_late
 
 log = logging.getLogger("ControlNet")
 
@@ -61,8 +61,7 @@ def refuse(p: Any, processed: Any, error: Exception) -> None:
 
     Page and API both ask the result for its text (`Processed.js`), outside of what swallows exceptions.
     """
-    say(p, f"the pictures are not what the units ask for: {error}")
-    _asked(lambda: setattr(processed, "comments", "".join(f"{comment}\n" for comment in p.comments)))
+    say_late(p, processed, f"the pictures are not what the units ask for: {error}")
 
     def answer(*_: object, **__: object) -> str:
         raise error

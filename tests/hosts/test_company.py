@@ -313,6 +313,48 @@ def test_a_script_that_samples_by_itself_is_served(host: Host):
         assert same(host.txt2img(unit(), **SMALL, n_iter=2), alone)
 
 
+def test_an_inner_job_that_samples_by_itself_is_not_taken_for_the_outer_one(host: Host):
+    """Within the outer job's sampling, without control and without the announcement."""
+    scripts, processing = host.app.modules("scripts"), host.app.modules("processing")
+    settings = {**SMALL, "steps": 4}
+    alone, expected = host.txt2img(unit(), **settings), host.txt2img(prompt="inner", seed=5, **SMALL)
+    inner: list[Any] = []
+
+    def nest(params: Any) -> None:
+        if inner or params.sampling_step != 2:
+            return
+        inner.append(None)
+        job = processing.StableDiffusionProcessingTxt2Img(
+            prompt="inner", seed=5, steps=2, width=32, height=32, cfg_scale=4.0, sampler_name="Euler",
+            do_not_save_samples=True, do_not_save_grid=True,
+        )  # fmt: skip
+        job.scripts, job.script_args = None, ()
+        inner[0] = processing.process_images(job)
+
+    callbacks = host.app.modules("script_callbacks")
+    del scripts
+    callbacks.on_cfg_denoised(nest)
+    try:
+        found = host.txt2img(unit(), **settings)
+    finally:
+        callbacks.remove_callbacks_for_function(nest)
+    assert np.array_equal(pixels(inner[0]), pixels(expected))
+    assert same(found, alone)
+
+
+def test_maps_that_cannot_be_saved_are_said_and_the_pictures_come(host: Host):
+    from sd_controlnet.hosts import runner
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    with replaced(runner, "add_maps", full):
+        found = host.txt2img(unit(), **SMALL)
+    assert "no space left" in found.comments
+    assert len(found.images) == 1
+    found.js()
+
+
 def test_a_script_that_samples_without_any_sampler_is_found_out(host: Host):
     def sample(p: Any) -> Any:
         return lambda **_: torch.zeros(p.batch_size, 4, p.height // 8, p.width // 8)
