@@ -158,13 +158,18 @@ def _rows(cond: Any) -> int:
 
 
 def _seed(p: Any) -> int:
-    """The first picture's seed and subseed as one; scripts such as prompt matrix put a list in `p.seed`."""
+    """The first picture's seed, with its subseed where that has a say; prompt matrix and others put lists in `p`.
 
+    The host draws a subseed at random for every job that asks for none: where its strength is 0 it changes nothing in
+    the picture, and must not change the map either.
+    """
     seed = _first_drawn(p.seed, getattr(p, "all_seeds", None))
-    subseed = _first_drawn(p.subseed, getattr(p, "all_subseeds", None))
-    return (seed + subseed) & 0xFFFFFFFF
+    if getattr(p, "subseed_strength", 0):
+        seed += _first_drawn(p.subseed, getattr(p, "all_subseeds", None))
+    return seed & 0xFFFFFFFF
 
 
 def _first_drawn(value: Any, drawn: Any) -> int:
     """The first of the seeds that the host drew for its pictures, or the one that was asked for."""
-    return max(int(drawn[0] if drawn else value), 0)
+    first = drawn or value
+    return max(int(first[0] if isinstance(first, (list, tuple)) else first), 0)

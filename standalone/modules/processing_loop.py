@@ -72,6 +72,7 @@ def _start_batch(p: Any, n: int) -> bool:
     p.iteration = n
     sd_models.reload_model_weights()  # the refiner or hires pass may have left another model
     _slice_batch(p, n)
+    torch.manual_seed(int((p.seeds or p.all_seeds)[0]))  # as for `init`: a hires pass encodes pictures too
     channels = getattr(shared.sd_model, "latent_channels", opt_C)
     p.rng = rng.ImageRNG(
         (channels, p.height // opt_f, p.width // opt_f),
@@ -267,6 +268,7 @@ def run_job(p: Any) -> Processed:
     out = _Output()
     with torch.no_grad(), p.sd_model.ema_scope():
         with devices.autocast():
+            torch.manual_seed(int(p.all_seeds[0]))  # the autoencoder draws from the global generator
             p.init(p.all_prompts, p.all_seeds, p.all_subseeds)
             sd_unet.apply_unet()
         if shared.state.job_count == -1:

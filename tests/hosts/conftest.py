@@ -34,8 +34,6 @@ class Host:
         return self._run(self.app.txt2img, units, settings)
 
     def img2img(self, *units: Any, **settings: Any) -> Any:
-        """The host draws the encoded source from the global generator, which is set here to compare jobs."""
-        torch.manual_seed(0)
         return self._run(self.app.img2img, units, {"init_images": [picture(7)], "denoising_strength": 0.6, **settings})
 
     @staticmethod
