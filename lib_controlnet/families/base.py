@@ -125,10 +125,13 @@ def describe_config(config: UNetConfig) -> str:
     """The architecture in the field's words, e.g. "SD 1.x"."""
     if config.adm_channels and config.context_dim == 2048:
         return "SDXL"
+    if config.adm_channels == 2816 and config.context_dim == 0:
+        return "SDXL"  # a control model without transformers
     if config.adm_channels and config.context_dim == 1280:
         return "SDXL refiner"
     if config.model_channels == 320 and config.context_dim == 768:
         return "SD 1.x"
     if config.model_channels == 320 and config.context_dim == 1024:
         return "SD 2.x"
-    return f"a U-Net of {config.model_channels} channels with a text width of {config.context_dim}"
+    text = f"with a text width of {config.context_dim}" if config.context_dim else "with any text"
+    return f"a U-Net of {config.model_channels} channels {text}"

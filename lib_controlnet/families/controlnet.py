@@ -27,6 +27,8 @@ from ..nets.operations import Operations
 from .base import BaseModel, BindOptions, Runtime, Sheet, Weights, describe_config
 
 DIFFERENCE_KEY = "difference"
+_HINT_LEVELS = 4
+"""Sizes in the hint encoder: as many halvings as lie between picture and latents, and its input."""
 
 
 class ControlNetFamily:
@@ -52,6 +54,13 @@ class ControlNetFamily:
                 )
             weights = add_base(weights, runtime.base_weights())
         config = ControlNetConfig.from_weights(outlines(weights))
+        if len(config.hint_widths) != _HINT_LEVELS:
+            raise ModelFileError(
+                f'the hint encoder of "{path.name}" gives features of another size than the latents',
+                field="model",
+                found=f"1/{2 ** (len(config.hint_widths) - 1)} of the control image instead of 1/8",
+                remedy="use a ControlNet whose control image has 8 pixels for each latent one",
+            )
         net = fill(
             lambda: ControlNet(config, Operations()),
             weights,
@@ -69,7 +78,7 @@ class ControlNetFamily:
         return Sheet(
             len(unet.input_channels) + 1,
             describe_config(unet),
-            lambda base: _essentials(unet) == _essentials(base.config),
+            lambda base: not _disagreement(unet, base.config),
         )
 
 
@@ -98,14 +107,15 @@ class LoadedControlNet:
         self.outputs = len(config.unet.input_channels) + 1
 
     def check(self, base: BaseModel) -> None:
-        """Raises BaseModelError unless `base` has the blocks and text width that this file was made for."""
-        own, other = self.config.unet, base.config
-        if _essentials(own) == _essentials(other):
+        """Raises BaseModelError where `base` has not the blocks, text and embeddings that this file needs."""
+        own = self.config.unet
+        disagreement = _disagreement(own, base.config)
+        if not disagreement:
             return
         raise BaseModelError(
             f'"{self.path.name}" was made for {describe_config(own)} and cannot control {base.kind}',
             field="model",
-            found=f'checkpoint "{base.title}" ({base.kind})',
+            found=f'checkpoint "{base.title}" ({base.kind}); {disagreement}',
             remedy=f"choose a control model for {base.kind}, or a checkpoint of {describe_config(own)}",
         )
 
@@ -160,7 +170,7 @@ class BoundControlNet:
             self._features_of(distinct, x),
             distinct.timesteps.to(weight.device),
             step.context.to(weight),
-            None if step.y is None else step.y.to(weight),
+            None if step.y is None or self._model.config.unet.adm_channels is None else step.y.to(weight),
         )
         return Control(skip=outputs[:-1], middle=outputs[-1])
 
@@ -196,9 +206,24 @@ class BoundControlNet:
         return self._features[height, width]
 
 
-def _essentials(config: UNetConfig) -> tuple[object, ...]:
-    """What must agree for residuals, text and embeddings to fit; transformer depths may differ (small SDXL models)."""
-    return (tuple(config.input_channels), config.context_dim, config.adm_channels)
+def _disagreement(own: UNetConfig, base: UNetConfig) -> str:
+    """Why residuals, text or embeddings cannot fit, "" where they do.
+
+    Transformers may be fewer or shallower than the base's (SDXL's mid and small models), and where there are none, or
+    no embedding of `y`, its width does not matter.
+    """
+    compared = (
+        ("residuals", own.input_channels, base.input_channels, own.input_channels == base.input_channels),
+        ("text width", own.context_dim, base.context_dim, own.context_dim in (0, base.context_dim)),
+        ("width of y", own.adm_channels, base.adm_channels, own.adm_channels in (None, base.adm_channels)),
+        ("latent channels", own.in_channels, base.in_channels, own.in_channels <= base.in_channels),
+    )
+    differ = [(what, mine, theirs) for what, mine, theirs, agree in compared if not agree]
+    return "; ".join(f"{what} {_widths(mine)}, the checkpoint's {_widths(theirs)}" for what, mine, theirs in differ)
+
+
+def _widths(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 _SHUFFLE_NAMES = frozenset(("control_v11e_sd15_shuffle", "control_v11e_sd15_shuffle_fp16"))

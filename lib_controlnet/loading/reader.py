@@ -34,6 +34,8 @@ _LOAD_ERRORS = (
     pickle.UnpicklingError,
     struct.error,
 )
+_LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header, as the format's own reader has it."""
 _NOT_MODELS = (
     (rb"\s*(?:<!doctype|<html|<\?xml)", "a web page", "download the file itself, not the page that describes it"),
     (rb"version https://git-lfs", "a Git LFS pointer", "fetch the file itself with `git lfs pull`, or download it"),
@@ -64,7 +66,7 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> WeightFile:
     damaged, no model at all, or a pickle with more than tensors.
     """
     start, size = _start(path)
-    if start[8:9] == b"{" and not start.startswith((b"PK", b"\x80")):
+    if _is_safetensors(start):
         safetensors = SafetensorsWeights(path)
         weights = _not_empty(path, outlines(safetensors) if shapes_only else safetensors)
         return WeightFile(path, weights, safetensors.metadata)
@@ -103,6 +105,14 @@ def _start(path: Path) -> tuple[bytes, int]:
     if not start:
         raise _refused(path, "is empty", "0 bytes", "download the file again")
     return start, size
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """A header's length in 8 bytes, then the header. One length in 32 begins as pickles do, with 0x80, but theirs and
+    those of zips, read as a length, are far beyond a header's."""
+    if start[8:9] != b"{":
+        return False
+    return int.from_bytes(start[:8], "little") <= _LONGEST_HEADER or not start.startswith((b"PK", b"\x80"))
 
 
 def _read_pickle(path: Path, *, mapped: bool) -> Mapping[str, Tensor]:

@@ -97,6 +97,18 @@ def test_safetensors_equal_the_librarys_reader(tmp_path: Path) -> None:
         assert torch.equal(ours.float(), value.float())
 
 
+def test_headers_of_every_length_are_read(tmp_path: Path) -> None:
+    """The first byte of the header's length goes through all multiples of 8: pickles begin with 0x80, zips with P."""
+    path = tmp_path / "model.safetensors"
+    beginnings = set()
+    for length in range(256):
+        save_file({"a.weight": torch.ones(2)}, path, metadata={"note": "x" * length})
+        beginnings.add(path.read_bytes()[0])
+        assert read_weights(path).weights["a.weight"].tolist() == [1.0, 1.0]
+    assert len(beginnings) == 32
+    assert {0x80, 0x50} <= beginnings
+
+
 def test_writing_to_a_tensor_does_not_reach_the_file(good: Path) -> None:
     before = good.read_bytes()
     read_weights(good).weights["a"].zero_()
