@@ -40,7 +40,7 @@ def resize_short_side(image: Array, resolution: int) -> Pixels:
     rgb = to_rgb(image)
     height, width = rgb.shape[:2]
     factor = float(resolution) / float(min(height, width))
-    size = (round(width * factor), round(height * factor))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
     if size[0] * size[1] > MAX_PIXELS:
         raise AnnotatorError(
             f"a picture of {width}x{height} pixels is too narrow for a resolution of {resolution}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import logging
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,11 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .errors import UnitError
+
+log = logging.getLogger("ControlNet")
 
 Pixels = NDArray[np.uint8]
 
@@ -29,6 +32,21 @@ MAX_PIXELS = 8192 * 8192
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """Raster formats that need no outside program to decode (EPS would start Ghostscript)."""
+
+_LONGEST = 6
+"""Bytes that a picture's file may have for each pixel allowed: 16 bits of four channels, packed as badly as can be."""
+
+_TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What each orientation of EXIF's undoes."""
+_ORIENTATION = 0x0112
 
 _DATA_URI = re.compile(r"^\s*data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
 _ADDRESS = re.compile(r"^\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -107,12 +125,17 @@ def read_mask(value: object, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 
 def is_empty(value: object) -> bool:
-    """True for what clients send to say "no picture": None, "", {} and a dict of such."""
-    if value is None or (isinstance(value, (str, bytes)) and not value.strip()):
-        return True
+    """True for what clients send to say "no picture": None, "", {} and a dict of such values."""
     if isinstance(value, Mapping):
-        return all(is_empty(item) for item in cast(Mapping[str, object], value).values())
-    return False
+        return all(_is_nothing(item) for item in cast(Mapping[str, object], value).values())
+    return _is_nothing(value)
+
+
+def _is_nothing(value: object) -> bool:
+    """Not looked into any deeper: a request may be nested as deep as Python can count."""
+    if isinstance(value, Mapping):
+        return not value
+    return value is None or (isinstance(value, (str, bytes)) and not value.strip())
 
 
 def same_size(pixels: Pixels, mask: Pixels) -> None:
@@ -156,9 +179,9 @@ def _from_sequence(value: Sequence[object], max_pixels: int) -> Picture:
 def _read_channels(value: object, max_pixels: int) -> Pixels:
     """Any single picture -> (H, W, 1..4) uint8, grey (with alpha) or RGB (with alpha)."""
     if isinstance(value, str):
-        return _from_pil(_open(_decode(value), max_pixels, value))
+        return _from_bytes(_decode(value, max_pixels), max_pixels, value)
     if isinstance(value, (bytes, bytearray)):
-        return _from_pil(_open(bytes(value), max_pixels))
+        return _from_bytes(bytes(value), max_pixels)
     if isinstance(value, np.ndarray):
         return _from_array(cast(NDArray[Any], value), max_pixels)
     if isinstance(value, Image.Image):
@@ -167,7 +190,9 @@ def _read_channels(value: object, max_pixels: int) -> Pixels:
     raise UnitError("this is not a picture", found=type(value).__name__, remedy=_AS_BASE64)
 
 
-def _decode(text: str) -> bytes:
+def _decode(text: str, max_pixels: int) -> bytes:
+    if len(text) > _LONGEST * max_pixels * 4 // 3 + 1000:
+        raise _too_large(f"{len(text)} letters of base64", max_pixels)
     if _ADDRESS.match(text):
         raise UnitError("web addresses are not fetched", found=text[:80], remedy=_AS_BASE64)
     body = "".join(_DATA_URI.sub("", text, count=1).split())
@@ -179,7 +204,7 @@ def _decode(text: str) -> bytes:
         raise UnitError("this text is not base64", found=text[:40], remedy=_AS_BASE64) from error
 
 
-def _open(content: bytes, max_pixels: int, text: str = "") -> Image.Image:
+def _from_bytes(content: bytes, max_pixels: int, text: str = "") -> Pixels:
     """Check the header's size, then decode completely. `text`: what the caller sent, base64 or taken for it."""
     try:
         with warnings.catch_warnings():
@@ -187,6 +212,7 @@ def _open(content: bytes, max_pixels: int, text: str = "") -> Image.Image:
             image = Image.open(io.BytesIO(content), formats=_known_formats())
             _check_size(image.width, image.height, max_pixels)
             image.load()
+            return _from_pil(image)
     except Image.DecompressionBombError as error:
         raise _too_large(str(error), max_pixels) from error
     except UnitError:
@@ -196,10 +222,9 @@ def _open(content: bytes, max_pixels: int, text: str = "") -> Image.Image:
             raise _path_error(text) from error
         raise UnitError(
             "the bytes are not a complete picture",
-            found=f"{len(content)} bytes ({error})",
+            found=f"{len(content)} bytes ({type(error).__name__}: {error})",
             remedy=f"send one of {', '.join(FORMATS)}",
         ) from error
-    return image
 
 
 def _known_formats() -> list[str]:
@@ -229,13 +254,27 @@ def _too_large(found: str, max_pixels: int) -> UnitError:
 
 
 def _from_pil(image: Image.Image) -> Pixels:
-    image = eight_bits(image)
-    image = ImageOps.exif_transpose(image) or image
+    if image.mode == "LAB":
+        raise UnitError("pictures of the mode LAB are not read", remedy="save it as RGB")
+    image = _upright(eight_bits(image), image)
     image = image.convert("LA") if image.mode == "La" else image  # from "La" PIL converts to nothing else
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in vars(image)["info"]
     if image.mode in ("1", "L") and not transparent:
         return np.array(image.convert("L"), dtype=np.uint8)[..., None]
     return np.array(image.convert("RGBA" if transparent else "RGB"), dtype=np.uint8)
+
+
+def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+    """`pixels` turned as the EXIF data of `image` say; damaged ones say nothing, as in browsers.
+
+    PIL's own `exif_transpose` also writes the data anew, which fails for much that can be read.
+    """
+    try:
+        turn = _TURNED.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception as error:  # noqa: BLE001 (struct.error, SyntaxError, KeyError and others, as the damage has it)
+        log.debug("EXIF data that cannot be read: %s", error)
+        turn = None
+    return pixels if turn is None else pixels.transpose(turn)
 
 
 def _from_array(array: NDArray[Any], max_pixels: int) -> Pixels:

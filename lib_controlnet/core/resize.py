@@ -53,14 +53,14 @@ _THINNING_ROUNDS = 32
 
 
 def pixel_perfect_resolution(image: Array, target_height: int, target_width: int, mode: ResizeMode) -> int:
-    """The preprocessor resolution (short side in pixels) at which a map needs no further scaling.
+    """The preprocessor resolution (short side in pixels, at least 1) at which a map needs no further scaling.
 
     `image` is (H, W) or (H, W, C); the target is the size of the base pass, not of the hires pass.
     """
     height, width = image.shape[:2]
     factors = (float(target_height) / float(height), float(target_width) / float(width))
     factor = min(factors) if mode is ResizeMode.resize_and_fill else max(factors)
-    return round(factor * float(min(height, width)))
+    return max(1, round(factor * float(min(height, width))))
 
 
 def fit_map(image: Array, width: int, height: int, mode: ResizeMode) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,10 @@ from .values import read_bool, read_folder, read_number, read_parameter, read_re
 
 __all__ = ["ControlNetUnit", "Source", "configured_units", "is_unit", "parse_unit"]
 
+MAX_UNKNOWN = 50
+"""Keys without a meaning in a unit that are passed over; each is compared with all known ones."""
+MAX_IMAGES = 1000
+"""Pictures of a unit's batch or merge."""
 Source = Path | Pixels
 """A picture of a batch: a file that the page uploaded, read when its turn comes, or (H, W, 3) uint8."""
 
@@ -150,7 +154,8 @@ def _read_enabled(given: Mapping[str, _Entry]) -> bool:
             except UnitError as error:
                 raise UnitError(error.problem, field=name, found=error.found, remedy=error.remedy) from None
     named = ("model", *legacy.SPELLINGS["preprocessor"])
-    if any(str(given[name].value).strip().lower() not in ("", "none") for name in named if name in given):
+    values = [given[name].value for name in named if name in given]
+    if any(not isinstance(value, str) or value.strip().lower() not in ("", "none") for value in values):
         return True
     return any(not is_empty(given[name].value) for name in legacy.SPELLINGS["image"] if name in given)
 
@@ -198,6 +203,12 @@ def _unknown_keys(value: object, given: Mapping[str, _Entry]) -> tuple[str, ...]
         return ()  # other classes have attributes of their own
     known = (*legacy.known_keys(), *legacy.IGNORED, *legacy.EMPTY_ONLY)
     odd = [entry for name, entry in given.items() if name not in known and not name.startswith("_")]
+    if len(odd) > MAX_UNKNOWN:
+        raise UnitError(
+            "there are too many fields that a unit does not have",
+            found=f"{len(odd)} fields",
+            remedy=f"leave them out; at most {MAX_UNKNOWN} are passed over",
+        )
     return tuple(unknown_key(entry.key, known) for entry in odd)
 
 
@@ -306,12 +317,36 @@ def _read_images(entries: Mapping[str, _Entry], fields: Mapping[str, Any], max_p
     return found
 
 
+def _within(items: Sequence[object], max_pixels: int) -> Iterator[Source]:
+    """The pictures, those in memory together not above what one alone may have four times."""
+    left = 4 * max_pixels
+    for item in items:
+        source = item if isinstance(item, Path) else read_rgb(item, max_pixels=max_pixels)
+        if not isinstance(source, Path):
+            left -= source.shape[0] * source.shape[1]
+        if left < 0:
+            limit = 4 * max_pixels // 1_000_000
+            raise UnitError(
+                "the pictures of a unit are too large together",
+                found=f"more than {limit} megapixels",
+                remedy=f"give fewer or smaller ones, at most {limit} megapixels, or a folder",
+            )
+        yield source
+
+
 def _images_of(entry: _Entry, max_pixels: int) -> tuple[Source, ...]:
     value = entry.value
     if not isinstance(value, (list, tuple)):
         raise UnitError("this is not a list of pictures", field=entry.key, found=value)
     items = cast(Sequence[object], value)
+    if len(items) > MAX_IMAGES:
+        raise UnitError(
+            "there are too many pictures in a unit",
+            field=entry.key,
+            found=f"{len(items)} pictures",
+            remedy=f"give at most {MAX_IMAGES}, or a folder",
+        )
     try:
-        return tuple(item if isinstance(item, Path) else read_rgb(item, max_pixels=max_pixels) for item in items)
+        return tuple(_within(items, max_pixels))
     except UnitError as error:
         raise UnitError(error.problem, field=entry.key, found=error.found, remedy=error.remedy) from error.__cause__
