@@ -147,18 +147,18 @@ def test_bombs_are_refused_before_they_go_off() -> None:
 
 
 def test_text_longer_than_any_picture_is_refused_by_its_length() -> None:
-    with pytest.raises(UnitError, match="too large.*letters of base64"):
+    with pytest.raises(UnitError, match=r"too large.*letters of base64"):
         read_rgb("A" * 20_000, max_pixels=1000)
 
 
-@pytest.mark.parametrize("mode", ["LAB", "HSV", "CMYK", "YCbCr", "1", "I;16B", "RGBX", "PA"])
+@pytest.mark.parametrize("mode", ["HSV", "CMYK", "YCbCr", "1", "I;16B", "RGBX", "PA"])
 def test_modes_that_come_from_files_or_callers(mode: str) -> None:
-    """No mode is an error that nobody explains."""
-    try:
-        assert read_rgb(Image.new(mode, (5, 4))).shape == (4, 5, 3)
-    except UnitError as error:
-        assert mode == "LAB"  # noqa: PT017
-        assert "save it as RGB" in str(error)
+    assert read_rgb(Image.new(mode, (5, 4))).shape == (4, 5, 3)
+
+
+def test_a_mode_that_pil_cannot_convert_is_named() -> None:
+    with pytest.raises(UnitError, match="save it as RGB"):
+        read_rgb(Image.new("LAB", (5, 4)))
 
 
 URIS = {
