@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,3 +42,5 @@ class PageServices(Services):
     """Whether the extension sd-webui-openpose-editor is there to edit poses."""
     caption: Callable[[Pixels], str]
     """The host's interrogator on a picture (h, w, 3) uint8. Raises HostError where there is none, or it fails."""
+    setting_problems: Callable[[], Sequence[str]] = tuple
+    """A sentence for each option of ours that has a wrong value."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from PIL import Image
 
 from ..compat.arguments import plain_arguments, show_units
 from ..core.arguments import options_from_args, units_from_args
+from ..core.errors import HostError
 from ..core.panel_options import PanelOptions
+from ..core.settings import MISSING, Settings
 from ..core.units import ControlNetUnit, configured_units
 from ..effects import registry as effects
 from ..engine.facts import FactReader
@@ -30,6 +33,7 @@ from .prompts import caption
 from .runner import Runner
 from .training import Training
 
+log = logging.getLogger("ControlNet")
 GIB = 1 << 30
 
 
@@ -41,7 +45,7 @@ class Extension:
         demo = root / "models" / "demo" / "demo.safetensors"
         library = ModelLibrary(lambda: model_folders(root), [demo], model_listing)
         families = discover()
-        models = ModelCache(families, lambda: int(float(setting("controlnet_model_cache_gib", 6)) * GIB))
+        models = ModelCache(families, lambda: setting("controlnet_model_cache_gib", 6) * GIB)
         preprocess = PreprocessRunner(registry, lambda: _annotator_runtime(annotator, root))
         weights = importlib.import_module(f"{annotator.__name__}.weights")
         self.services = PageServices(
@@ -57,22 +61,46 @@ class Extension:
             lambda pose: importlib.import_module(f"{annotator.__name__}.skeletons").draw_json(pose),
             has_pose_editor,
             lambda pixels: caption(Image.fromarray(pixels)),
+            setting.problems,
         )
         self.runner = Runner(self.services, host)
+        self._panel_errors: dict[bool, Exception] = {}
+        """By tab (whether it is img2img): why its panel could not be made."""
         self.training = Training(root, self.services, lambda: tuple(annotator_folders(root)))
 
     def panel(self, script: Any, is_img2img: bool) -> list[Any]:
-        """The widgets of one tab."""
-        from ..ui.panel import build
+        """The widgets of one tab. Never fails: units that a host drops without a word would be ignored."""
+        from ..ui.panel_failure import blocks_here, stand_in
 
-        widgets = build(self.services, "img2img" if is_img2img else "txt2img", is_img2img, script)
-        if not is_img2img:
-            self.training.remember_unit(widgets)
+        tab, before = "img2img" if is_img2img else "txt2img", blocks_here()
+        self._panel_errors.pop(is_img2img, None)
+        try:
+            from ..ui.panel import build
+
+            widgets = build(self.services, tab, is_img2img, script)
+            if not is_img2img:
+                self.training.remember_unit(widgets)
+        except Exception as error:
+            log.exception("The ControlNet panel of %s could not be made.", tab)
+            self._panel_errors[is_img2img] = error
+            script.infotext_fields, script.paste_field_names = [], []
+            return stand_in(tab, error, before)
         return widgets
 
     def units(self, p: Any, args: Sequence[object]) -> Sequence[ControlNetUnit]:
-        """The units among a script's arguments, with what a grid or another script decided."""
-        return units_from_args(plain_arguments(args), unit_count(), overrides_of(p, setting))
+        """The units among a script's arguments, with what a grid or another script decided.
+
+        Raises HostError for an enabled one of a tab whose panel could not be made.
+        """
+        units = units_from_args(plain_arguments(args), unit_count(), overrides_of(p, setting))
+        failure = self._panel_errors.get(hasattr(p, "init_images"))
+        if failure is not None and any(unit.enabled for unit in units):
+            raise HostError(
+                "the ControlNet panel could not be made when the WebUI started",
+                found=f"{type(failure).__name__}: {failure}",
+                remedy="see the console for the whole reason, and reload the UI when it is gone",
+            )
+        return units
 
     def show_units(self, p: Any, script: Any) -> Sequence[Any]:
         """A processing object has its arguments: makes ours unit objects, which is what others look for there."""
@@ -137,12 +165,14 @@ def boot(root: Path, annotator_name: str) -> Extension:
     return extension
 
 
-def setting(key: str, default: Any) -> Any:
-    """An option of the host, or its default while it is not registered."""
+def _option(key: str) -> object:
+    """An option of the host as it is; MISSING while it is not registered."""
     from modules import shared
 
-    value = shared.opts.data.get(key, default)
-    return default if value is None else value
+    return shared.opts.data.get(key, MISSING)
+
+
+setting = Settings(_option)
 
 
 def unit_count() -> int:

@@ -45,7 +45,7 @@ def build(services: PageServices) -> None:
         services.library.refresh()
         lacking = [spec.label for spec in _specs(services) if services.weights.missing(spec)]
         return [
-            model_table(services) + skipped_table(services),
+            problem_table(services) + model_table(services) + skipped_table(services),
             gr.update(choices=services.library.names()),
             weight_table(services),
             gr.update(choices=lacking, value=lacking[0] if lacking else None),
@@ -71,6 +71,12 @@ def model_table(services: PageServices) -> str:
     """All control models with what their files say (HTML)."""
     entries = services.library.entries()
     return _table("Control models", _MODEL_HEAD, [_model_row(services, entry) for entry in entries])
+
+
+def problem_table(services: PageServices) -> str:
+    """Settings with wrong values (HTML); "" where there is none."""
+    rows = [(problem,) for problem in services.setting_problems()]
+    return _table("Settings", ("What is wrong",), rows) if rows else ""
 
 
 def skipped_table(services: PageServices) -> str:

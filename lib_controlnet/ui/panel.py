@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import gradio as gr
@@ -29,6 +30,7 @@ def build(services: PageServices, tabname: str, is_img2img: bool, script: Any) -
     slots = [not_saved(gr.State(None))] * SLOTS  # one for all: nothing is ever put into it on the page
     count = configured_units(services.setting)
     with gr.Group(elem_id=f"{tabname}_controlnet"), gr.Accordion("ControlNet", open=False, elem_id="controlnet"):
+        _problems(services)
         units = _tabs(services, tabname, is_img2img, count)
         options = _options(tabname)
         _connect_caption(services, options, units)
@@ -42,6 +44,12 @@ def build(services: PageServices, tabname: str, is_img2img: bool, script: Any) -
         script.paste_field_names = paste.names(count)
     shared = [options[name] for name in PANEL]
     return [*slots, *shared, *(component for unit in units for component in unit.arguments())]
+
+
+def _problems(services: PageServices) -> None:
+    problems = [html.escape(problem) for problem in services.setting_problems()]
+    if problems:
+        gr.HTML("".join(f'<p class="cnet-note cnet-warn">{problem}.</p>' for problem in problems))
 
 
 def _tabs(services: PageServices, tabname: str, is_img2img: bool, count: int) -> list[UnitWidgets]:

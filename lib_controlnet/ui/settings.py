@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..engine.library import ORDERS
+from ..core.settings import MODEL_ORDERS
 
 SECTION = ("control_net", "ControlNet")
 TRUSTED_FILES = "controlnet_trusted_files"
@@ -69,7 +69,7 @@ def _add_models(add: Callable[[str, Any], None], info: Any, slider: Callable[...
     add("control_net_models_path", info("", extra, section=SECTION, **ON_THE_PAGE_ONLY))
     add(
         "control_net_models_sort_models_by",
-        info("name", "Sort models by (date: newest first)", gr.Radio, {"choices": list(ORDERS)}, section=SECTION),
+        info("name", "Sort models by (date: newest first)", gr.Radio, {"choices": list(MODEL_ORDERS)}, section=SECTION),
     )
     add(
         "control_net_models_name_filter",

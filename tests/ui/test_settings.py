@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lib_controlnet.core.settings import OPTIONS
 from lib_controlnet.core.units import configured_units
 from lib_controlnet.ui import settings
 
@@ -85,6 +86,12 @@ def test_every_option_is_read_and_every_read_option_is_there(options: dict[str, 
 def test_defaults_agree_with_those_of_the_readers(options: dict[str, OptionInfo]) -> None:
     for key, defaults in reads().items():
         assert {repr(options[key].default)} == {default.replace('"', "'") for default in defaults}, key
+
+
+def test_registered_options_are_those_of_the_typed_table(options: dict[str, OptionInfo]) -> None:
+    assert {key: option.default for key, option in options.items()} == {
+        key: option.default for key, option in OPTIONS.items()
+    }
 
 
 def test_options_stand_in_the_peers_section_with_a_label(options: dict[str, OptionInfo]) -> None:
