@@ -29,6 +29,13 @@ extension = importlib.import_module("sd_controlnet.hosts.extension").boot(ROOT, 
 class ControlNetScript(scripts.Script):
     """One always-on script a tab; its work is done by `lib_controlnet`."""
 
+    @property
+    def latest_network(self):
+        return extension.latest_network()
+
+    def clear_control_model_cache(self):
+        extension.unload_models()
+
     def title(self):
         return "ControlNet"
 
@@ -68,4 +75,4 @@ class ControlNetScript(scripts.Script):
 
 
 importlib.import_module("sd_controlnet.hosts.callbacks").register(extension)
-extension.register_aliases()
+extension.register_names(ControlNetScript)

@@ -1,14 +1,8 @@
-"""`external_code`: the module through which other extensions use a ControlNet extension.
-
-It is made for one set of services and put under the names by which the peers' module is imported, if nobody else
-holds them.
-"""
+"""`external_code`: the module through which other extensions use a ControlNet extension, bound to services."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,40 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import catalogue
-from ..core.hints import inpaint_display
 from ..core.images import read_rgb
 from ..core.modes import ResizeMode as CoreResizeMode
 from ..core.resize import pixel_perfect_resolution as core_resolution
 from ..engine.services import Services
 from . import enums, script_args, unit
-from .preprocessor import PreprocessorParameter, bound_to
-
-NAMES = (
-    "scripts.external_code",
-    "scripts.supported_preprocessor",
-    "extensions.sd-webui-controlnet.scripts.external_code",
-    "lib_controlnet.external_code",
-)
-"""The names in the wild; the second has sd-webui-controlnet's folder name written into other extensions."""
-
-_MARK = "sd_controlnet_alias"
+from .images import visualize_inpaint_mask
+from .preprocessor import Preprocessor, PreprocessorParameter
 
 
-def register_aliases(services: Services, unit_count: Callable[[], int]) -> list[str]:
-    """Makes the module importable under the names of NAMES that nobody holds; returns those.
-
-    Another extension that brings such a module may be loaded after us, so its file counts, not only what is imported.
-    """
-    module = make_module(services, unit_count)
-    taken = [name for name in NAMES if not _belongs_to_others(name)]
-    for name in taken:
-        sys.modules[name] = module
-    return taken
-
-
-def make_module(services: Services, unit_count: Callable[[], int]) -> ModuleType:
-    """The module, bound to services and to the configured number of units."""
-    module = ModuleType("external_code", __doc__)
+def fill(
+    module: ModuleType, services: Services, unit_count: Callable[[], int], preprocessor: type[Preprocessor]
+) -> None:
+    """Puts the interface into a module."""
     functions = _Functions(services, unit_count)
     plain = (
         unit.ControlNetUnit,
@@ -73,13 +46,22 @@ def make_module(services: Services, unit_count: Callable[[], int]) -> ModuleType
         visualize_inpaint_mask,
         pixel_perfect_resolution,
         to_base64_nparray,
+        PreprocessorParameter,
+        preprocessor,
     )
-    plain = (*plain, PreprocessorParameter, bound_to(services.annotators))
     bound = [getattr(functions, name) for name in dir(functions) if not name.startswith("_")]
     for item in (*plain, *bound):
         setattr(module, item.__name__, item)
-    setattr(module, _MARK, True)
-    return module
+    vars(module).update(UiControlNetUnit=unit.ControlNetUnit, resize_mode_aliases=dict(RESIZE_MODE_ALIASES))
+
+
+RESIZE_MODE_ALIASES = {
+    "Inner Fit (Scale to Fit)": "Crop and Resize",
+    "Outer Fit (Shrink to Fit)": "Resize and Fill",
+    "Scale to Fit (Inner Fit)": "Crop and Resize",
+    "Envelope (Outer Fit)": "Resize and Fill",
+}
+"""Older words of the resize modes."""
 
 
 def get_api_version() -> int:
@@ -108,11 +90,6 @@ def get_single_unit_from(script_args_: Sequence[Any], index: int = 0) -> Any | N
     """The unit of that index among the ControlNet script's own arguments; None where there is none."""
     units = script_args.units_in(script_args_)
     return units[index] if 0 <= index < len(units) else None
-
-
-def visualize_inpaint_mask(img: NDArray[Any]) -> NDArray[Any]:
-    """(H, W, 4) with its mask shown half transparent; everything else unchanged."""
-    return inpaint_display(img) if img.ndim == 3 and img.shape[2] == 4 else img
 
 
 def pixel_perfect_resolution(image: NDArray[Any], target_H: int, target_W: int, resize_mode: Any) -> int:
@@ -167,18 +144,3 @@ class _Functions:
     ) -> None:
         """The same for a list of arguments, which is changed."""
         script_args_[:] = self.update_cn_script(script_runner, script_args_, cn_units)
-
-
-def _belongs_to_others(name: str) -> bool:
-    holder = sys.modules.get(name)
-    if holder is not None:
-        return not getattr(holder, _MARK, False)
-    root = Path(__file__).resolve().parents[2]
-    if name.startswith("lib_controlnet"):
-        return "modules_forge" in sys.modules or _another_has(root, "lib_controlnet/external_code.py")
-    return _another_has(root, f"scripts/{name.rpartition('.')[2]}.py")
-
-
-def _another_has(root: Path, file: str) -> bool:
-    """Whether an extension beside ours brings this file."""
-    return any(found.parents[1] != root for found in root.parent.glob(f"*/{file}"))

@@ -122,6 +122,10 @@ class ControlNetUnit:
         """The fields."""
         return dict(vars(self))
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field by its name, as of a dict: AnimateDiff asks what a request held so."""
+        return vars(self).get(name, default)
+
     def copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Any:
         """A unit with the same fields, and those of `update` instead."""
         twin = copy.deepcopy(self) if deep else copy.copy(self)

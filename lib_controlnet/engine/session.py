@@ -185,10 +185,15 @@ class ControlSession:
         return self._preparation.whole_hint(self.runs[index], pass_, self._size if begun else planned)
 
     def tile(self, index: int, tensor: Tensor) -> None:
-        """From now on `tensor` (T, 3 or 4, H, W) stands in for the hint of `runs[index]`; a whole one ends that."""
+        """From now on `tensor` (T, 3 or 4, H, W) stands in for the hint of `runs[index]`; the hint itself ends that."""
         run = self.runs[index]
         tiled = TiledHint(tensor, run.tile_orders)
-        run.tile = None if tiled.size == self._size else tiled
+        whole = tiled.size == self._size and self._is_whole(run, tensor)
+        run.tile = None if whole else tiled
+
+    def _is_whole(self, run: UnitRun, tensor: Tensor) -> bool:
+        hint = self._preparation.whole_hint(run, self._pass, self._size)
+        return all(part.shape == hint.shape[1:] and torch.equal(part, hint[0].to(part)) for part in tensor)
 
     def close(self) -> None:
         """Lets go of hints and models; twice is fine."""

@@ -67,6 +67,10 @@ class Extension:
         self._panel_errors: dict[bool, Exception] = {}
         """By tab (whether it is img2img): why its panel could not be made."""
         self.training = Training(root, self.services, lambda: tuple(annotator_folders(root)))
+        self._root = root
+        self._names: Any = None
+        self._network: Any = None
+        self._script_class: Any = None
 
     def panel(self, script: Any, is_img2img: bool) -> list[Any]:
         """The widgets of one tab. Never fails: units that a host drops without a word would be ignored."""
@@ -146,11 +150,27 @@ class Extension:
         mount(app, self.services, logins, queue_lock)
         self.training.mount_routes(app, logins, queue_lock)
 
-    def register_aliases(self) -> None:
-        """Offers `external_code` under the names other extensions import, unless somebody else holds them."""
-        from ..compat.external_code import register_aliases
+    def latest_network(self) -> Any:
+        """The control under way, as tilers of other extensions look at it; None where no unit acts."""
+        from ..compat.network import NetworkView
 
-        register_aliases(self.services, unit_count)
+        if self._network is None:
+            self._network = NetworkView(self.runner)
+        return self._network.latest()
+
+    def unload_models(self) -> None:
+        """Lets go of the loaded control models; the next job reads its own again."""
+        self.services.models.clear()
+
+    def register_names(self, script_class: type) -> None:
+        """Makes sd-webui-controlnet's modules importable for other extensions, where nobody else has them."""
+        from ..compat.modules import make_names
+
+        self._script_class = script_class
+        if self._names is None:
+            folders = lambda: other_folders(self._root)  # noqa: E731
+            self._names = make_names(self._root, self.services, unit_count, folders, lambda: self._script_class)
+        self._names.install()
 
 
 def boot(root: Path, annotator_name: str) -> Extension:
@@ -197,6 +217,14 @@ def model_listing() -> Listing:
         setting("control_net_models_sort_models_by", "name"),
         setting("control_net_models_name_filter", ""),
     )
+
+
+def other_folders(root: Path) -> Iterator[Path]:
+    """The folders in which the host and the other extensions that are on have modules of their own."""
+    from modules import extensions, paths
+
+    found = [Path(paths.script_path), *(Path(extension.path) for extension in extensions.active())]
+    yield from (folder for folder in found if folder.resolve() != root.resolve())
 
 
 def has_pose_editor() -> bool:

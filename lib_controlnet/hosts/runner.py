@@ -15,6 +15,7 @@ from ..core.errors import ControlNetError, HostError
 from ..core.panel_options import BatchOption, PanelOptions
 from ..core.step import Pass
 from ..core.units import ControlNetUnit
+from ..engine.generation import UnitRun
 from ..engine.services import Services
 from ..engine.session import ControlSession
 from .a1111 import A1111Generation, A1111Host
@@ -181,10 +182,10 @@ class Runner:
 
     # what other extensions' tilers read and write (see compat)
 
-    def hints(self) -> int:
-        """How many units of the job that is under way have a hint, 0 without one."""
+    def runs(self) -> tuple[UnitRun, ...]:
+        """The units of the job that is under way, () without one."""
         session = self._session()
-        return 0 if session is None else len(session.runs)
+        return () if session is None else tuple(session.runs)
 
     def hint(self, index: int) -> Tensor:
         """The whole hint of one of them for the pass that is sampled or about to be, (1, 3 or 4, H, W)."""

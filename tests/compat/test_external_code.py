@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
-import importlib
 import io
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_controlnet.compat import external_code as compat
+from lib_controlnet.compat.modules import make_names
 from lib_controlnet.core.arguments import FIELDS, FIRST_UNIT, units_from_args
 from lib_controlnet.core.modes import ControlMode, ResizeMode
 from lib_controlnet.core.units import parse_unit
@@ -86,7 +83,8 @@ def p(runner: Runner) -> Processing:
 
 @pytest.fixture
 def code(tmp_path: Path) -> ModuleType:
-    return compat.make_module(make_services(tmp_path), lambda: COUNT)
+    names = make_names(tmp_path, make_services(tmp_path), lambda: COUNT, tuple, lambda: None)
+    return names.module("external_code")
 
 
 def own_arguments(p: Processing) -> tuple[Any, ...]:
@@ -290,50 +288,3 @@ def test_lists(code: ModuleType, tmp_path: Path) -> None:
     assert code.get_modules()[:2] == ["none", "canny"]
     assert "inpaint_global_harmonious" in code.get_modules(alias_names=True)
     assert code.get_modules_detail()["canny"]["sliders"][1]["name"] == "Low Threshold"
-
-
-# -- names ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def clean_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """No holder of the names, and our extension in a folder of extensions of its own."""
-    for name in (*compat.NAMES, "modules_forge"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    root = tmp_path / "extensions" / "ours"
-    monkeypatch.setattr(compat, "__file__", str(root / "lib_controlnet" / "compat" / "external_code.py"))
-    yield root.parent
-    for name in compat.NAMES:
-        sys.modules.pop(name, None)
-
-
-def test_names_are_registered_and_importable(clean_names: Path, tmp_path: Path) -> None:
-    assert compat.register_aliases(make_services(tmp_path), lambda: COUNT) == list(compat.NAMES)
-    module = importlib.import_module("extensions.sd-webui-controlnet.scripts.external_code", "external_code")
-    assert module is sys.modules["scripts.external_code"]
-    from lib_controlnet.external_code import ControlNetUnit  # type: ignore[import-not-found]
-
-    assert ControlNetUnit is module.ControlNetUnit
-
-
-def test_registering_again_replaces_our_own(clean_names: Path, tmp_path: Path) -> None:
-    compat.register_aliases(make_services(tmp_path), lambda: COUNT)
-    assert compat.register_aliases(make_services(tmp_path), lambda: 7) == list(compat.NAMES)
-    assert sys.modules["scripts.external_code"].get_max_models_num() == 7
-
-
-def test_names_held_by_others_stay_theirs(clean_names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = ModuleType("other")
-    monkeypatch.setitem(sys.modules, "scripts.external_code", other)
-    monkeypatch.setitem(sys.modules, "modules_forge", ModuleType("modules_forge"))
-    taken = compat.register_aliases(make_services(tmp_path), lambda: COUNT)
-    assert taken == ["scripts.supported_preprocessor", "extensions.sd-webui-controlnet.scripts.external_code"]
-    assert sys.modules["scripts.external_code"] is other
-
-
-def test_names_of_an_extension_that_loads_later_stay_its_own(clean_names: Path, tmp_path: Path) -> None:
-    peer = clean_names / "sd-webui-controlnet" / "scripts"
-    peer.mkdir(parents=True)
-    for name in ("external_code.py", "supported_preprocessor.py"):
-        (peer / name).write_text("")
-    assert compat.register_aliases(make_services(tmp_path), lambda: COUNT) == ["lib_controlnet.external_code"]

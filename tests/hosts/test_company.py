@@ -510,7 +510,7 @@ class Tiler:
         self._wholes: list[Any] = []
 
     def hook(self, p: Any, *_: Any, **__: Any) -> None:
-        self._wholes = [self._runner.hint(i) for i in range(self._runner.hints())]
+        self._wholes = [self._runner.hint(i) for i in range(len(self._runner.runs()))]
         denoiser = p.sampler.model_wrap_cfg.inner_model
         own = type(denoiser).forward
 

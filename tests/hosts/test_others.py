@@ -65,6 +65,8 @@ def test_every_argument_answers_as_a_unit(host: Host, units: tuple[Any, ...]) ->
         assert item.input_mode.name == "SIMPLE"
         assert item.batch_images.split("\n") == [""]
         assert not item.animatediff_batch
+        assert item.get("batch_images", None) == ""
+        assert item.get("nothing", 3) == 3
 
 
 def test_reading_the_slice_changes_nothing(host: Host) -> None:
