@@ -6,12 +6,13 @@
                                           --preprocessors: maps of a photograph by networks with true weights
     python launch.py test [pytest args]   the test suite
     python launch.py annotate INPUT...    preprocessors over folders of pictures; --list shows them
+    python launch.py ray start|stop ...   the machines of `annotate --engine ray`: see docs/annotate.md
     python launch.py train CONFIG.toml    train a ControlNet: see docs/training.md
     python launch.py bench [--quick]      the benchmarks
     python launch.py help                 this text
 
 `COMMAND --help` lists the options of one command. `--gradio 4` runs it with the page library of Forge instead of
-AUTOMATIC1111's, in an environment of its own, `.venv-gradio4`; the test suite there is what depends on it.
+AUTOMATIC1111's, in an environment of its own, `.venv-gradio4` (Ray's is `.venv-ray`), and that part of the test suite.
 Standard library only, and no network after the first use: a stamp in the environment holds the hash of the lock files.
 """
 
@@ -54,20 +55,21 @@ class Command(NamedTuple):
     environment: tuple[tuple[str, str], ...] = ()
 
 
-class Gradio(NamedTuple):
-    """One environment: the page library in a version that hosts have, and the tests that depend on it."""
+class Venv(NamedTuple):
+    """One environment: its folder, its packages, and the tests that depend on them."""
 
     folder: str
     run: tuple[Lock, ...]
-    tests: tuple[str, ...]
+    tests: tuple[str, ...] = ()
 
 
 NODEPS = Lock("requirements-nodeps.txt", ("--no-deps",))
 RUN = (Lock("requirements.txt"), NODEPS)
 GRADIOS = {
-    "3": Gradio(".venv", RUN, ("tests",)),
-    "4": Gradio(".venv-gradio4", (Lock("requirements-gradio4.txt"), NODEPS), ("tests/ui", "tests/browser")),
+    "3": Venv(".venv", RUN, ("tests",)),
+    "4": Venv(".venv-gradio4", (Lock("requirements-gradio4.txt"), NODEPS), ("tests/ui", "tests/browser")),
 }
+RAY = Venv(".venv-ray", (Lock("requirements-ray.txt"), NODEPS))
 PREPROCESSORS = Lock("requirements-preprocessors.txt", ("--no-deps",))
 TOOLS = (Lock("requirements-dev.txt"), PREPROCESSORS)
 CPU = (("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1))), ("OMP_WAIT_POLICY", "PASSIVE"))
@@ -76,6 +78,8 @@ PRIVATE = (
     ("HF_HUB_DISABLE_TELEMETRY", "1"),
     ("HF_HUB_OFFLINE", "1"),
     ("TRANSFORMERS_OFFLINE", "1"),
+    ("RAY_USAGE_STATS_ENABLED", "0"),
+    ("RAY_AUTH_MODE", "token"),
 )
 """No library of ours calls home; whoever sets one of these himself is obeyed."""
 
@@ -84,6 +88,7 @@ COMMANDS = {
     "demo": Command("standalone.demo.run", tools=(PREPROCESSORS,), extras=("--preprocessors",)),
     "test": Command("pytest", ours=False, tools=TOOLS, environment=CPU),
     "annotate": Command("standalone.annotate.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
+    "ray": Command("standalone.annotate.nodes"),
     "train": Command("standalone.train.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
     "bench": Command("standalone.bench.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
 }
@@ -106,17 +111,18 @@ def main(argv: Sequence[str]) -> int:
     if version not in GRADIOS:
         print(f'launch.py: --gradio is {" or ".join(GRADIOS)}, not "{version}".', file=sys.stderr)
         return 2
-    command, gradio = COMMANDS[name], GRADIOS[version]
+    command = COMMANDS[name]
+    venv = RAY if name == "ray" or "--engine ray" in " ".join(arguments).replace("=", " ") else GRADIOS[version]
     try:
         wanted = command.tools if not command.extras or set(command.extras) & set(arguments) else ()
-        python = Environment(ROOT, gradio.folder).ensure(gradio.run + wanted)
+        python = Environment(ROOT, venv.folder).ensure(venv.run + wanted)
     except SetupError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nlaunch.py: set-up was interrupted; the next start resumes it.", file=sys.stderr)
         return 130
-    return _run(python, command, arguments, gradio.tests)
+    return _run(python, command, arguments, venv.tests)
 
 
 def _take_gradio(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -240,8 +246,7 @@ class Environment:
         self._step([*chosen, "-m", "venv", "--clear", str(self.folder)], _Progress(f"making {self.folder.name}", 0))
 
     def _pip_install(self, lock: Lock) -> None:
-        lines = (self.root / lock.file).read_text("utf-8").splitlines()
-        count = sum(line[:1].isalnum() for line in lines)
+        count = sum(line[:1].isalnum() for line in (self.root / lock.file).read_text("utf-8").splitlines())
         pip = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         self._step([*pip, *lock.options, "-r", str(self.root / lock.file)], _Progress(lock.file, count))
 
@@ -379,10 +384,9 @@ def _supported_python() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """Stand aside for the host's module of this name.
+    """Stand aside for the host's module of this name, `modules.launch_utils`.
 
-    Forge keeps each extension's folder first on `sys.path`, so another extension's `import launch` finds this
-    file; what it wants (`is_installed`, `run_pip`, `args`...) is in the host's `modules.launch_utils`.
+    Forge keeps each extension's folder first on `sys.path`: another extension's `import launch` finds this file.
     """
     if not name.startswith("__"):
         with contextlib.suppress(ImportError):

@@ -15,7 +15,7 @@ import pytest
 import launch
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = {*launch.TOOLS, *(lock for gradio in launch.GRADIOS.values() for lock in gradio.run)}
+LOCKS = {*launch.TOOLS, *(lock for venv in (*launch.GRADIOS.values(), launch.RAY) for lock in venv.run)}
 
 
 @pytest.fixture
@@ -280,6 +280,42 @@ def test_each_gradio_has_its_environment(repository):
     refused = start(repository, "demo", "--gradio", "5")
     assert refused.returncode == 2
     assert "--gradio is 3 or 4" in refused.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        (["annotate", "in", "--engine", "ray"], ".venv-ray"),
+        (["annotate", "--engine=ray", "in"], ".venv-ray"),
+        (["ray", "start", "--head"], ".venv-ray"),
+        (["annotate", "in", "--engine", "local"], ".venv"),
+        (["annotate", "ray"], ".venv"),
+    ],
+)
+def test_ray_has_its_environment(repository, arguments, folder):
+    write_command(repository, arguments[0])
+    installed(repository, launch.RAY.run if folder == ".venv-ray" else launch.RUN, folder)
+    assert start(repository, *arguments).returncode == 7
+    assert [path.name for path in repository.glob(".venv*") if path.is_dir()] == [folder]
+
+
+def releases(file: Path) -> dict[str, set[str]]:
+    """The versions of each package in a lock."""
+    found: dict[str, set[str]] = {}
+    for line in file.read_text("utf-8").splitlines():
+        if line[:1].isalnum():
+            name, _, version = line.split(";")[0].strip().partition("==")
+            found.setdefault(name, set()).add(version)
+    return found
+
+
+def test_ray_makes_maps_with_the_same_packages():
+    """A map must be the same to the bit in both environments; and what gradio brings is not in Ray's."""
+    ray, main = (releases(ROOT / name) for name in ("requirements-ray.txt", "requirements.txt"))
+    assert {name: ray[name] for name in ray.keys() & main.keys() if ray[name] != main[name]} == {}
+    assert {"torch", "numpy", "opencv-python-headless", "pillow", "scipy"} <= ray.keys()
+    assert not {"gradio", "pydantic", "pyarrow"} & ray.keys()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,17 @@ from annotator.registry import Registry
 from annotator.spec import AnnotatorError, PreprocessorSpec, Runtime
 from annotator.weights import find as find_weights
 
-from . import engines
+from .cluster import Cluster, address_of_environment, on_ray
+from .engines import local
 from .gallery import PAGE, gallery
 from .listing import listing, table
 from .options import OWN_WEIGHTS, Options, UsageError, read_parameters
 from .sheet import contact_sheet
-from .sources import find
+from .sources import Task, find
 from .work import MAP_SUFFIX, TENSOR_SUFFIX, Outcome
 
 SETTINGS = "settings.json"
-ENGINES = {"local": engines.local, "ray": engines.ray}
+ENGINES = ("local", "ray")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -88,7 +89,7 @@ def _annotate(given: argparse.Namespace, registry: Registry) -> dict[str, Any]:
     started = time.monotonic()
     outcomes: list[Outcome] = []
     with tqdm(total=len(tasks), unit="file", disable=given.json, smoothing=0.05) as bar:
-        for outcome in ENGINES[given.engine](tasks, options, given.workers):
+        for outcome in _outcomes(tasks, options, given):
             outcomes.append(outcome)
             bar.update()
             bar.set_postfix(failed=sum(len(done.errors) for done in outcomes), refresh=False)
@@ -97,6 +98,27 @@ def _annotate(given: argparse.Namespace, registry: Registry) -> dict[str, Any]:
         report["contact_sheet"] = str(given.out / "contact_sheet.jpg")
     (given.out / "report.json").write_text(json.dumps(report, indent=1), "utf-8")
     return report
+
+
+def _outcomes(tasks: Sequence[Task], options: Options, given: argparse.Namespace) -> Iterator[Outcome]:
+    """From the engine that was chosen. Raises UsageError."""
+    if given.engine == "ray":
+        gpus = given.gpus_per_task
+        return on_ray(
+            tasks,
+            options,
+            Cluster(
+                address=given.address or address_of_environment(),
+                workers=given.workers,
+                cpus=1.0 if given.cpus_per_task is None else given.cpus_per_task,
+                gpus=float(options.device.startswith("cuda")) if gpus is None else gpus,
+                retries=3 if given.retries is None else given.retries,
+            ),
+        )
+    for name in ("address", "cpus_per_task", "gpus_per_task", "retries"):
+        if getattr(given, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is for a cluster: give --engine ray with it")
+    return local(tasks, options, given.workers or 1)
 
 
 def _bring(spec: PreprocessorSpec, options: Options) -> None:
@@ -160,10 +182,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR")
     parser.add_argument("--masks", type=Path, metavar="DIR", help="masks with the pictures' names, for inpainting")
     parser.add_argument("--seed", type=int, default=0, help="for preprocessors that draw random numbers")
-    parser.add_argument("--workers", type=int, default=1, help=f"processes (this machine has {os.cpu_count()} cores)")
     parser.add_argument(
-        "--engine", choices=ENGINES, default="local", help="ray: Ray Data, on a cluster where there is one"
+        "--workers",
+        type=_at_least(1, int),
+        metavar="N",
+        help=f"pictures at a time (1; this machine has {os.cpu_count()} cores); with --engine ray as many as fit",
     )
+    _add_cluster(parser)
     parser.add_argument("--device", default="cpu", help="as PyTorch names it: cpu, cuda, cuda:1, mps")
     parser.add_argument("--weights", type=Path, action="append", default=[], metavar="DIR", help="folder with weights")
     parser.add_argument("--download", action="store_true", help="bring missing weights from huggingface.co")
@@ -175,3 +200,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list the preprocessors")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    cluster = parser.add_argument_group("more than one machine", "in an environment of its own; see docs/annotate.md")
+    cluster.add_argument("--engine", choices=ENGINES, default="local", help="ray: on a Ray cluster")
+    cluster.add_argument(
+        "--address", metavar="HOST:PORT", help="its head (RAY_ADDRESS; else a cluster of this run's own, here)"
+    )
+    cluster.add_argument("--cpus-per-task", type=_at_least(0, float), metavar="X", help="CPUs a picture takes (1)")
+    cluster.add_argument(
+        "--gpus-per-task",
+        type=_at_least(0, float),
+        metavar="X",
+        help="GPUs a picture takes (1 with --device cuda, else 0)",
+    )
+    cluster.add_argument(
+        "--retries",
+        type=_at_least(0, int),
+        metavar="N",
+        help="how often a picture is begun anew whose process died (3)",
+    )
+
+
+def _at_least(least: int, kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"give a number from {least}, not {text}")
+        return value
+
+    number.__name__ = kind.__name__
+    return number

@@ -69,7 +69,8 @@ def parameter_name(slider: Slider) -> str:
 def read_parameters(spec: PreprocessorSpec, given: Sequence[str]) -> dict[str, Any]:
     """`["low_threshold=50"]` as arguments of `Options`; `threshold_a` and `threshold_b` are the first two sliders.
 
-    Raises UsageError for a name the preprocessor does not have and for a value that is no number.
+    Raises UsageError for a name the preprocessor does not have, a value that is no number, and one outside the range
+    (-1 asks for the default): a whole folder of maps would be of another setting than the one typed.
     """
     names = [parameter_name(slider) for slider in spec.sliders]
     places = {**dict(zip(("threshold_a", "threshold_b"), range(len(names)), strict=False))}
@@ -82,10 +83,16 @@ def read_parameters(spec: PreprocessorSpec, given: Sequence[str]) -> dict[str, A
         except ValueError as error:
             raise UsageError(f'--param {item}: give NAME=NUMBER, found "{text}" for the number') from error
         if name == RESOLUTION and spec.resolution:
-            resolution = value
+            resolution = _within(item, value, spec.resolution)
         elif name in places:
-            thresholds[places[name]] = value
+            thresholds[places[name]] = _within(item, value, spec.sliders[places[name]])
         else:
             known = ", ".join(parameter_names(spec)) or "none"
             raise UsageError(f'--param {item}: {spec.id} has no "{name}"; it has: {known}')
     return {"resolution": int(resolution), "thresholds": tuple(thresholds)}
+
+
+def _within(item: str, value: float, slider: Slider) -> float:
+    if value == -1 or slider.minimum <= value <= slider.maximum:
+        return value
+    raise UsageError(f"--param {item}: out of range, give a number from {slider.minimum:g} to {slider.maximum:g}")

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from standalone.annotate import cli, work
-from standalone.annotate.options import parameter_names
+from standalone.annotate import cli, cluster, work
+from standalone.annotate.cluster import _spread, anywhere
+from standalone.annotate.options import Options, UsageError, parameter_names
+from standalone.annotate.sources import Task
+from standalone.annotate.work import Outcome
 
 RANDOM = np.random.default_rng(3)
 
@@ -153,7 +157,9 @@ def test_a_shard_leaves_out_what_failed_and_says_so(tmp_path: Path) -> None:
         (("{in}/nothing", "--preprocessor", "canny", "--out", "{out}"), "names no picture"),
         (("{in}", "--preprocessor", "invert", "--out", "{in}"), "overwritten by its own map"),
         (("{in}", "--preprocessor", "hed", "--out", "{out}"), "ControlNetHED.pth"),
-        (("{in}", "--preprocessor", "invert", "--out", "{out}", "--engine", "ray"), 'pip install "ray[data]"'),
+        (("{in}", "--preprocessor", "invert", "--out", "{out}", "--engine", "ray"), "an environment of its own"),
+        (("{in}", "--preprocessor", "invert", "--out", "{out}", "--address", "a:1"), "give --engine ray with it"),
+        (("{in}", "--preprocessor", "invert", "--out", "{out}", "--cpus-per-task", "2"), "give --engine ray with it"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(
@@ -167,9 +173,15 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     assert not list((tmp_path / "out").rglob("*.png"))
 
 
-def test_out_of_range_settings_are_reported(folder: Path, tmp_path: Path) -> None:
-    assert annotate(folder, "--preprocessor", "canny", "--param", "low_threshold=900", "--out", tmp_path / "out") == 1
-    assert "out of range" in report(tmp_path / "out")["failed"][0]["error"]
+@pytest.mark.parametrize("value", ["900", "-2", "inf", "nan"])
+@pytest.mark.parametrize("name", ["low_threshold", "threshold_b", "resolution"])
+def test_out_of_range_settings_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    value = "99999" if (name, value) == ("resolution", "900") else value
+    assert annotate(folder, "--preprocessor", "canny", "--param", f"{name}={value}", "--out", tmp_path / "out") == 2
+    assert f"{name}={value}: out of range" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_list_tells_of_every_preprocessor(capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,3 +227,86 @@ def test_the_gallery_shows_what_can_run_and_names_the_rest(
     with Image.open(out / "preprocessors" / "invert.jpg") as strip, Image.open(folder / "a.png") as source:
         small = np.asarray(source.resize(strip.size)).astype(int)
         assert np.abs(np.asarray(strip).astype(int) - (255 - small)).mean() < 8
+
+
+class RayError(Exception):
+    pass
+
+
+class RayTaskError(RayError):
+    cause = ZeroDivisionError("division by zero")
+
+
+class FakeRay:
+    """As much of Ray as the engine uses: two machines, and tasks that run when somebody waits for them."""
+
+    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+
+    def __init__(self, *cpus: float) -> None:
+        self.cpus = cpus
+        self.most = 0
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": cpus}} for cpus in self.cpus]
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        self.most = max(self.most, len(references))
+        return references[-num_returns:], references[:-num_returns]  # not in the order in which they were given
+
+    def get(self, reference: Any) -> Any:
+        return reference()
+
+
+class FakeTask:
+    """`remote` gives a reference; the task's name says how it ends."""
+
+    def remote(self, task: Task, options: Options) -> Any:
+        assert task.source.is_absolute()
+        assert options.weights == (Path.cwd() / "w",)
+
+        def end() -> Outcome:
+            if task.name in ENDS:
+                raise ENDS[task.name]
+            return Outcome(task, pictures=1)
+
+        return end
+
+
+ENDS = {"3": RayError("The worker died.\nMany lines of advice."), "5": RayTaskError()}
+
+
+@pytest.mark.parametrize(
+    ("made", "most"),
+    [
+        (cluster.Cluster(), 12),
+        (cluster.Cluster(workers=3), 3),
+        (cluster.Cluster(cpus=4.0), 2),
+        (cluster.Cluster(cpus=0.5), 20),
+        (cluster.Cluster(cpus=0.0), 4),
+    ],
+)
+def test_a_cluster_is_kept_busy_and_what_ends_badly_is_named(made: cluster.Cluster, most: int) -> None:
+    ray: Any = FakeRay(4, 2)
+    tasks = [Task(Path("in") / f"{name}.png", Path("out") / f"{name}.png", str(name)) for name in range(20)]
+    options = anywhere(Options("canny", weights=(Path("w"),)))
+    outcomes = list(_spread(ray, FakeTask(), tasks, options, made))
+    assert ray.most == most
+    assert sorted(outcome.task.name for outcome in outcomes) == sorted(task.name for task in tasks)
+    assert all(outcome.task in tasks for outcome in outcomes)  # with the paths that were given
+    errors = dict(error for outcome in outcomes for error in outcome.errors)
+    assert errors == {
+        "3": "its process died 4 times (RayError: The worker died.)",
+        "5": "ZeroDivisionError: division by zero",
+    }
+
+
+def test_a_task_that_no_machine_can_run_is_refused() -> None:
+    ray: Any = FakeRay(4, 2)
+    cluster.Cluster(cpus=4.0).check(ray)
+    with pytest.raises(UsageError, match="5 CPUs and 0 GPUs, and no machine at local has that"):
+        cluster.Cluster(cpus=5.0).check(ray)
+    with pytest.raises(UsageError, match="the most: 4 CPUs, 0 GPUs"):
+        cluster.Cluster(gpus=0.5).check(ray)

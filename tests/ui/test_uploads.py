@@ -83,7 +83,12 @@ def test_the_folder_is_gradios(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("form", ["name", "names", "object", "dict"])
 def test_api_callers_cannot_name_them_by_position(folder: Path, way: str, field: str, form: str) -> None:
     name = foreign(folder)[way]
-    given: Any = {"name": name, "names": [name], "object": [type("File", (), {"name": name})()], "dict": [{"name": name, "is_file": True}]}
+    given: Any = {
+        "name": name,
+        "names": [name],
+        "object": [type("File", (), {"name": name})()],
+        "dict": [{"name": name, "is_file": True}],
+    }
     values: dict[str, Any] = dict.fromkeys(FIELDS)
     mode = field.removesuffix("_images")
     values.update(enabled=True, preprocessor="none", model="any", input_mode=mode)
