@@ -9,14 +9,18 @@ begin anew what was broken off, and these files are large.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 TRIES = 5
+HOPS = 5
 _BLOCK = 1 << 20
 _TIMEOUT = 30
 
@@ -56,19 +60,55 @@ def fetch(order: dict[str, str]) -> dict[str, str]:
 
 
 def _append(requests: Any, url: str, headers: dict[str, str], partial: Path) -> None:
-    """Append to `partial` what it lacks; a server that does not know ranges makes it begin anew.
-
-    `url` is the hub's own: requests follows it to where the bytes lie and leaves the login behind on the way.
-    """
+    """Append to `partial` what it lacks; a server that does not know ranges makes it begin anew."""
     have = partial.stat().st_size if partial.exists() else 0
     wanted = {**headers, "Range": f"bytes={have}-", "Accept-Encoding": "identity"}
-    with requests.get(url, headers=wanted, stream=True, timeout=_TIMEOUT) as answer:
+    with _follow(requests, url, wanted) as answer:
         if answer.status_code == 416:  # it has all bytes already
             return
         answer.raise_for_status()
         with partial.open("ab" if answer.status_code == 206 else "wb") as file:
             for block in answer.iter_content(_BLOCK):
                 file.write(block)
+
+
+def _follow(requests: Any, url: str, headers: dict[str, str]) -> Any:
+    """The answer of the hub, or of where it leads to. The login is left behind where the host is another.
+
+    Raises OSError for a redirect that is not allowed; see `_check_redirect`.
+    """
+    start = urlsplit(url)
+    for _ in range(HOPS):
+        answer = requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT, allow_redirects=False)
+        if not (answer.is_redirect or answer.is_permanent_redirect):
+            return answer
+        answer.close()
+        url = urljoin(url, answer.headers["Location"])
+        following = urlsplit(url)
+        if (following.scheme, following.netloc) != (start.scheme, start.netloc):
+            _check_redirect(start, following, bool(requests.utils.get_environ_proxies(url)))
+            headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+    raise OSError(f"the hub leads on to other addresses more than {HOPS} times")
+
+
+def _check_redirect(start: SplitResult, target: SplitResult, by_proxy: bool) -> None:
+    """The hub is where the user said (HF_ENDPOINT); what it leads to must be as safe as the hub itself.
+
+    That is https where the hub is, and a public machine: else whoever answers for the hub could have this computer ask
+    its own network. With a proxy, the proxy decides which machines it asks. Raises OSError.
+    """
+    if target.scheme != "https" and target.scheme != start.scheme:
+        raise OSError(f"the hub leads on to {target.scheme or 'no'} address, which is not allowed")
+    if target.hostname is None:
+        raise OSError("the hub leads on to no host")
+    if by_proxy:
+        return
+    found = socket.getaddrinfo(target.hostname, target.port or 443, type=socket.SOCK_STREAM)
+    for *_, place in found:
+        address = ipaddress.ip_address(str(place[0]).partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not address.is_global or address.is_multicast:
+            raise OSError(f"the hub leads on to {target.hostname}, which is no public machine")
 
 
 if __name__ == "__main__":
