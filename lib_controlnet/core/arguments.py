@@ -109,7 +109,15 @@ def widget_mappings(args: Sequence[object]) -> list[dict[str, object]]:
         raise HostError(
             "the page's ControlNet panel is not the one this server made", remedy="reload the page in the browser"
         )
-    return [as_mapping(values[start : start + len(FIELDS)]) for start in range(0, len(values), len(FIELDS))]
+    parts = [values[start : start + len(FIELDS)] for start in range(0, len(values), len(FIELDS))]
+    return [_of_unit(index, part) for index, part in enumerate(parts)]
+
+
+def _of_unit(index: int, values: Sequence[object]) -> dict[str, object]:
+    try:
+        return as_mapping(values)
+    except UnitError as error:
+        raise error.for_unit(index) from error
 
 
 def as_mapping(values: Sequence[object]) -> dict[str, object]:
