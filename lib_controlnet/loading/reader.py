@@ -121,14 +121,10 @@ def _read_pickle(path: Path, *, mapped: bool) -> Mapping[str, Tensor]:
     """
     try:
         with path.open("rb") as file:
-            program = holds_program(file)
-        if program:
-            raise _with_code(path, "a TorchScript program")
-        if mapped:
-            content = torch_load(str(path), map_location="cpu", weights_only=True, mmap=True)
-        else:
-            with path.open("rb") as file:
-                content = torch_load(file, map_location="cpu", weights_only=True)
+            if holds_program(file):
+                raise _with_code(path, "a TorchScript program")
+            source, options = (str(path), {"mmap": True}) if mapped else (file, {})
+            content = torch_load(source, map_location="cpu", weights_only=True, **options)
     except _LOAD_ERRORS as error:
         raise _pickle_error(path, error) from error
     return _tensors(path, content)
