@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from ..core.errors import UnitError
+from ..core.files import put_aside, write_whole
 from ..core.infotext import format_unit, parse_text
 from ..core.units import ControlNetUnit
 
+log = logging.getLogger("ControlNet")
+
 FORMAT = "controlnet unit"
-_NAME = re.compile(r"[^\\/:*?\"<>|\x00-\x1f]{1,80}")
+_NAME = re.compile(r"[^\\/:*?\"<>|\x00-\x1f\ud800-\udfff]{1,80}")
 
 
 class Presets:
@@ -32,16 +36,28 @@ class Presets:
         path = self._path(name, ".json")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(dumps(unit), "utf-8")
+            write_whole(path, dumps(unit))
         except OSError as error:
             raise UnitError("the preset cannot be saved", field="preset", found=str(error)) from error
 
     def load(self, name: str) -> str:
-        """The preset as the text of a unit (see core.infotext). Raises UnitError."""
+        """The preset as the text of a unit (see core.infotext).
+
+        Raises UnitError. A file of ours that is damaged is put aside, under a name that is no preset's.
+        """
         path = next((path for suffix in (".json", ".txt") if (path := self._path(name, suffix)).is_file()), None)
         if path is None:
             raise UnitError("there is no such preset", field="preset", found=name, remedy="choose one of the list")
-        return loads(path.read_text("utf-8", "replace"))
+        try:
+            text = path.read_text("utf-8")
+            if path.suffix == ".json":
+                _parsed(text)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UnitError("the preset cannot be read", field="preset", found=f"{path.name}: {reason}") from error
+        except ValueError as error:  # neither UTF-8 nor JSON
+            raise _put_aside(path) from error
+        return loads(text)
 
     def delete(self, name: str) -> None:
         """Removes the files of a preset. Raises UnitError where there is none."""
@@ -75,14 +91,43 @@ def loads(text: str) -> str:
             raise _foreign(text)
         return text.strip()
     try:
-        content: Any = json.loads(text)
+        content = _parsed(text)
     except ValueError as error:
         raise _foreign(text) from error
     unit = cast("dict[str, object]", content).get("unit") if isinstance(content, dict) else None
     if not isinstance(unit, dict):
         raise _foreign(text)
     fields = cast("dict[str, object]", unit)
+    wrong = [key for key, value in fields.items() if not isinstance(value, (str, int, float))]
+    if wrong:
+        raise UnitError(
+            "the preset has values that no setting can have",
+            field="preset",
+            found=", ".join(f"{key} as {type(fields[key]).__name__}" for key in wrong[:5]),
+            remedy="write them as text, or delete the preset",
+        )
     return ", ".join(f"{key.replace('_', ' ').title()}: {_quoted(str(value))}" for key, value in fields.items())
+
+
+def _parsed(text: str) -> object:
+    """Raises ValueError for what is no JSON, or nested so deeply that it is no preset of anybody's."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _put_aside(path: Path) -> UnitError:
+    """Leaves nothing under the name of a damaged file, and says where it is."""
+    aside = put_aside(path)
+    place = "it is still there" if aside is None else f"it is kept as {aside.name}"
+    log.warning("The preset %s is damaged; %s.", path, place)
+    return UnitError(
+        f'the preset "{path.stem}" is damaged',
+        field="preset",
+        found=f"no complete JSON in {path.name}; {place}",
+        remedy="save the preset anew, or repair the file by hand",
+    )
 
 
 def _quoted(value: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from modules import errors
 from modules.shared_cmd_options import cmd_opts
+
+from lib_controlnet.core.files import put_aside, write_whole
 
 
 class OptionInfo:
@@ -91,7 +94,16 @@ class OnThePageOnly(ValueError):
         super().__init__(self.detail)
 
 
-FIELDS = {"data_labels", "data", "restricted_opts", "typemap"}
+FIELDS = {"data_labels", "data", "restricted_opts", "typemap", "problems"}
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a saved value can stand where the default does; numbers of both kinds stand for one another."""
+    if default is None:
+        return True
+    if isinstance(default, (int, float)) and not isinstance(default, bool):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, type(default))
 
 
 class Options:
@@ -103,6 +115,7 @@ class Options:
         self.data_labels = data_labels
         self.data: dict[str, Any] = {k: v.default for k, v in data_labels.items() if not v.do_not_save}
         self.restricted_opts = restricted_opts
+        self.problems: list[str] = []
 
     def __setattr__(self, key: str, value: Any) -> None:
         if key in FIELDS or not (key in self.data or key in self.data_labels):
@@ -167,20 +180,45 @@ class Options:
 
     def save(self, filename: str) -> None:
         assert not cmd_opts.freeze_settings, "saving settings is disabled"
-        Path(filename).write_text(json.dumps(self.data, indent=4, ensure_ascii=False), encoding="utf-8")
+        text = json.dumps(self.data, indent=4, ensure_ascii=False)
+        if not text.isascii() and text != text.encode("utf-8", "replace").decode("utf-8"):  # a lone surrogate
+            text = json.dumps(self.data, indent=4)
+        write_whole(Path(filename), text)
 
     def load(self, filename: str) -> None:
-        """Read saved values; unregistered keys are kept, an extension may register them later."""
-        file = Path(filename)
-        self.data = {}
-        if file.is_file():
-            try:
-                self.data = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
-                errors.report(f'The settings file "{file}" cannot be read; starting with defaults', exc_info=True)
+        """Read saved values; unregistered keys are kept, an extension may register them later.
+
+        A file that cannot be read is put aside, a value of a wrong type gives way to the default: both are printed and
+        kept in `problems`, which the settings page shows.
+        """
+        self.problems = []
+        self.data = self._read(Path(filename))
         for key, info in self.data_labels.items():
-            if not info.do_not_save:
-                self.data.setdefault(key, info.default)
+            if info.do_not_save:
+                continue
+            value = self.data.setdefault(key, info.default)
+            if not _fits(value, info.default):
+                wanted = type(info.default).__name__
+                self._say(f"the setting {key} is {value!r:.60} instead of a {wanted}; {info.default!r} is used")
+                self.data[key] = info.default
+
+    def _read(self, file: Path) -> dict[str, Any]:
+        if not file.is_file():
+            return {}
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(data, dict):
+                raise ValueError(f"a {type(data).__name__} instead of a table of settings")
+        except (OSError, ValueError, RecursionError) as error:
+            aside = put_aside(file)
+            place = "It could not be put aside" if aside is None else f"It is kept as {aside}"
+            self._say(f"The settings file {file} cannot be read ({error}). {place}. All settings are at their defaults")
+            return {}
+        return data
+
+    def _say(self, problem: str) -> None:
+        self.problems.append(problem)
+        errors.report(problem)
 
     def same_type(self, x: Any, y: Any) -> bool:
         if x is None or y is None:

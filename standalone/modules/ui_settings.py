@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -124,6 +125,9 @@ class UiSettings:
             with gr.Row():
                 self.submit = gr.Button("Apply settings", variant="primary", elem_id="settings_submit")
                 self.restart = gr.Button("Reload UI", elem_id="settings_restart_gradio")
+            if shared.opts.problems:
+                lines = "".join(f"<p>{html.escape(problem)}.</p>" for problem in shared.opts.problems)
+                gr.HTML(lines, elem_id="settings_problems")
             self.result = gr.HTML(elem_id="settings_result")
             with gr.Tabs(elem_id="settings"):
                 for (name, title), keys in sections.items():

@@ -81,3 +81,57 @@ def test_missing_presets_are_said(tmp_path: Path) -> None:
     for action in (Presets(tmp_path).load, Presets(tmp_path).delete):
         with pytest.raises(UnitError, match="no such preset"):
             action("gone")
+
+
+# -- damage --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"unit": ', b'{"a":' * 100_000, b"[" * 100_000, b"\xff\xfe{}", b"\0" * 512]
+)
+def test_a_damaged_preset_is_put_aside_and_said(tmp_path: Path, content: bytes) -> None:
+    presets = Presets(tmp_path)
+    (tmp_path / "mine.json").write_bytes(content)
+    with pytest.raises(UnitError, match=r'"mine" is damaged.*mine\.json\.damaged-1'):
+        presets.load("mine")
+    assert (tmp_path / "mine.json.damaged-1").read_bytes() == content
+    assert presets.names() == []
+    presets.save("mine", UNIT)
+    assert read(presets.load("mine")).weight == UNIT.weight
+
+
+@pytest.mark.parametrize("value", ["[1]", "{}", "null"])
+def test_wrong_types_in_a_preset_are_named(tmp_path: Path, value: str) -> None:
+    (tmp_path / "mine.json").write_text('{"unit": {"module": "canny", "weight": ' + value + "}}")
+    with pytest.raises(UnitError, match=r"no setting can have.*weight as"):
+        Presets(tmp_path).load("mine")
+    assert (tmp_path / "mine.json").is_file()
+
+
+@pytest.mark.parametrize("text", ["{" * 100_000, '{"unit":' * 100_000, "[" * 100_000])
+def test_text_nested_deeply_is_no_preset(text: str) -> None:
+    with pytest.raises(UnitError, match="no preset"):
+        loads(text)
+
+
+def test_a_preset_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    presets = Presets(tmp_path)
+    presets.save("mine", UNIT)
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UnitError, match="cannot be saved"):
+        presets.save("mine", ControlNetUnit())
+    assert read(presets.load("mine")).weight == UNIT.weight
+
+
+@pytest.mark.parametrize("name", ["🦊 fuchs", "a.b", "è", "²"])
+def test_odd_names_of_presets_are_found_again(tmp_path: Path, name: str) -> None:
+    presets = Presets(tmp_path)
+    presets.save(name, UNIT)
+    assert presets.names() == [name]
+    assert read(presets.load(name)).weight == UNIT.weight
+    with pytest.raises(UnitError):
+        presets.save("\ud800", UNIT)
