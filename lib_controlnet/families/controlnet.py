@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -223,7 +224,7 @@ def _disagreement(own: UNetConfig, base: UNetConfig) -> str:
 
 
 def _widths(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, cast("tuple[object, ...]", value))) if isinstance(value, tuple) else str(value)
 
 
 _SHUFFLE_NAMES = frozenset(("control_v11e_sd15_shuffle", "control_v11e_sd15_shuffle_fp16"))
