@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 from ..engine.services import Services
 from . import batch_hijack, enums, external_code, images, network
 from .global_state import ATTRIBUTES, OFFERED, GlobalState
-from .names import Make, Names
 from .preprocessor import Preprocessor, PreprocessorParameter, bound_to
 from .processor import PLAIN, Processor
 from .unit import ControlNetUnit
@@ -20,16 +18,13 @@ VERSION = "v1.1.455"
 """The version of sd-webui-controlnet whose interface this is."""
 
 
-def make_names(
-    root: Path,
-    services: Services,
-    unit_count: Callable[[], int],
-    others: Callable[[], Iterable[Path]],
-    script_class: Callable[[], Any],
-) -> Names:
-    """The names, leading to modules bound to services. `script_class`: the class of our script."""
-    contents = _Contents(services, unit_count, script_class)
-    makers: Mapping[str, Make] = {
+Make = Callable[[ModuleType], None]
+
+
+def makers(services: Services, unit_count: Callable[[], int], script_class: Callable[[], Any]) -> Mapping[str, Make]:
+    """Name of a module -> what fills it, bound to services. `script_class`: the class of our script."""
+    contents = _Contents(services, script_class)
+    return {
         "external_code": lambda module: external_code.fill(module, services, unit_count, contents.preprocessor),
         "supported_preprocessor": contents.supported_preprocessor,
         "global_state": contents.global_state,
@@ -56,7 +51,6 @@ def make_names(
         "controlnet_version": lambda module: setattr(module, "version_flag", VERSION),
         "logging": lambda module: setattr(module, "logger", logging.getLogger("ControlNet")),
     }
-    return Names(root, makers, others)
 
 
 _IMAGES = (
@@ -91,7 +85,7 @@ def _of(source: ModuleType, names: str, **more: Any) -> Make:
 class _Contents:
     """The modules that are bound to services."""
 
-    def __init__(self, services: Services, unit_count: Callable[[], int], script_class: Callable[[], Any]) -> None:
+    def __init__(self, services: Services, script_class: Callable[[], Any]) -> None:
         self._services = services
         self._script_class = script_class
         self.preprocessor: type[Preprocessor] = bound_to(services)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -21,21 +21,55 @@ MARK = "sd_controlnet_alias"
 FOLDER = "sd-webui-controlnet"
 """The folder's name that is written into other extensions."""
 
-Make = Callable[[ModuleType], None]
+SCRIPTS = frozenset(
+    (
+        "external_code",
+        "hook",
+        "cldm",
+        "batch_hijack",
+        "global_state",
+        "enums",
+        "processor",
+        "utils",
+        "supported_preprocessor",
+        "logging",
+        "controlnet",
+        "controlnet_version",
+    )
+)
+"""Modules of sd-webui-controlnet's folder `scripts` that others import."""
+
+PACKAGES = {
+    "internal_controlnet": "",
+    "internal_controlnet.external_code": "external_code",
+    "internal_controlnet.args": "external_code",
+    "lib_controlnet": "",
+    "lib_controlnet.external_code": "external_code",
+    "lib_controlnet.global_state": "global_state",
+    "lib_controlnet.enums": "enums",
+    "annotator": "",
+    "annotator.util": "annotator_util",
+    "annotator.uniformer": "annotator_uniformer",
+    "annotator.oneformer": "annotator_oneformer",
+}
+"""Full name outside `scripts` -> the module of ours; "" for a package that is only there to hold others."""
+
+Fill = Callable[[str, ModuleType], None]
+"""(name of one of our modules, the empty module): puts into it what it offers."""
 
 
 class Names:
     """Full names -> our modules, each made when first imported; several names lead to one module.
 
-    `modules`: last part of a name -> what fills the module. `others`: folders in which other extensions' and the host's
-    own modules lie, whose files go first although they may be loaded later.
+    `others`: folders in which other extensions' and the host's own modules lie, whose files go first although they may
+    be loaded later.
     """
 
-    def __init__(self, root: Path, modules: Mapping[str, Make], others: Callable[[], Iterable[Path]]) -> None:
+    def __init__(self, root: Path, fill: Fill, others: Callable[[], Iterable[Path]]) -> None:
         self._others = others
-        self._makers = modules
+        self._fill = fill
         self._made: dict[str, ModuleType] = {}
-        self._sources = {**_script_names(root, modules), **_package_names(modules)}
+        self._sources = {**_script_names(root), **PACKAGES}
 
     def module(self, name: str) -> ModuleType:
         """The module for one of the names' last parts."""
@@ -43,7 +77,20 @@ class Names:
             module = ModuleType(name)
             setattr(module, MARK, True)
             self._made[name] = module
-            self._makers[name](module)
+            self._fill(name, module)
+        return self._made[name]
+
+    def promise(self, name: str) -> ModuleType:
+        """The same, not filled before somebody looks into it."""
+        if name not in self._made:
+            module = self._made[name] = ModuleType(name)
+
+            def look(attribute: str) -> Any:
+                del vars(module)["__getattr__"]
+                self._fill(name, module)
+                return getattr(module, attribute)
+
+            vars(module).update({MARK: True, "__getattr__": look})
         return self._made[name]
 
     def install(self) -> None:
@@ -58,6 +105,7 @@ class Names:
         for name in (name for name, source in self._sources.items() if source == "controlnet"):
             spec = None if name in sys.modules else finder.find_spec(name, None)
             if spec is not None:  # put there at once: a file of this name exists, which must not run twice
+                self.promise("controlnet")
                 sys.modules[name] = importlib.util.module_from_spec(spec)
 
     def offers(self, name: str) -> bool:
@@ -78,7 +126,7 @@ class Names:
         return any((folder / path).is_file() for folder in self._others() for path in held)
 
 
-def _script_names(root: Path, modules: Iterable[str]) -> dict[str, str]:
+def _script_names(root: Path) -> dict[str, str]:
     """`scripts.X` and, for each way to our folder, `extensions.<folder>.scripts.X`, with the packages in between."""
     names: dict[str, str] = {"scripts": "", "extensions": ""}
     folders = {("extensions", FOLDER)}
@@ -92,44 +140,8 @@ def _script_names(root: Path, modules: Iterable[str]) -> dict[str, str]:
             names[f"{prefix}annotator"], names[f"{prefix}annotator.util"] = "", "annotator_util"
         names[f"{prefix}scripts.controlnet_ui"] = ""
         names[f"{prefix}scripts.controlnet_ui.controlnet_ui_group"] = "controlnet_ui_group"
-        names.update({f"{prefix}scripts.{name}": name for name in modules if name in SCRIPTS})
+        names.update({f"{prefix}scripts.{name}": name for name in SCRIPTS})
     return names
-
-
-def _package_names(modules: Iterable[str]) -> dict[str, str]:
-    names = {
-        "internal_controlnet": "",
-        "internal_controlnet.external_code": "external_code",
-        "internal_controlnet.args": "external_code",
-        "lib_controlnet": "",
-        "lib_controlnet.external_code": "external_code",
-        "lib_controlnet.global_state": "global_state",
-        "lib_controlnet.enums": "enums",
-        "annotator": "",
-        "annotator.util": "annotator_util",
-        "annotator.uniformer": "annotator_uniformer",
-        "annotator.oneformer": "annotator_oneformer",
-    }
-    return {name: source for name, source in names.items() if source == "" or source in modules}
-
-
-SCRIPTS = frozenset(
-    (
-        "external_code",
-        "hook",
-        "cldm",
-        "batch_hijack",
-        "global_state",
-        "enums",
-        "processor",
-        "utils",
-        "supported_preprocessor",
-        "logging",
-        "controlnet",
-        "controlnet_version",
-    )
-)
-"""Modules of sd-webui-controlnet's folder `scripts` that others import."""
 
 
 class _Finder(MetaPathFinder):

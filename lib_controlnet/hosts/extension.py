@@ -12,7 +12,6 @@ from typing import Any
 
 from PIL import Image
 
-from ..compat.arguments import plain_arguments, show_units
 from ..core.arguments import options_from_args, units_from_args
 from ..core.errors import HostError
 from ..core.panel_options import PanelOptions
@@ -69,6 +68,7 @@ class Extension:
         self.training = Training(root, self.services, lambda: tuple(annotator_folders(root)))
         self._root = root
         self._names: Any = None
+        self._makers: Any = None
         self._network: Any = None
         self._script_class: Any = None
 
@@ -96,6 +96,8 @@ class Extension:
 
         Raises HostError for an enabled one of a tab whose panel could not be made.
         """
+        from ..compat.arguments import plain_arguments
+
         units = units_from_args(plain_arguments(args), unit_count(), overrides_of(p, setting))
         failure = self._panel_errors.get(hasattr(p, "init_images"))
         if failure is not None and any(unit.enabled for unit in units):
@@ -108,6 +110,8 @@ class Extension:
 
     def show_units(self, p: Any, script: Any) -> Sequence[Any]:
         """A processing object has its arguments: makes ours unit objects, which is what others look for there."""
+        from ..compat.arguments import show_units
+
         return show_units(p, script)
 
     def tabs(self) -> list[Any]:
@@ -128,6 +132,8 @@ class Extension:
 
     def options(self, args: Sequence[object]) -> PanelOptions:
         """The panel's own options among a script's arguments."""
+        from ..compat.arguments import plain_arguments
+
         return options_from_args(plain_arguments(args))
 
     def settings_page(self) -> None:
@@ -164,13 +170,19 @@ class Extension:
 
     def register_names(self, script_class: type) -> None:
         """Makes sd-webui-controlnet's modules importable for other extensions, where nobody else has them."""
-        from ..compat.modules import make_names
+        from ..compat.names import Names
 
         self._script_class = script_class
         if self._names is None:
-            folders = lambda: other_folders(self._root)  # noqa: E731
-            self._names = make_names(self._root, self.services, unit_count, folders, lambda: self._script_class)
+            self._names = Names(self._root, self._fill_module, lambda: other_folders(self._root))
         self._names.install()
+
+    def _fill_module(self, name: str, module: ModuleType) -> None:
+        from ..compat.modules import makers
+
+        if self._makers is None:
+            self._makers = makers(self.services, unit_count, lambda: self._script_class)
+        self._makers[name](module)
 
 
 def boot(root: Path, annotator_name: str) -> Extension:

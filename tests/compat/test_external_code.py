@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_controlnet.compat.modules import make_names
+from lib_controlnet.compat.modules import makers
 from lib_controlnet.core.arguments import FIELDS, FIRST_UNIT, units_from_args
 from lib_controlnet.core.modes import ControlMode, ResizeMode
 from lib_controlnet.core.units import parse_unit
@@ -83,8 +83,9 @@ def p(runner: Runner) -> Processing:
 
 @pytest.fixture
 def code(tmp_path: Path) -> ModuleType:
-    names = make_names(tmp_path, make_services(tmp_path), lambda: COUNT, tuple, lambda: None)
-    return names.module("external_code")
+    module = ModuleType("external_code")
+    makers(make_services(tmp_path), lambda: COUNT, lambda: None)["external_code"](module)
+    return module
 
 
 def own_arguments(p: Processing) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib_controlnet.compat.modules import make_names
+from lib_controlnet.compat.modules import makers
 from lib_controlnet.compat.names import MARK, Names
 from lib_controlnet.engine.services import Services
 from tests.surface_services import make_services
@@ -69,7 +69,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def install(services: Services, root: Path, others: Callable[[], Any] = tuple, count: int = 3) -> Names:
-    names = make_names(root, services, lambda: count, others, lambda: SimpleNamespace)
+    made = makers(services, lambda: count, lambda: SimpleNamespace)
+    names = Names(root, lambda name, module: made[name](module), others)
     names.install()
     return names
 
@@ -124,6 +125,17 @@ def test_one_module_under_all_its_names(world: None, services: Services, tmp_pat
     assert len({id(importlib.import_module(name)) for name in names}) == 1
     states = [name for name in NAMES if name.endswith(".global_state")]
     assert len({id(importlib.import_module(name)) for name in states}) == 1
+
+
+def test_the_entry_is_not_run_twice(world: None, services: Services, tmp_path: Path) -> None:
+    """A file of that name exists below the folder; its module is there at once, and answers when it is asked."""
+    install(services, tmp_path)
+    module = sys.modules["extensions.sd-webui-controlnet.scripts.controlnet"]
+    assert module is sys.modules["scripts.controlnet"] is importlib.import_module("scripts.controlnet")
+    assert module.Script is SimpleNamespace
+    assert "None" in module.cn_models
+    with pytest.raises(AttributeError):
+        module.nothing  # noqa: B018
 
 
 def test_nothing_is_made_before_it_is_imported(world: None, services: Services, tmp_path: Path) -> None:
@@ -210,7 +222,8 @@ def test_other_names_are_none_of_ours(world: None, services: Services, tmp_path:
 
 @pytest.fixture
 def get(services: Services, tmp_path: Path) -> Callable[[str], Any]:
-    return make_names(tmp_path, services, lambda: 3, tuple, lambda: SimpleNamespace).module
+    made = makers(services, lambda: 3, lambda: SimpleNamespace)
+    return Names(tmp_path, lambda name, module: made[name](module), tuple).module
 
 
 def test_global_state_of_models(get: Any, services: Services, tmp_path: Path) -> None:

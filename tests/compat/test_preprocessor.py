@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib_controlnet.compat.modules import make_names
+from lib_controlnet.compat.modules import makers
 from lib_controlnet.core.errors import PreprocessorError
 from lib_controlnet.engine.services import Services
 from tests.surface_services import make_services
@@ -23,8 +23,10 @@ def services(tmp_path: Path) -> Services:
 
 
 @pytest.fixture
-def module(services: Services, tmp_path: Path) -> ModuleType:
-    return make_names(tmp_path, services, lambda: 3, tuple, lambda: None).module("external_code")
+def module(services: Services) -> ModuleType:
+    module = ModuleType("external_code")
+    makers(services, lambda: 3, lambda: None)["external_code"](module)
+    return module
 
 
 def make(module: ModuleType, name: str = "theirs", **attributes: Any) -> Any:
