@@ -80,7 +80,8 @@ def test_alwayson_arguments_reach_the_script_as_they_are(host: Traced, client: A
     ("change", "status", "text"),
     [
         ({"alwayson_scripts": {"other": {"args": []}}}, 422, "other"),
-        ({"alwayson_scripts": {"Tracing": {"args": {"a": 1}}}}, 500, "KeyError"),
+        ({"alwayson_scripts": {"Tracing": {"args": {"a": 1}}}}, 422, "must be a list"),
+        ({"alwayson_scripts": {"Tracing": []}}, 422, "takes an object"),
         ({"hr_upscaler": "nobody", "enable_hr": True}, 500, "could not find upscaler named nobody"),
         ({"steps": "many"}, 422, "steps"),
         ({"script_name": "nobody"}, 422, "nobody"),
@@ -112,7 +113,7 @@ def test_an_exception_in_sampling_is_an_error_answer(host: Traced, client: Any) 
 @pytest.mark.parametrize("image", ["garbage", "/etc/passwd", "file:///etc/passwd"])
 def test_what_is_no_picture_is_refused(host: Traced, client: Any, image: str) -> None:
     answer = client.post("/sdapi/v1/img2img", json={**SMALL, "init_images": [image]})
-    assert answer.status_code == 500
+    assert answer.status_code == 422
     assert answer.json()["detail"] == "Invalid encoded image"
 
 

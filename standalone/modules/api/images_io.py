@@ -37,12 +37,12 @@ def decode_base64_to_image(encoding: str) -> Image.Image:
             return images.read(io.BytesIO(data))
         except Exception as e:
             raise HTTPException(status_code=500, detail="Invalid image url") from e
-    try:
+    try:  # the real host answers 500 here, as for errors of its own
         if encoding.startswith("data:image/"):
             encoding = encoding.split(";")[1].split(",")[1]
         return images.read(io.BytesIO(base64.b64decode(encoding)))
     except Exception as e:
-        raise HTTPException(status_code=500, detail="Invalid encoded image") from e
+        raise HTTPException(status_code=422, detail="Invalid encoded image") from e
 
 
 def _png_texts(info: dict[Any, Any]) -> PngImagePlugin.PngInfo:

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi.exceptions import HTTPException
 from modules import infotext_utils, progress, scripts, sd_samplers, shared
 from modules.api import models
+from modules.api.echo import echo
 from modules.api.images_io import decode_base64_to_image, encode_pil_to_base64
 from modules.processing import (
     StableDiffusionProcessingImg2Img,
@@ -53,8 +54,12 @@ def _always_on(request: Any, runner: Any, args: list[Any]) -> None:
         if script.alwayson is False:
             detail = "Cannot have a selectable script in the always on scripts params"
             raise HTTPException(status_code=422, detail=detail)
+        if not isinstance(given, dict):
+            raise HTTPException(status_code=422, detail=f'The script "{name}" takes an object with a list of args')
         if "args" not in given:
             continue
+        if not isinstance(given["args"], list):
+            raise HTTPException(status_code=422, detail=f'The args of the script "{name}" must be a list')
         count = min(script.args_to - script.args_from, len(given["args"]))
         for i in range(count):
             args[script.args_from + i] = given["args"][i]
@@ -161,7 +166,7 @@ class Jobs:
         progress.add_task_to_queue(task)
         with self.lock, closing(StableDiffusionProcessingTxt2Img(**settings)) as p:
             images, info = _run(txt2imgreq, "txt2img", p, args, selected, task)
-        return models.TextToImageResponse(images=images, parameters=vars(txt2imgreq), info=info)
+        return models.TextToImageResponse(images=images, parameters=echo(vars(txt2imgreq)), info=info)
 
     def img2imgapi(self, img2imgreq: models.StableDiffusionImg2ImgProcessingAPI) -> Any:  # pyright: ignore[reportInvalidTypeForm] # made at start
         if img2imgreq.init_images is None:
@@ -178,4 +183,4 @@ class Jobs:
         if not img2imgreq.include_init_images:
             img2imgreq.init_images = None
             img2imgreq.mask = None
-        return models.ImageToImageResponse(images=images, parameters=vars(img2imgreq), info=info)
+        return models.ImageToImageResponse(images=images, parameters=echo(vars(img2imgreq)), info=info)

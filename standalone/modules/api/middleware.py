@@ -8,9 +8,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import HTTPException
+from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse
 from modules import errors
+from modules.api.echo import echo
 from modules.shared_cmd_options import cmd_opts
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -38,7 +39,7 @@ def error_response(request: Request, e: Exception) -> JSONResponse:
     if not isinstance(e, HTTPException):  # known ones explain themselves
         errors.report(f"API error: {request.method}: {request.url} {content}", exc_info=True)
     return JSONResponse(
-        status_code=known.get("status_code", 500), content=jsonable_encoder(content), headers=known.get("headers")
+        status_code=known.get("status_code", 500), content=jsonable_encoder(echo(content)), headers=known.get("headers")
     )
 
 
@@ -69,6 +70,10 @@ def install(app: FastAPI) -> None:
     async def http_exception_handler(request: Request, e: HTTPException) -> Response:
         return error_response(request, e)
 
+    async def invalid_handler(_: Request, e: RequestValidationError) -> Response:
+        return JSONResponse(status_code=422, content={"detail": jsonable_encoder(echo(list(e.errors())))})
+
     add_middleware(app, BaseHTTPMiddleware, dispatch=log_and_time)
     add_middleware(app, BaseHTTPMiddleware, dispatch=exception_handling)
     app.add_exception_handler(HTTPException, http_exception_handler)
+    app.add_exception_handler(RequestValidationError, invalid_handler)
