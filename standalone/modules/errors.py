@@ -12,6 +12,15 @@ exception_records: list[dict[str, str]] = []
 MAX_RECORDS = 50
 
 
+class WrongRequest(ValueError):
+    """A job that asks for what cannot be; answered with this status over HTTP, where the real host has 500."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.status_code = 422
+        self.detail = problem
+
+
 def record_exception(message: str = "") -> None:
     """Remember the exception being handled, if there is one."""
     kind, exception, trace = sys.exc_info()

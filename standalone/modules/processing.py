@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modules import sd_models, sd_samplers, shared
+from modules import errors, sd_models, sd_samplers, shared
 from modules.options import OnThePageOnly
 from modules.processing_base import (
     DecodedSamples,
@@ -66,7 +66,7 @@ def _apply_override_settings(p: Any) -> None:
         sd_models.reload_model_weights()
     for key, value in overrides.items():
         if key not in shared.opts.data_labels:
-            raise KeyError(f"override_settings: there is no setting {key!r}")
+            raise errors.WrongRequest(f"override_settings: there is no setting {key!r}")
         shared.opts.set(key, value, is_api=True, run_callbacks=False)
         if key == "sd_model_checkpoint":
             sd_models.reload_model_weights()

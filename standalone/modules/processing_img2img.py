@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from modules import devices, images, masking, rng, scripts, sd_samplers, shared
+from modules import devices, errors, images, masking, rng, scripts, sd_samplers, shared
 from modules.processing_base import StableDiffusionProcessing, create_binary_mask, opt_f
 from modules.sd_hijack import model_hijack
 from modules.sd_samplers_common import images_tensor_to_samples
@@ -108,7 +108,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     def _prepared_image(self, img: Any, mask: Any, region: Any, latent_mask: Any) -> np.ndarray:
         """One init image in the job's size: (3, H, W) float32 in 0..1."""
         if img is None:
-            raise ValueError("img2img needs an init image")
+            raise errors.WrongRequest("img2img needs an init image")
         if shared.opts.save_init_img:
             self.init_img_hash = hashlib.md5(img.tobytes()).hexdigest()
             images.save_image(
@@ -133,7 +133,9 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
                 self.overlay_images = self.overlay_images * self.batch_size
             return arrays[0][None].repeat(self.batch_size, axis=0)
         if len(arrays) > self.batch_size:
-            raise RuntimeError(f"bad number of images passed: {len(arrays)}; expecting {self.batch_size} or less")
+            raise errors.WrongRequest(
+                f"bad number of images passed: {len(arrays)}; expecting {self.batch_size} or less"
+            )
         self.batch_size = len(arrays)
         return np.array(arrays)
 

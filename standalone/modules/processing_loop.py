@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from modules import devices, extra_networks, images, lowvram, paths, rng, scripts, sd_models, sd_unet, shared
+from modules import devices, errors, extra_networks, images, lowvram, paths, rng, scripts, sd_models, sd_unet, shared
 from modules.processing_base import apply_overlay, decode_latent_batch, get_fixed_seed, opt_C, opt_f
 from modules.processing_result import Processed, create_infotext
 from modules.sd_hijack import model_hijack
@@ -27,16 +27,16 @@ class _Output:
 def _prepare(p: Any) -> None:
     """Names, prompts and seeds of the whole job."""
     if p.prompt is None or p.prompt == []:
-        raise ValueError("the job has no prompt")
+        raise errors.WrongRequest("the job has no prompt")
     devices.torch_gc()
     seed, subseed = get_fixed_seed(p.seed), get_fixed_seed(p.subseed)
     if p.restore_faces:
-        raise ValueError("restore_faces is not supported by this host")
+        raise errors.WrongRequest("restore_faces is not supported by this host")
     p.tiling = shared.opts.tiling if p.tiling is None else p.tiling
     if p.refiner_checkpoint not in (None, "", "None", "none"):
         p.refiner_checkpoint_info = sd_models.get_closet_checkpoint_match(p.refiner_checkpoint)
         if p.refiner_checkpoint_info is None:
-            raise ValueError(f"Could not find checkpoint with name {p.refiner_checkpoint}")
+            raise errors.WrongRequest(f"Could not find checkpoint with name {p.refiner_checkpoint}")
     model = shared.sd_model
     if model is None:
         raise RuntimeError("no checkpoint is loaded; see the console for the reason")
@@ -45,6 +45,10 @@ def _prepare(p: Any) -> None:
     model_hijack.clear_comments()
     p.fill_fields_from_opts()
     p.setup_prompts()
+    prompts = [*p.all_prompts, *p.all_negative_prompts]
+    prompts += [*(getattr(p, "all_hr_prompts", None) or ()), *(getattr(p, "all_hr_negative_prompts", None) or ())]
+    if any("\ud800" <= letter <= "\udfff" for prompt in set(prompts) for letter in prompt):
+        raise errors.WrongRequest("a prompt holds halves of letters (surrogates), which no tokenizer reads")
     count = range(len(p.all_prompts))
     step = 1 if p.subseed_strength == 0 else 0
     p.all_seeds = seed if isinstance(seed, list) else [int(seed) + x * step for x in count]

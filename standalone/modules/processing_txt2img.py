@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from modules import devices, extra_networks, images, lowvram, prompt_parser, rng, sd_models, sd_samplers, shared
+from modules import devices, errors, extra_networks, images, lowvram, prompt_parser, rng, sd_models, sd_samplers, shared
 from modules.processing_base import DecodedSamples, StableDiffusionProcessing, decode_latent_batch, opt_f
 from modules.processing_result import create_infotext
 from modules.sd_samplers_common import decode_first_stage, images_tensor_to_samples
@@ -121,14 +121,14 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             return
         self.hr_checkpoint_info = sd_models.get_closet_checkpoint_match(name)
         if self.hr_checkpoint_info is None:
-            raise ValueError(f"Could not find checkpoint with name {name}")
+            raise errors.WrongRequest(f"Could not find checkpoint with name {name}")
         self.extra_generation_params["Hires checkpoint"] = self.hr_checkpoint_info.short_title
 
     def _find_upscaler(self) -> None:
         name = self.hr_upscaler if self.hr_upscaler is not None else shared.latent_upscale_default_mode
         self.latent_scale_mode = shared.latent_upscale_modes.get(name)
         if self.latent_scale_mode is None and not any(x.name == name for x in shared.sd_upscalers):
-            raise ValueError(f"could not find upscaler named {name}")
+            raise errors.WrongRequest(f"could not find upscaler named {name}")
 
     def _count_jobs(self) -> None:
         state = shared.state

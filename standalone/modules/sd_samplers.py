@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from modules import (
+    errors,
     sd_samplers_common,
     sd_samplers_kdiffusion,
     sd_samplers_lcm,
@@ -37,7 +38,7 @@ def create_sampler(name: str | None, model: Any) -> Any:
     """A new sampler object for one pass."""
     config = find_sampler_config(name)
     if config is None:
-        raise ValueError(f"bad sampler name: {name}")
+        raise errors.WrongRequest(f"bad sampler name: {name}")
     sampler = config.constructor(model)
     sampler.config = config
     return sampler

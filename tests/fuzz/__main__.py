@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from .grammar import Request, request
+from .grammar import Request, job_schemas, request
 from .oracle import Answer, Oracle
 from .server import call, served
 
@@ -31,12 +31,7 @@ class Run:
         self.statuses: collections.Counter[str] = collections.Counter()
         self.faults: list[dict[str, Any]] = []
         self._oracle = Oracle(self._send, options.slow)
-        schema = call(port, Request("GET", "/openapi.json"), HANG).json()
-        bodies = schema["components"]["schemas"]
-        self._schema = {
-            f"/sdapi/v1/{name.lower()}": bodies[f"StableDiffusionProcessing{name}"]["properties"]
-            for name in ("Txt2Img", "Img2Img")
-        }
+        self._schema = job_schemas(call(port, Request("GET", "/openapi.json"), HANG).json())
 
     def _send(self, made: Request) -> Answer:
         return call(self._port, made, HANG)

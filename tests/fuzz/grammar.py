@@ -220,6 +220,15 @@ def lookup(random: Random) -> Request:
     return Request("GET", f"/controlnet/{name}")
 
 
+def job_schemas(openapi: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The properties of both routes' bodies, as the server describes them."""
+    bodies = openapi["components"]["schemas"]
+    return {
+        f"/sdapi/v1/{name.lower()}": bodies[f"StableDiffusionProcessing{name}"]["properties"]
+        for name in ("Txt2Img", "Img2Img")
+    }
+
+
 def request(random: Random, schema: Mapping[str, Mapping[str, Any]]) -> Request:
     """The next request of this source of chance."""
     draw = random.random()

@@ -82,10 +82,10 @@ def test_alwayson_arguments_reach_the_script_as_they_are(host: Traced, client: A
         ({"alwayson_scripts": {"other": {"args": []}}}, 422, "other"),
         ({"alwayson_scripts": {"Tracing": {"args": {"a": 1}}}}, 422, "must be a list"),
         ({"alwayson_scripts": {"Tracing": []}}, 422, "takes an object"),
-        ({"hr_upscaler": "nobody", "enable_hr": True}, 500, "could not find upscaler named nobody"),
+        ({"hr_upscaler": "nobody", "enable_hr": True}, 422, "could not find upscaler named nobody"),
         ({"steps": "many"}, 422, "steps"),
         ({"script_name": "nobody"}, 422, "nobody"),
-        ({"override_settings": {"no_such_setting": 1}}, 500, "no_such_setting"),
+        ({"override_settings": {"no_such_setting": 1}}, 422, "no_such_setting"),
     ],
 )
 def test_errors_are_answered(host: Traced, client: Any, change: dict[str, Any], status: int, text: str) -> None:
@@ -93,6 +93,19 @@ def test_errors_are_answered(host: Traced, client: Any, change: dict[str, Any], 
     assert answer.status_code == status
     assert text in answer.text
     assert client.post("/sdapi/v1/txt2img", json=SMALL).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "1e400", '"\\ud800"', "9" * 4000, "[" * 900 + "]" * 900, '{"a": ' * 400 + "1" + "}" * 400]
+)
+@pytest.mark.parametrize("place", ["alwayson_scripts", "styles", "seed", "prompt"])
+def test_what_json_cannot_hold_again_is_answered(host: Traced, client: Any, value: str, place: str) -> None:
+    """The answer repeats the request: what is passed over in it must not fail there."""
+    fields = {key: json.dumps(item) for key, item in SMALL.items()}
+    fields[place] = f'{{"Tracing": {{"args": [], "note": {value}}}}}' if place == "alwayson_scripts" else value
+    body = "{" + ", ".join(f'"{key}": {item}' for key, item in fields.items()) + "}"
+    answer = client.post("/sdapi/v1/txt2img", content=body)
+    assert answer.status_code in ((200,) if place == "alwayson_scripts" else (200, 422)), answer.text[:500]
 
 
 def test_an_exception_in_sampling_is_an_error_answer(host: Traced, client: Any) -> None:

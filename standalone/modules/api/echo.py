@@ -1,4 +1,4 @@
-"""What a request held, as its answer can hold it: JSON has no NaN, UTF-8 no halves of letters, and Python few levels."""
+"""What a request held, as its answer can hold it: JSON has no NaN, UTF-8 no halves of letters, Python few levels."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def error_response(request: Request, e: Exception) -> JSONResponse:
         "body": known.get("body", ""),
         "errors": str(e),
     }
-    if not isinstance(e, HTTPException):  # known ones explain themselves
+    if not isinstance(e, (HTTPException, errors.WrongRequest)):  # these explain themselves
         errors.report(f"API error: {request.method}: {request.url} {content}", exc_info=True)
     return JSONResponse(
         status_code=known.get("status_code", 500), content=jsonable_encoder(echo(content)), headers=known.get("headers")
