@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from modules import devices, errors, extra_networks, images, prompt_parser, sd_samplers, shared
+from modules import devices, extra_networks, images, prompt_parser, rng, sd_samplers, shared
 from modules.sd_samplers_common import decode_first_stage, images_tensor_to_samples
 from PIL import Image
 from torch import Tensor
@@ -25,20 +25,11 @@ class DecodedSamples(list):
     already_decoded = True
 
 
-LARGEST_SEED = 1 << 62
-"""PyTorch's end at 63 bits; a batch counts on from the first."""
-
-
 def get_fixed_seed(seed: Any) -> Any:
     """A seed; -1, "" and nonsense become a random one."""
     if isinstance(seed, str):
         seed = int(seed) if seed.strip().lstrip("-").isdigit() else -1
-    if seed is None or seed == -1:
-        return random.randrange(4294967294)
-    for one in seed if isinstance(seed, list) else [seed]:
-        if abs(one) >= LARGEST_SEED:
-            raise errors.WrongRequest("a seed is too large: they end at 2 to the power of 62")
-    return seed
+    return random.randrange(4294967294) if seed is None or seed == -1 else rng.checked(seed)
 
 
 def create_binary_mask(image: Image.Image, round: bool = True) -> Image.Image:

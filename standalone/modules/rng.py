@@ -6,10 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from modules import devices, rng_philox, shared
+from modules import devices, errors, rng_philox, shared
 from torch import Tensor
 
 _nv_generator: Any = None
+
+
+LARGEST_SEED = 1 << 62
+"""PyTorch's end at 63 bits; a batch counts on from the first."""
+
+
+def checked(seed: Any) -> Any:
+    """A job's seed or list of seeds as it is. Raises WrongRequest for one that no generator takes."""
+    if any(abs(one) >= LARGEST_SEED for one in (seed if isinstance(seed, list) else [seed])):
+        raise errors.WrongRequest("a seed is too large: they end at 2 to the power of 62")
+    return seed
 
 
 def _on_cpu() -> bool:
