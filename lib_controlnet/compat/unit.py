@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import logging
 from collections.abc import Mapping
 from enum import Enum
@@ -15,6 +14,7 @@ from ..core import legacy, modes
 from ..core.errors import UnitError
 from ..core.images import is_empty
 from ..core.legacy import read_choice
+from ..core.unknown import unknown_key
 from .enums import ControlMode, ControlNetUnionControlType, HiResFixOption, InputMode, PuLIDMode, ResizeMode
 
 log = logging.getLogger("ControlNet")
@@ -107,10 +107,10 @@ class ControlNetUnit:
         name = _CANONICAL.get(key, key)
         if name in _KNOWN or name.startswith("_"):
             return name
-        close = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.8)
-        if close:
-            raise TypeError(f"ControlNetUnit has no field {key!r}; did you mean {close[0]!r}?")
-        log.warning("ControlNetUnit has no field %r: it has no effect.", key)
+        try:
+            log.warning("ControlNetUnit: %s", unknown_key(key, _KNOWN))
+        except UnitError as error:
+            raise TypeError(f"ControlNetUnit has no field {key!r}: {error.remedy}") from None
         return name
 
     @classmethod

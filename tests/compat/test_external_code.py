@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from lib_controlnet.compat.modules import makers
@@ -230,6 +232,9 @@ def test_unknown_and_doubled_fields_are_refused(code: ModuleType) -> None:
     with pytest.raises(TypeError, match="two names"):
         code.ControlNetUnit(guidance=1.0, guidance_end=0.5)
     code.ControlNetUnit(is_ui=False, ipadapter_input=None)
+    kept = code.ControlNetUnit(model="m", flux_capacitor=3)
+    assert kept.flux_capacitor == 3
+    assert parse_unit(kept, 0).model == "m"
 
 
 def test_units_compare_by_value(code: ModuleType) -> None:
@@ -289,3 +294,44 @@ def test_lists(code: ModuleType, tmp_path: Path) -> None:
     assert code.get_modules()[:2] == ["none", "canny"]
     assert "inpaint_global_harmonious" in code.get_modules(alias_names=True)
     assert code.get_modules_detail()["canny"]["sliders"][1]["name"] == "Low Threshold"
+
+
+# -- any runner ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    widths=st.tuples(st.integers(0, 4), st.integers(0, 40), st.integers(0, 4)),
+    places=st.permutations(range(3)),
+    count=st.integers(0, 12),
+    kind=st.sampled_from([list, tuple]),
+    filling=st.sampled_from([None, 0, 0.0, False, "", {"model": "old"}]),
+    short=st.integers(0, 3),
+)
+def test_nobody_elses_arguments_move(
+    code: ModuleType, widths: Any, places: Any, count: int, kind: Any, filling: Any, short: int
+) -> None:
+    """Whatever lies around ours, however many units come, and however our places were filled."""
+    scripts: list[Script] = []
+    args: list[Any] = ["first"]
+    for place in places:
+        name = ("Before", "ControlNet", "After")[place]
+        scripts.append(Script(name, len(args), len(args) + widths[place]))
+        args += [filling] * widths[place] if place == 1 else [f"{name}{number}" for number in range(widths[place])]
+    last = scripts[-1].name == "ControlNet"
+    args = args[: len(args) - min(short, widths[1])] if last else args
+    runner = Runner(scripts)
+    units = [code.ControlNetUnit(model=f"m{number}") for number in range(count)]
+    new = code.update_cn_script(runner, kind(args), units)
+    assert type(new) is kind
+    for script in scripts:
+        own = new[script.args_from : script.args_to]
+        if script.name != "ControlNet":
+            assert list(own) == [
+                f"{script.name}{number}" for number in range(widths[(script.name == "After" and 2) or 0])
+            ]
+    own = code.get_all_units(runner, new)
+    assert [unit.model for unit in own if unit.enabled] == [unit.model for unit in units]
+    assert len(own) >= COUNT
+    ours = next(script for script in scripts if script.name == "ControlNet")
+    assert all(hasattr(item, "enabled") for item in new[ours.args_from : ours.args_to])
