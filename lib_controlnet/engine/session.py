@@ -129,6 +129,7 @@ class ControlSession:
         """
         idle: list[Idle] = []
         for run in self.runs:
+            run.tile, run.tile_orders = None, {}  # a tiler may leave its last piece there
             text = self._judged(run, steps)
             if text:
                 idle.append(Idle(run.unit.index, text))

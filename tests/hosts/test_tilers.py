@@ -25,6 +25,9 @@ def boxes() -> list[tuple[int, int]]:
 class Tiler:
     """As Tiled Diffusion: prepared when a sampler is made, before the pass begins; wraps the denoiser's network."""
 
+    leaves = False
+    """Whether the last piece stays where it was set until a call that is not tiled, as Tiled Diffusion has it."""
+
     def __init__(self, host: Host, batch: int, on_cpu: bool) -> None:
         self.host, self.batch, self.on_cpu = host, batch, on_cpu
         self.groups = [boxes()[start : start + batch] for start in range(0, 4, batch)]
@@ -55,6 +58,9 @@ class Tiler:
 
     def forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(x: Any, sigma: Any, cond: Any, **kwargs: Any) -> Any:
+            if x.shape[-1] != 2 * TILE:  # the hires pass is not tiled
+                self._put_back()
+                return original(x, sigma, cond=cond, **kwargs)
             out = torch.zeros_like(x)
             rows = x.shape[0]
             for number, group in enumerate(self.groups):
@@ -68,11 +74,15 @@ class Tiler:
                     part = made[place * rows : (place + 1) * rows]
                     out[:, :, top : top + TILE, left : left + TILE] = part
             self.calls += 1
-            for param, hint in zip(self.params or [], self.whole, strict=False):
-                param.hint_cond = hint
+            if not self.leaves:
+                self._put_back()
             return out
 
         return call
+
+    def _put_back(self) -> None:
+        for param, hint in zip(self.params or [], self.whole, strict=False):
+            param.hint_cond = hint
 
 
 @contextmanager
@@ -167,6 +177,19 @@ def test_hires_cuts_the_hint_of_its_own_pass(host: Host) -> None:
     finally:
         samplers.create_sampler = original
     assert seen == [(1, 3, 64, 64), (1, 3, 128, 128)]
+
+
+def test_a_piece_that_a_tiler_leaves_is_not_cut_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next sampler, of the hires pass or of the next batch, is made while the last piece is still set."""
+    hires: dict[str, Any] = {"enable_hr": True, "hr_scale": 2.0, "hr_upscaler": "Latent", "denoising_strength": 0.6}
+    with tiled(host) as tiler:
+        expected = pixels(host.txt2img(unit(), **hires))
+    monkeypatch.setattr(Tiler, "leaves", True)
+    with tiled(host) as tiler:
+        assert difference(pixels(host.txt2img(unit(), **hires)), expected) <= 1
+        assert tuple(tiler.whole[0].shape) == (1, 3, 128, 128)
+        host.txt2img(unit(), n_iter=2)
+        assert tuple(tiler.whole[0].shape) == (1, 3, 64, 64)
 
 
 def test_a_whole_map_of_other_content_is_used(host: Host) -> None:
