@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from .conftest import Host, picture, pixels, unit
 
@@ -188,3 +189,23 @@ def test_adetailers_copies_of_the_arguments(host: Host) -> None:
     inner.script_args = arguments
     assert np.array_equal(run(host, inner), plain)
     assert not np.array_equal(run(host, p), plain)
+
+
+def test_a_preprocessor_pack_asks_for_the_device(host: Host) -> None:
+    """As sd-webui-controlnet-evaclip: derived from our base, loaded to `self.device`."""
+    base = importlib.import_module("internal_controlnet.external_code")
+
+    class Pack(base.Preprocessor):
+        def __init__(self) -> None:
+            super().__init__(name="pack")
+            self.slider_resolution = base.PreprocessorParameter(visible=False)
+            self.returns_image = False
+
+        def __call__(self, input_image: Any, resolution: int = 512, **_kwargs: Any) -> Any:
+            return torch.zeros(1, device=self.device)
+
+    devices = host.app.modules("devices")
+    assert Pack().device == devices.get_device_for("controlnet")
+    assert Pack().cached_call(np.zeros((4, 4, 3), np.uint8), 512).value.tolist() == [0.0]
+    assert base.Preprocessor.get_preprocessor("canny").label == "canny"
+    assert importlib.import_module("scripts.supported_preprocessor").Preprocessor is base.Preprocessor
