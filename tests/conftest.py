@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,6 +23,10 @@ for _name, _value in {
     "GRADIO_ANALYTICS_ENABLED": "False",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# A machine that is busy with other things is no fault of a test's.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # First on the path, as `launch.py` does: `lib_controlnet`, `annotator` and `standalone` are folders there.
 sys.path[:0] = [path for path in (str(ROOT),) if path not in sys.path]
@@ -72,9 +77,9 @@ def no_network() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def few_threads() -> None:
-    """Two threads at most: the suite shares its machine, and small tensors are slower with more."""
+    """Two threads at most, or one where `.ci/run` has two parts side by side: small tensors are slower with more."""
     try:
         import torch
     except ModuleNotFoundError:
         return
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(min(int(os.environ["OMP_NUM_THREADS"]), 2, os.cpu_count() or 1))
