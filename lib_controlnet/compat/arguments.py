@@ -156,14 +156,18 @@ def _fingerprints(unit: ControlNetUnit) -> dict[str, Any]:
     return {key: _fingerprint(item) for key, item in vars(unit).items() if key in _MEANT}
 
 
-def _fingerprint(value: Any) -> Any:
-    """What tells a value from what it was, also where it was changed in place."""
+_LEVELS = 6
+"""A picture in a list of objects lies three levels deep; a request may be nested deeper than Python recurses."""
+
+
+def _fingerprint(value: Any, levels: int = _LEVELS) -> Any:
+    """What tells a value from what it was, also where it was changed in place, down to so many levels."""
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(cast("np.ndarray[Any, Any]", value))
         return array.shape, str(array.dtype), zlib.crc32(array.tobytes())
-    if isinstance(value, Mapping):
-        return {key: _fingerprint(item) for key, item in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, (list, tuple)):
-        return [_fingerprint(item) for item in cast("Sequence[Any]", value)]
+    if levels and isinstance(value, Mapping):
+        return {key: _fingerprint(item, levels - 1) for key, item in cast("Mapping[Any, Any]", value).items()}
+    if levels and isinstance(value, (list, tuple)):
+        return [_fingerprint(item, levels - 1) for item in cast("Sequence[Any]", value)]
     plain = value is None or isinstance(value, (str, bool, int, float, Enum, Path))
     return value if plain else id(value)

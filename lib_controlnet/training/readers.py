@@ -111,7 +111,7 @@ def _json_lines(path: Path) -> Iterable[tuple[int, Any]]:
             continue
         try:
             yield number, json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TrainingError(
                 f"{path.name}, line {number} is no JSON", field="data", found=f"{len(line)} characters"
             ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from .grammar import Request, job_schemas, request
 from .oracle import Answer, Oracle
-from .server import call, served
+from .server import call, served, swallowed
 
 HANG = 120.0
 
@@ -25,8 +26,10 @@ HANG = 120.0
 class Run:
     """Counts of one run."""
 
-    def __init__(self, port: int, options: argparse.Namespace) -> None:
+    def __init__(self, port: int, options: argparse.Namespace, log: Path | None) -> None:
         self._port = port
+        self._log = log
+        self._told = 0
         self._options = options
         self.statuses: collections.Counter[str] = collections.Counter()
         self.faults: list[dict[str, Any]] = []
@@ -47,10 +50,14 @@ class Run:
         return wrong
 
     def unchanged(self, number: int) -> None:
-        """Notes where the uncontrolled pictures are no longer what they were."""
+        """Notes where the uncontrolled pictures are no longer what they were, and what the host has swallowed."""
         wrong = self._oracle.unchanged()
         if wrong:
             self._fault(number, None, wrong)
+        told = swallowed(self._log)
+        for line in told[self._told :]:
+            self._fault(number, None, f"swallowed before this call: {line}")
+        self._told = len(told)
 
     def _fault(self, number: int, made: Request | None, wrong: str) -> None:
         self.faults.append({"call": number, "wrong": wrong})
@@ -72,14 +79,15 @@ def main() -> int:
     parser.add_argument("--slow", type=float, default=60.0, help="seconds a call may take")
     parser.add_argument("--faults", default="fuzz-faults.jsonl")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends too
     if options.port:
-        return _run(options.port, options)
-    with tempfile.TemporaryDirectory() as data, served(Path(data)) as port:
-        return _run(port, options)
+        return _run(options.port, options, None)
+    with tempfile.TemporaryDirectory() as data, served(Path(data)) as (port, log):
+        return _run(port, options, log)
 
 
-def _run(port: int, options: argparse.Namespace) -> int:
-    run = Run(port, options)
+def _run(port: int, options: argparse.Namespace, log: Path | None) -> int:
+    run = Run(port, options, log)
     numbers = [options.only] if options.only is not None else range(options.first, options.first + options.calls)
     began = time.monotonic()
     for done, number in enumerate(numbers, 1):

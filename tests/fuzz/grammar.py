@@ -61,7 +61,7 @@ def odd_value(random: Random) -> Any:
     draw = random.random()
     if draw < 0.15:
         return pictures.odd(random)
-    return nested(random) if draw < 0.18 else random.choice(ODD_VALUES)
+    return nested(random) if draw < 0.2 else random.choice(ODD_VALUES)
 
 
 def unit(random: Random) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def call(port: int, request: Request, timeout: float) -> Answer:
 
 
 @contextlib.contextmanager
-def served(data: Path) -> Iterator[int]:
-    """A server with the demo model; its port. It writes into `data`."""
+def served(data: Path) -> Iterator[tuple[int, Path]]:
+    """A server with the demo model: its port, and its log in `data`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,12 +49,18 @@ def served(data: Path) -> Iterator[int]:
         )
         try:
             _wait(port, process)
-            yield port
+            yield port, data / "server.log"
         finally:
             if os.name == "posix":
                 os.killpg(process.pid, signal.SIGTERM)
             process.terminate()
             process.wait(30)
+
+
+def swallowed(log: Path | None) -> list[str]:
+    """What the host has swallowed and reported: an exception that left a script's callback, or a status of 500."""
+    lines = [] if log is None else log.read_text("utf-8", "replace").splitlines()
+    return [line for line in lines if line.startswith("***")]
 
 
 def _wait(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -25,8 +25,10 @@ SLOW = 60.0
 class Server:
     """The embedded host's routes, called in process."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, errors: Any) -> None:
         self._client = client
+        self.errors = errors
+        """The host's records of what it has swallowed."""
         self.oracle = Oracle(self.send, SLOW)
         self.schema = job_schemas(client.get("/openapi.json").json())
 
@@ -48,7 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         web = FastAPI()
         app.attach_api(web)
         app.modules("script_callbacks").app_started_callback(None, web)
-        yield Server(TestClient(web, raise_server_exceptions=False))
+        yield Server(TestClient(web, raise_server_exceptions=False), app.modules("errors"))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -57,6 +59,8 @@ def test_no_request_crashes_or_is_silently_wrong(server: Server, seed: int) -> N
     made = request(Random(seed), server.schema)
     answer = server.send(made)
     wrong = server.oracle.judge(made, answer)
+    wrong = wrong or "".join(record["exception"] for record in server.errors.exception_records)
+    server.errors.exception_records.clear()
     assert not wrong, f"{wrong}\n{json.dumps(made.body)[:3000]}"
 
 
