@@ -98,7 +98,7 @@ def test_errors_are_answered(host: Traced, client: Any, change: dict[str, Any], 
 @pytest.mark.parametrize(
     "value", ["NaN", "1e400", '"\\ud800"', "9" * 4000, "[" * 900 + "]" * 900, '{"a": ' * 400 + "1" + "}" * 400]
 )
-@pytest.mark.parametrize("place", ["alwayson_scripts", "styles", "seed", "prompt"])
+@pytest.mark.parametrize("place", ["alwayson_scripts", "styles", "seed", "eta", "prompt"])
 def test_what_json_cannot_hold_again_is_answered(host: Traced, client: Any, value: str, place: str) -> None:
     """The answer repeats the request: what is passed over in it must not fail there."""
     fields = {key: json.dumps(item) for key, item in SMALL.items()}

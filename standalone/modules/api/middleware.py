@@ -29,6 +29,8 @@ def _cause(e: Exception) -> Exception:
 def error_response(request: Request, e: Exception) -> JSONResponse:
     """{"error", "detail", "body", "errors"} with the exception's status or 500."""
     e = _cause(e)
+    if isinstance(e, OverflowError) and str(e) == "int too large to convert to float":  # pydantic 1, reading the body
+        e = errors.WrongRequest("a number in the request is too large")
     known = vars(e)
     content = {
         "error": type(e).__name__,
