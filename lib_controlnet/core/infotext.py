@@ -51,6 +51,11 @@ def unit_key(index: int) -> str:
     return f"{PREFIX} {index}"
 
 
+def is_unit_key(key: object) -> bool:
+    """Whether `unit_key` gives it for some unit."""
+    return isinstance(key, str) and _UNIT_KEY.fullmatch(key) is not None
+
+
 def format_unit(
     unit: ControlNetUnit,
     *,

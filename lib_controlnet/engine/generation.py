@@ -41,9 +41,6 @@ class Generation(Protocol):
     width: int
     """Width of the base pass in pixels, a multiple of 8; `height` likewise."""
     height: int
-    hires: bool
-    final_size: tuple[int, int]
-    """(width, height) of the finished picture: of the hires pass where there is one."""
     paints_mask: bool
     """The host itself paints within a mask and keeps what lies outside (img2img inpainting)."""
     seed: int
@@ -52,6 +49,16 @@ class Generation(Protocol):
     base: BaseModel
     base_id: str
     runtime: Runtime
+
+    @property
+    def hires(self) -> bool:
+        """There is a second pass; others may switch it on or off until the first begins."""
+        ...
+
+    @property
+    def final_size(self) -> tuple[int, int]:
+        """(width, height) of the finished picture: of the hires pass where there is one."""
+        ...
 
     def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
         """The unit's own picture or the host's (one for each image of the batch), cropped as the host crops."""
@@ -83,6 +90,8 @@ class UnitRun:
     weights: tuple[float, ...] = ()
     rests: bool = False
     """The unit has no part in the pass that has begun (hires option)."""
+    took_part: bool = False
+    """The unit has had a part in a pass."""
     effect: Effect | None = None
     """What the preprocessor does to the sampling besides, in the pass that has begun."""
     acting: Acting = field(default_factory=Acting)

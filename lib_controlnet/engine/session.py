@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +22,20 @@ from .generation import Generation, UnitRun
 from .preparation import UnitPreparation
 from .services import Services
 from .tiles import TiledHint
+
+_NO_BASE_PASS = "it did nothing: it acts in the first pass alone, and this job only enlarges a picture"
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What a session was doing in a pass that something else interrupts; see `ControlSession.hold`."""
+
+    runs: list[UnitRun]
+    effects: RunningEffects
+    pass_: Pass
+    size: tuple[int, int]
+    calls: int
+    begun: bool
 
 
 @dataclass(frozen=True)
@@ -63,13 +78,40 @@ class ControlSession:
     def begin(self, pass_: Pass, width: int, height: int) -> None:
         """Binds every unit to its hint for a pass of `width` x `height` pixels."""
         self._pass, self._size, self._calls, self._begun = pass_, (width, height), 0, True
+        self._settle()
         for run in self.runs:
             run.acting, run.tile, run.tile_orders = Acting(), None, {}
             try:
                 run.effect = self._preparation.bind(run, pass_, width, height)
             except ControlNetError as error:
                 raise error.for_unit(run.unit.index) from error
+            run.took_part = run.took_part or not run.rests
         self.effects = RunningEffects([(run.guidance, run.effect) for run in self.runs if run.effect is not None])
+
+    def hold(self) -> Held:
+        """Another pass may be sampled with this session before the one that has begun goes on."""
+        runs = [copy(run) for run in self.runs]
+        for run in runs:
+            run.hints = dict(run.hints)
+        return Held(runs, self.effects, self._pass, self._size, self._calls, self._begun)
+
+    def resume(self, held: Held) -> None:
+        """The pass goes on that was held; nothing where the session was closed meanwhile."""
+        if self.closed:
+            return
+        self.runs, self.effects, self._pass, self._size = held.runs, held.effects, held.pass_, held.size
+        self._calls, self._begun = held.calls, held.begun
+        self._settle()
+
+    def _settle(self) -> None:
+        """Brings the models back that stay on their device: other jobs share them, and may have moved them away."""
+        for run in self.runs:
+            if not self._offloads(run):
+                run.model.move(self._generation.runtime.device)
+
+    def _offloads(self, run: UnitRun) -> bool:
+        """Whether its model leaves the device between calls: only where every unit that shares it wants that."""
+        return all(other.unit.low_vram for other in self.runs if other.model is run.model)
 
     def rebase(self, base: BaseModel) -> None:
         """Another U-Net takes over (refiner, hires checkpoint): units that do not fit it raise when they would act."""
@@ -140,7 +182,7 @@ class ControlSession:
     def _judged(self, run: UnitRun, steps: int) -> str:
         """Why a unit rightly did nothing, "" where it acted or has no part in the pass."""
         if run.rests:
-            return ""
+            return "" if run.took_part or self._pass is Pass.base else _NO_BASE_PASS
         try:
             run.acting.check()
             if run.idle_by_choice and run.effect is None:
@@ -243,11 +285,14 @@ class ControlSession:
         bound, region = run.bound, run.region
         if run.tile is not None:
             bound, region, step = self._of_tile(run, run.tile, step, rows)
-        if run.unit.low_vram:
+        offloads = self._offloads(run)
+        if offloads:
             run.model.move(step.x.device)
-        part = bound.control(step.select(rows))
-        if run.unit.low_vram:
-            run.model.move(torch.device("cpu"))
+        try:
+            part = bound.control(step.select(rows))
+        finally:
+            if offloads:
+                run.model.move(torch.device("cpu"))
         try:
             run.acting.measure(part)
         except ControlNetError as error:

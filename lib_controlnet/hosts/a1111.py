@@ -34,7 +34,7 @@ class A1111Host:
 
     def unet(self) -> nn.Module:
         """The U-Net that the next sampling step will call. Raises HostError where control cannot be added to it."""
-        from modules import sd_unet, shared
+        from modules import sd_unet
 
         if getattr(sd_unet, "current_unet", None) is not None:
             raise HostError(
@@ -42,6 +42,15 @@ class A1111Host:
                 found=type(sd_unet.current_unet).__name__,
                 remedy='set "SD Unet" to None in the settings',
             )
+        return self.network()
+
+    def network(self) -> nn.Module:
+        """The checkpoint's own U-Net. Raises HostError where it is of another kind.
+
+        Before a job's first sampling the host still has the replacement that the job before may have used.
+        """
+        from modules import shared
+
         wrapper = getattr(shared.sd_model, "model", None)
         unet = getattr(wrapper, "diffusion_model", None)
         if not isinstance(unet, nn.Module) or not is_ldm_unet(unet):
@@ -90,17 +99,25 @@ class A1111Generation:
     unit_per_image = False
 
     def __init__(self, host: A1111Host, p: Any) -> None:
-        unet = host.unet()
+        unet = host.network()
         self._p = p
         self.width = int(p.width) // 8 * 8
         self.height = int(p.height) // 8 * 8
-        self.hires = bool(getattr(p, "enable_hr", False))
-        self.final_size = _final_size(p) if self.hires else (self.width, self.height)
         self.paints_mask = getattr(p, "image_mask", None) is not None
         self.seed = _seed(p)
         self.base = host.base_model(unet)
         self.base_id = host.base_id()
         self.runtime: Runtime = host.runtime(unet)
+
+    @property
+    def hires(self) -> bool:
+        """Asked anew: others may switch hires fix on or off before the first pass begins."""
+        return bool(getattr(self._p, "enable_hr", False))
+
+    @property
+    def final_size(self) -> tuple[int, int]:
+        """As the hires pass will have it, where there is one."""
+        return _final_size(self._p) if self.hires else (self.width, self.height)
 
     def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
         """The unit's own picture or the img2img sources, cropped as the host crops."""

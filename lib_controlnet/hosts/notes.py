@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..core.errors import plain_text
+from ..core.infotext import is_unit_key
 
 log = logging.getLogger("ControlNet")
 NOTES = "Notes on ControlNet"
@@ -44,15 +45,18 @@ def say_all(p: Any, texts: Iterable[str], *, unit: int | None = None) -> None:
 
 
 def forget(p: Any) -> None:
-    """A job begins: what an earlier one with the same processing object said (the host's batch tab) is not its own."""
+    """A job begins: what earlier ones left with the same processing object (the host's batch tab, loops) or the same
+    parameters (the cells of an X/Y/Z plot) is not its own, notes and units.
+    """
     _tried(lambda: setattr(p, _KEPT, []), "the job")
-    _tried(lambda: _without_notes(p), "the infotext")
+    _tried(lambda: _without_ours(p), "the infotext")
 
 
-def _without_notes(p: Any) -> None:
+def _without_ours(p: Any) -> None:
     params = p.extra_generation_params
-    if NOTES in params:  # a copy of `p` has the same dict, and its notes stay
-        p.extra_generation_params = {key: value for key, value in params.items() if key != NOTES}
+    ours = {key for key in params if key == NOTES or is_unit_key(key)}
+    if ours:  # a copy of `p` has the same dict, and what it says of itself stays
+        p.extra_generation_params = {key: value for key, value in params.items() if key not in ours}
 
 
 def _said(p: Any) -> list[str]:

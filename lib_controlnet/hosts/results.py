@@ -27,7 +27,8 @@ def write_infotext(p: Any, session: ControlSession) -> None:
 
     What was let pass or replaced while its units were read and their pictures preprocessed is said with it.
     """
-    for run in {run.unit.index: run for run in reversed(session.runs)}.values():
+    first = {run.unit.index: run for run in reversed(session.runs)}
+    for run in reversed(first.values()):
         weights = [other.unit.weight for other in session.runs if other.unit.index == run.unit.index]
         mode = InputMode.merge if len(weights) > 1 else run.unit.input_mode
         p.extra_generation_params[unit_key(run.unit.index)] = format_unit(

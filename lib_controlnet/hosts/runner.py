@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 import numpy as np
 from torch import Tensor
@@ -44,10 +44,10 @@ class Runner:
         self._host = host
         self._samplings: list[Sampling] = []
         """Those under way, the innermost last: a job may run within another's sampling."""
-        self._job: Job | None = None
-        """The job that began last."""
-        self._open: WeakSet[Job] = WeakSet()
-        """The jobs that have begun and not ended: those around the last one, and some that broke off."""
+        self._begun: list[ref[Job]] = []
+        """The jobs that have begun and not ended, the innermost last, and some that broke off; their `p` keeps them."""
+        self._armed: set[Job] = set()
+        """Those of which something is armed, see `stopping`."""
 
     def before_process(self, p: Any, read_units: ReadUnits, read_options: Callable[[], PanelOptions]) -> None:
         """A job is about to count its pictures: a batch needs more, and the prompt mode may write the prompt."""
@@ -65,8 +65,7 @@ class Runner:
         if job is None or job.begun:
             job = new_job(p)
         job.begun = True
-        self._job = job
-        self._open.add(job)
+        self._begun = [ref(one) for one in self._open()] + [ref(job)]
         forget(p)
         try:
             if job.error is not None:
@@ -133,7 +132,7 @@ class Runner:
 
         Some scripts sample without announcing it; then this is the first that we hear of it.
         """
-        sampling = self._stepping(getattr(params.denoiser, "p", None), params.x)
+        sampling = self._stepping(params)
         if sampling is None:
             return
         try:
@@ -159,7 +158,6 @@ class Runner:
         if job is None or job.finished:
             return
         job.finished = True
-        self._open.discard(job)
         if job.session is not None and job.error is None:
             try:
                 self._hand_over(job, p, processed)
@@ -171,14 +169,16 @@ class Runner:
             job.session.close()
         if job.error is not None:
             refuse(p, processed, job.error)
-        job.armed.close()
+        self._disarm(job)
 
     def detach(self) -> None:
-        """Takes every hook of ours off the host; it is then as if we had never been there."""
-        while self._samplings:
-            self._samplings.pop().close()
-        if self._job is not None:
-            self._job.armed.close()
+        """Takes every hook of ours off the host; it is then as if we had never been there.
+
+        A sampling that runs meanwhile is stopped, since nobody will tell us of its next steps; its end takes the rest.
+        """
+        self._close_idle()
+        for sampling in self._samplings:
+            self._fail(sampling.job, sampling.p, _reloaded())
 
     # what other extensions' tilers read and write (see compat)
 
@@ -189,10 +189,10 @@ class Runner:
 
     def hint(self, index: int) -> Tensor:
         """The whole hint of one of them for the pass that is sampled or about to be, (1, 3 or 4, H, W)."""
-        session, job = self._session(), self._job
-        if session is None or job is None:
+        session, p = self._session(), self._processing()
+        if session is None:
             raise HostError("a hint was asked for while no unit acts")
-        hires = bool(getattr(job.owner(), "is_hr_pass", False))
+        hires = bool(getattr(p, "is_hr_pass", False))
         return session.hint_for(index, Pass.hires if hires else Pass.base)
 
     def replace_hint(self, index: int, tensor: Tensor) -> None:
@@ -204,7 +204,19 @@ class Runner:
     def _session(self) -> ControlSession | None:
         if self._samplings:
             return self._samplings[-1].session
-        return None if self._job is None or self._job.finished else self._job.session
+        begun = self._open()
+        return begun[-1].session if begun else None
+
+    def _processing(self) -> Any:
+        """The processing object that samples or is about to."""
+        if self._samplings:
+            return self._samplings[-1].p
+        begun = self._open()
+        return begun[-1].owner() if begun else None
+
+    def _open(self) -> list[Job]:
+        """The jobs that have begun and not ended."""
+        return [job for weak in self._begun if (job := weak()) is not None and not job.finished]
 
     # the parts
 
@@ -234,7 +246,7 @@ class Runner:
                 self._prepare(job, p)
             except Exception as error:  # noqa: BLE001 (as in process)
                 self._fail(job, p, error)
-        sampling = Sampling(self._host, job, p, self._fail)
+        sampling = Sampling(self._host, job, p, self._fail, self._goes_on)
         self._samplings.append(sampling)
         guarded = sampling.guard(self._conclude, self._ended)
         try:
@@ -243,16 +255,19 @@ class Runner:
             self._fail(job, p, error, guarded)
         return sampling
 
-    def _stepping(self, p: Any, x: Tensor) -> Sampling | None:
-        """The sampling that a denoiser step of `p` belongs to, begun now where nobody announced it; None for no job."""
+    def _stepping(self, params: Any) -> Sampling | None:
+        """The sampling that a denoiser step belongs to, begun now where nobody announced it; None for no job."""
+        p = getattr(params.denoiser, "p", None)
         while p is not None and self._samplings and self._samplings[-1].p is not p and not self._samplings[-1].running:
             self._drop(self._samplings[-1])
         top = self._samplings[-1] if self._samplings else None
-        carried = None if p is None else carried_job(p)
-        if top is not None and (p is None or top.p is p or carried is top.job):
+        if top is not None and (p is None or top.serves(p, getattr(params.denoiser, "sampler", None))):
             return top
+        carried = None if p is None else carried_job(p)
         job = carried if carried is not None and not carried.finished else stray_job(p)
-        return self._begin(job, p, x, None) if job.wanted or top is not None else None
+        if top is None and not job.wanted and p is not None:
+            self._close_idle()  # what a job that broke off has left is nothing to one without our script
+        return self._begin(job, p, params.x, None) if job.wanted or top is not None else None
 
     def _conclude(self, sampling: Sampling) -> None:
         """A sampling has returned: raises what stops the job, or says which units rightly did nothing."""
@@ -267,7 +282,7 @@ class Runner:
     def _ended(self, sampling: Sampling) -> None:
         """A sampling is over, whichever way: the one around it goes on."""
         sampling.close()
-        sampling.job.armed.close()
+        self._disarm(sampling.job)
         if sampling in self._samplings:
             self._samplings.remove(sampling)
         if not self._samplings:
@@ -280,17 +295,27 @@ class Runner:
 
     def _drop(self, sampling: Sampling) -> None:
         """Ends a sampling whose end nobody told us."""
-        self._ended(sampling)
         if sampling.ran:
             with contextlib.suppress(ControlNetError):  # kept in its job, and raised with its answer
                 self._conclude(sampling)
+        self._ended(sampling)
+
+    def _goes_on(self, sampling: Sampling) -> None:
+        """The denoiser of a sampling is called: what began within it is over, told or not."""
+        while sampling in self._samplings and self._samplings[-1] is not sampling and not self._samplings[-1].running:
+            self._drop(self._samplings[-1])
 
     def _close_idle(self) -> None:
         """Ends samplings whose end nobody told us, and disarms what an earlier job left."""
         for sampling in [one for one in reversed(self._samplings) if not one.running]:
             self._drop(sampling)
-        if self._job is not None and not self._samplings:
-            self._job.armed.close()
+        if not self._samplings:
+            self._disarm(*self._armed)
+
+    def _disarm(self, *jobs: Job) -> None:
+        for job in jobs:
+            job.armed.close()
+            self._armed.discard(job)
 
     def _hand_over(self, job: Job, p: Any, processed: Any) -> None:
         session = job.session
@@ -316,10 +341,11 @@ class Runner:
         if not job.told:
             job.told = True
             log.error("%s", kept, exc_info=kept.__cause__ if kept.status_code >= 500 else None)
-        for other in self._open:  # whoever runs a job within a job may swallow its end
+        for other in self._open():  # whoever runs a job within a job may swallow its end
             _keep(other, kept)
             other.told = True
         hooks = arm(kept)
+        self._armed.add(job)
         for hook in hooks:
             job.armed.callback(hook.remove)
         if not hooks and not stopped:
@@ -332,3 +358,11 @@ def _keep(job: Job, error: Exception) -> ControlNetError:
     if job.error is None:
         job.error = refusal(error)
     return job.error
+
+
+def _reloaded() -> ControlNetError:
+    return HostError(
+        "the host has dropped its scripts in the middle of the sampling",
+        found="its page was loaded anew (Reload UI)",
+        remedy="generate again",
+    )

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..core.control import Control
 from ..core.step import Pass, RowCursor, Step
 from ..engine.injection import UNetHooks
-from ..engine.session import ControlSession, Idle
+from ..engine.session import ControlSession, Held, Idle
 from .a1111 import A1111Host, cond_repeats, latent_pixels
-from .jobs import Job
+from .jobs import Job, carried_job
 
 Fail = Callable[[Job, Any, Exception], Exception]
 """(job, its processing object, what happened) -> the error that the job is stopped with."""
@@ -22,13 +22,16 @@ Fail = Callable[[Job, Any, Exception], Exception]
 class Sampling:
     """Our hooks on the U-Net and the sampler while one pass is sampled. `close()` undoes them, twice is fine."""
 
-    def __init__(self, host: A1111Host, job: Job, p: Any, fail: Fail) -> None:
+    def __init__(self, host: A1111Host, job: Job, p: Any, fail: Fail, goes_on: Callable[[Sampling], None]) -> None:
         self._host = host
         self.job = job
         self.p = p
         self._fail = fail
+        self._goes_on = goes_on
+        """Told of every call of its denoiser."""
         self.session: ControlSession | None = job.session
         """Kept here: whoever takes it from the job meanwhile has closed it, and that is found out."""
+        self._sampler = getattr(p, "sampler", None)
         self.running = False
         """The sampler has been launched and has not returned."""
         self.ran = False
@@ -43,6 +46,8 @@ class Sampling:
         self._progress = 0.0
         self._pass = Pass.hires if getattr(p, "is_hr_pass", False) else Pass.base
         self._steps = 0
+        self._held: Held | None = None
+        """What the session was doing when another job began to sample: it may be a copy's, with the same session."""
         self._concluded = False
 
     def start(self, x: Tensor, noise: Tensor | None = None) -> None:
@@ -77,7 +82,7 @@ class Sampling:
 
         `conclude` is called when it has returned well, `ended` whichever way. False where the host has no such thing.
         """
-        sampler = getattr(self.p, "sampler", None)
+        sampler = self._sampler
         launch = getattr(sampler, "launch_sampling", None)
         if sampler is None or launch is None:
             return False
@@ -120,15 +125,28 @@ class Sampling:
         self._concluded = True
         return self.session.end(self._steps)
 
+    def serves(self, p: Any, sampler: Any) -> bool:
+        """Whether a step of `p` by that sampler belongs to it: others sample copies of `p` in its place, or within.
+
+        In its place it is the same sampler object (where both tell), within it is one of the copy's own.
+        """
+        own = self._sampler
+        return p is self.p or (carried_job(p) is self.job and (own is None or sampler is None or own is sampler))
+
     def suspend(self) -> None:
         """Another job samples within this one's sampling: its U-Net calls are none of ours."""
         if self._hooks is not None:
             self._hooks.paused = True
+        if self.session is not None:
+            self._held = self.session.hold()
 
     def resume(self) -> None:
         """The other job has ended."""
         if self._hooks is not None:
             self._hooks.paused = False
+        if self.session is not None and self._held is not None:
+            self.session.resume(self._held)
+            self._held = None
         if self.session is not None and self.job.error is None and self._host.unet() is not self._unet:
             self._hook(self._host.unet())
 
@@ -158,6 +176,7 @@ class Sampling:
         self._on_denoiser.close()
 
         def before(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._goes_on(self)
             if args:
                 self._cursor.group(int(args[0].shape[0]))
 
