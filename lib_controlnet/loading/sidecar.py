@@ -42,8 +42,9 @@ def _yaml(text: str) -> object:
     yaml = importlib.import_module("yaml")  # needed by few, and every host has it
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+    except yaml.YAMLError as error:  # its own text quotes the file
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(f"no YAML{f', line {mark.line + 1}' if mark else ''}") from error
 
 
 def _read(file: Path, parse: Callable[[str], object]) -> object:

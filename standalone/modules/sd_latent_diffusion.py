@@ -130,7 +130,10 @@ def _sidecar(filename: str) -> dict[str, Any]:
         return {}
     import yaml
 
-    loaded = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:  # its text quotes the file
+        raise ValueError(f"{file.name} beside the checkpoint is no YAML") from error
     return (loaded.get("model") or {}).get("params") or {}
 
 

@@ -143,3 +143,14 @@ def test_a_file_of_odd_shapes_is_refused_as_a_file(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "odd.safetensors")
     with pytest.raises(ModelFileError, match=r"odd\.safetensors"):
         load_model(tmp_path / "odd.safetensors", RUNTIME, discover())
+
+
+@pytest.mark.parametrize(
+    "text", ["a: b: s3cret", "s3cret: [", "\ts3cret", "!!python/object/apply:os.getcwd [s3cret]", "%s3cret"]
+)
+def test_what_is_no_yaml_is_not_quoted(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.with_suffix(".yaml").write_text(text)
+    with pytest.raises(ModelFileError, match=r"model\.yaml") as refusal:
+        stated_beside(path, (), {})
+    assert "s3cret" not in str(refusal.value)
