@@ -38,8 +38,12 @@ def picture_folder(folder: Path) -> PictureFolder:
     A link to nothing with a picture's name counts as one, lest the pictures behind it move up. Raises OSError.
     """
     paths = sorted((path for path in folder.iterdir() if not path.is_dir()), key=lambda path: natural_key(path.name))
-    pictures = [path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
-    return PictureFolder(folder, tuple(pictures), tuple(path.name for path in paths if path not in set(pictures)))
+    pictures = [path for path in paths if _is_picture(path)]
+    return PictureFolder(folder, tuple(pictures), tuple(path.name for path in paths if not _is_picture(path)))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def result_names(sources: Sequence[str], copies: int) -> list[str]:

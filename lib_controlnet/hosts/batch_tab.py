@@ -7,8 +7,10 @@ so its `process_batch` is wrapped while scripts are loaded (as by sd-webui-contr
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,16 +25,31 @@ _OURS = "controlnet_wrapper"
 """The attribute of our wrapper: itself, and what it wraps."""
 _KINDS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 """What A1111 takes of a folder."""
+_PLACE = re.compile(r"(\d+) out of (\d+)")
+"""How it says at which picture it is, just before it asks the selected script."""
 
 
 @dataclass(eq=False)
 class TabBatch:
-    """`pictures`: how many the host takes; None where that is not known. `frame`: the one in work, from 0."""
+    """`files`: what the host takes, in its order; None where that is not known. `frame`: the one in work, from 0."""
 
-    pictures: int | None
+    files: Sequence[str] | None
     frame: int = -1
     batch: Batch | None = None
     last: NDArray[np.uint8] | None = None
+
+    @property
+    def pictures(self) -> int | None:
+        """How many pictures the host's folder has, hidden files not counted."""
+        return None if self.files is None else sum(not _is_hidden(file) for file in self.files)
+
+    def step(self, job: str) -> None:
+        """The host comes to its next picture. It passes over files that it cannot read, and says at which it is."""
+        self.frame += 1
+        said = _PLACE.match(job)
+        if said is None or self.files is None or int(said[2]) != len(self.files):
+            return
+        self.frame = sum(not _is_hidden(file) for file in self.files[: int(said[1]) - 1])
 
     def turn(self) -> Batch:
         """The units' pictures for the frame in work. Raises ControlNetError where there are none."""
@@ -81,18 +98,23 @@ def wrap() -> None:
     from modules import img2img
 
     unwrap()
-    original = img2img.process_batch
+    original = getattr(img2img, "process_batch", None)
+    if original is None:  # a host without such batches
+        return
 
     @functools.wraps(original)
     def process_batch(p: Any, *args: Any, **kwargs: Any) -> Any:
-        tab = TabBatch(_count(args[0] if args else kwargs.get("input")))
+        tab = TabBatch(_files(args[0] if args else kwargs.get("input")))
         setattr(p, _TAB, tab)
-        p.scripts.run = _counted(tab, p.scripts.run)
+        runner = p.scripts
+        if runner is not None:
+            runner.run = _counted(tab, runner.run)
         try:
             return original(p, *args, **kwargs)
         finally:
             p.__dict__.pop(_TAB, None)
-            p.scripts.__dict__.pop("run", None)
+            if runner is not None:
+                runner.__dict__.pop("run", None)
 
     setattr(process_batch, _OURS, (process_batch, original))
     img2img.process_batch = process_batch
@@ -102,8 +124,9 @@ def unwrap() -> None:
     """Puts the host's own function back, unless somebody has wrapped ours since."""
     from modules import img2img
 
-    ours, original = getattr(img2img.process_batch, _OURS, (None, None))
-    if ours is img2img.process_batch:  # a wrapper around ours may have its attributes as well
+    present = getattr(img2img, "process_batch", None)
+    ours, original = getattr(present, _OURS, (None, None))
+    if original is not None and ours is present:  # a wrapper around ours may have its attributes as well
         img2img.process_batch = original
 
 
@@ -111,17 +134,25 @@ def _counted(tab: TabBatch, run: Callable[..., Any]) -> Callable[..., Any]:
     """Hosts ask the selected script once for each picture, before they make it themselves."""
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        tab.frame += 1
+        from modules import shared
+
+        tab.step(str(shared.state.job))
         return run(*args, **kwargs)
 
     return counted
 
 
-def _count(pictures: Any) -> int | None:
+def _files(pictures: Any) -> list[str] | None:
+    """The names of a folder's pictures or of uploaded ones."""
     if isinstance(pictures, (list, tuple)):
-        return len(pictures)
+        return [str(getattr(picture, "name", picture)) for picture in pictures]
     if not isinstance(pictures, str):
         return None
     from modules import shared
 
-    return sum(1 for _ in shared.walk_files(pictures, allowed_extensions=_KINDS))
+    return list(shared.walk_files(pictures, allowed_extensions=_KINDS))
+
+
+def _is_hidden(file: str) -> bool:
+    """What macOS leaves beside pictures: the host tries to read it, our folders pass over it."""
+    return Path(file).name.startswith(".")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lib_controlnet.core.panel_options import DEFAULT_PROMPT
 from lib_controlnet.hosts import batch_tab
@@ -247,6 +247,41 @@ def in_tab(
         assert not hasattr(module.process_batch, "controlnet_wrapper")
         assert "run" not in vars(scripts)
         monkeypatch.undo()
+
+
+def a1111_loop(host: Host) -> Any:
+    """A1111's own order of things: what cannot be read is passed over with a word on the console, hidden files too."""
+    module, shared = host.app.modules("img2img"), host.app.modules("shared")
+
+    def process_batch(p: Any, input: str, *_rest: Any) -> Any:
+        files = sorted((str(path) for path in Path(input).iterdir()), key=shared.natural_sort_key)
+        made: list[Any] = []
+        for number, file in enumerate(files):
+            shared.state.job = f"{number + 1} out of {len(files)}"
+            try:
+                p.init_images = [Image.open(file)] * p.batch_size
+            except UnidentifiedImageError:
+                continue
+            made.append(host.app.modules("scripts").scripts_img2img.run(p, *p.script_args) or module.process_images(p))
+        return made
+
+    return process_batch
+
+
+def test_pictures_that_the_host_passes_over_move_no_map(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, maps = frames(tmp_path / "in", range(50, 53)), frames(tmp_path / "maps", range(60, 63))
+    (sources / "9.png").write_bytes(b"damaged")
+    (sources / "._8.png").write_bytes(b"of macOS")
+    shared = host.app.modules("shared")
+    listed = sorted((str(path) for path in sources.iterdir()), key=shared.natural_sort_key)
+    monkeypatch.setattr(shared, "walk_files", lambda *_arguments, **_settings: listed)
+    monkeypatch.setattr(host.app.modules("img2img"), "process_batch", a1111_loop(host))
+    made = in_tab(host, monkeypatch, sources, folder_unit(maps))
+    assert len(made) == 2
+    for result, number in zip(made, (0, 2), strict=True):
+        assert np.array_equal(pixels(result), paired(host, 50 + number, 60 + number))
 
 
 def frames(folder: Path, seeds: range) -> Path:
