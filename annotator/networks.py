@@ -48,9 +48,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load
 
-            return load_file(path)
+            return load(path.read_bytes())  # a mapped file that is overwritten meanwhile ends the process
         with path.open("rb") as file:
             _refuse_programs(file)
             loaded: Any = torch_load(file, map_location="cpu", weights_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +25,10 @@ _INNER: dict[str, dict[int, str]] = {
 def refuse_external_data(path: Path) -> None:
     """Raises `AnnotatorError` for a network whose weights lie in other files, and for a file that is no ONNX at all."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            outside = _external(content, 0, len(content), "model", 0)
+        content = path.read_bytes()
+        if not content:
+            raise ValueError("the file is empty")
+        outside = _external(content, 0, len(content), "model", 0)
     except (OSError, ValueError, IndexError) as error:
         raise AnnotatorError(
             f"{path.name} cannot be read: it is damaged or truncated",
@@ -41,7 +42,7 @@ def refuse_external_data(path: Path) -> None:
         )
 
 
-def _external(content: mmap.mmap, start: int, end: int, kind: str, depth: int) -> bool:
+def _external(content: bytes, start: int, end: int, kind: str, depth: int) -> bool:
     if depth > _DEEPEST:
         raise ValueError(f"graphs in graphs, more than {_DEEPEST} deep")
     for field, value, first, last in _fields(content, start, end):
@@ -53,7 +54,7 @@ def _external(content: mmap.mmap, start: int, end: int, kind: str, depth: int) -
     return False
 
 
-def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def _fields(content: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """(number, value of an integer, start and end of a message or text) of each field of a protobuf message."""
     place = start
     while place < end:
@@ -74,7 +75,7 @@ def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int
             raise ValueError(f"no protobuf at byte {place}")
 
 
-def _integer(content: mmap.mmap, place: int) -> tuple[int, int]:
+def _integer(content: bytes, place: int) -> tuple[int, int]:
     value = shift = 0
     while shift < 70:
         byte = content[place]

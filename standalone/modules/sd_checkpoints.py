@@ -171,6 +171,7 @@ def read_state_dict(
 ) -> dict[str, Tensor]:
     """Weights of a checkpoint; a "state_dict" around them is removed. Pickles are read weights-only."""
     if checkpoint_file.lower().endswith(".safetensors"):
-        return safetensors.torch.load_file(checkpoint_file, device=str(map_location or "cpu"))
+        weights = safetensors.torch.load(Path(checkpoint_file).read_bytes())  # not mapped: it may be overwritten
+        return {name: tensor.to(map_location or "cpu") for name, tensor in weights.items()}
     loaded = safe.load_weights(checkpoint_file, map_location=map_location or "cpu")
     return loaded.get("state_dict", loaded)
