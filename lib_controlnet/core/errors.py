@@ -99,7 +99,9 @@ class UnexpectedError(HostError):
 
 def plain_text(text: str, limit: int = 2000) -> str:
     """`text` on one line, short, and such that it can be written as UTF-8: JSON can carry halves of letters."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * limit])
+    halves = ("\ud800", "\udfff")  # which UTF-8 shows as question marks
+    written = text[: 4 * limit]
+    printable = "".join(x if x.isprintable() or halves[0] <= x <= halves[1] else " " for x in written)
     written = printable.encode("utf-8", "replace").decode("utf-8")
     return _short(_OBJECT.sub("an object", " ".join(written.split())), limit)
 

@@ -13,6 +13,9 @@ log = logging.getLogger("ControlNet")
 NOTES = "Notes on ControlNet"
 """The generation parameter of the notes. The peers read every parameter that begins with "ControlNet" as a unit."""
 
+_LONGEST = 1000
+"""Letters of a note; it is repeated in every picture's infotext."""
+
 _KEPT = "controlnet_notes"
 """The attribute of the host's processing object that holds what has been said of it."""
 
@@ -22,7 +25,7 @@ def say(p: Any, text: str, *, unit: int | None = None) -> None:
 
     Where it is shown depends on the host: each way is tried by itself, and the log is always one of them.
     """
-    sentence = plain_text(text if unit is None else f"unit {unit}: {text}")
+    sentence = plain_text(text if unit is None else f"unit {unit}: {text}", _LONGEST)
     said = _said(p)
     if sentence in said:
         return
