@@ -28,7 +28,7 @@ def unit_pictures(p: Any, unit: ControlNetUnit, spec: PreprocessorSpec) -> list[
     if unit.image is not None:
         pictures = [Picture(unit.image, unit.mask, unit.resize_mode)]
     else:
-        pictures = [_source(p, image, spec) for image in _sources(p)]
+        pictures = [_source(p, image, spec) for image in sources(p)]
     return [_cropped(p, picture) for picture in pictures] if _crops(p, unit) else pictures
 
 
@@ -48,7 +48,7 @@ def host_mask(p: Any) -> Image.Image:
     return mask
 
 
-def _sources(p: Any) -> list[Image.Image]:
+def sources(p: Any) -> list[Image.Image]:
     """One for each picture that the host will make of a batch: it makes no more than it has sources, if it has two."""
     images = [image for image in getattr(p, "init_images", None) or () if image is not None]
     return images if len(images) <= p.batch_size else images[:1]

@@ -31,6 +31,8 @@ class Job:
     plan: Plan | None = None
     units: Sequence[ControlNetUnit] = ()
     """The enabled units, in a batch of pictures those of its present turn."""
+    sources: Sequence[Any] = ()
+    """The pictures of img2img that the session was prepared with."""
     session: ControlSession | None = None
     """What acts; None without units."""
     error: ControlNetError | None = None

@@ -16,7 +16,9 @@ from ..core.panel_options import PanelOptions
 from ..core.units import ControlNetUnit
 from .batch_results import BatchResults
 from .batch_tab import TabBatch, tab_of
+from .notes import say_late
 from .prompts import FIRST_RESULT, apply_prompt_mode
+from .stopping import was_interrupted
 
 Setting = Callable[[str, Any], Any]
 
@@ -89,6 +91,9 @@ def finish_batch(p: Any, plan: Plan, processed: Any, setting: Setting) -> None:
     """A batch has ended: what the host made of saved pictures afterwards is saved; all are shown, or the last."""
     if plan.batch is None:
         return
+    if plan.tab is None and plan.turn + 1 < plan.batch.length and not was_interrupted(after_this=True):
+        made = f"{plan.turn + 1} of its {plan.batch.length} pictures"
+        say_late(p, processed, f"another extension ended the batch early, after {made}")
     first = processed.index_of_first_image
     pictures = processed.images[first:]
     if plan.results is not None:

@@ -19,6 +19,7 @@ from ..engine.generation import UnitRun
 from ..engine.services import Services
 from ..engine.session import ControlSession
 from .a1111 import A1111Generation, A1111Host
+from .a1111_pictures import sources
 from .jobs import Job, carried_job, new_job, own_job, stray_job
 from .notes import forget, say, say_all, say_late
 from .plan import Plan, finish_batch, make_plan, repeat_seeds
@@ -90,6 +91,13 @@ class Runner:
         if turn == job.plan.turn:
             return
         try:
+            if turn >= job.plan.batch.length:
+                raise HostError(
+                    "another extension makes more pictures than the batch has",
+                    field="input_mode",
+                    found=f"picture {turn + 1} of {job.plan.batch.length}",
+                    remedy="switch off what changes the batch count, or use the input mode simple",
+                )
             job.plan.turn = turn
             job.units = self._turn(job.plan, turn)
             job.session.close()
@@ -232,6 +240,7 @@ class Runner:
         generation = A1111Generation(self._host, p)
         options = PanelOptions() if job.plan is None else job.plan.options
         generation.unit_per_image = options.batch_option is BatchOption.one_each
+        job.sources = sources(p)
         job.session = ControlSession(self._services, generation)
         job.session.prepare(job.units)
         write_infotext(p, job.session)
@@ -240,9 +249,10 @@ class Runner:
         """Suspends the sampling within which this one begins, if any, and starts it."""
         if self._samplings:
             self._samplings[-1].suspend()
-        if job.error is None and job.session is not None and job.session.closed:
-            try:  # somebody ended the job in its middle, and it goes on
+        if job.error is None and job.session is not None and (job.session.closed or _outdated(job, p)):
+            try:  # somebody ended the job in its middle, and it goes on; or gave it other pictures
                 job.finished = False
+                job.session.close()
                 self._prepare(job, p)
             except Exception as error:  # noqa: BLE001 (as in process)
                 self._fail(job, p, error)
@@ -358,6 +368,14 @@ def _keep(job: Job, error: Exception) -> ControlNetError:
     if job.error is None:
         job.error = refusal(error)
     return job.error
+
+
+def _outdated(job: Job, p: Any) -> bool:
+    """Whether another extension has given the job other pictures since its units were prepared with the first."""
+    if own_job(p) is not job or all(unit.image is not None for unit in job.units):
+        return False
+    now = sources(p)
+    return len(now) != len(job.sources) or any(a is not b for a, b in zip(now, job.sources, strict=True))
 
 
 def _reloaded() -> ControlNetError:

@@ -50,10 +50,13 @@ def interrupt(p: Any, error: Exception) -> None:
     say(p, f"the job was interrupted: {error}")
 
 
-def was_interrupted() -> bool:
-    """The user has pressed Interrupt, Skip or "stop after this one"."""
+def was_interrupted(after_this: bool = False) -> bool:
+    """The user has pressed Interrupt or Skip; "stop after this one" lets the sampling run to its end,
+    and counts with `after_this` alone.
+    """
     state = _asked(lambda: _modules().shared.state)
-    return any(getattr(state, name, False) for name in ("interrupted", "skipped", "stopping_generation"))
+    names = ("interrupted", "skipped", "stopping_generation")
+    return any(getattr(state, name, False) for name in (names if after_this else names[:2]))
 
 
 def refuse(p: Any, processed: Any, error: Exception) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.engine.tiny import hook_counts
 
-from .conftest import Host, picture, pixels, unit
-from .test_company import HIRES, SMALL, beside, same
+from .conftest import Host, as_base64, picture, pixels, unit
+from .test_company import HIRES, SMALL, beside, replaced, same
 
 
 def job(host: Host, **settings: Any) -> Any:
@@ -145,3 +146,47 @@ def test_jobs_with_the_same_parameters_tell_of_their_own_units(host: Host):
             assert "ControlNet 0: " in one
             assert "ControlNet 1: " not in one
             assert "ControlNet" not in text(p)
+
+
+def stop_after_this(host: Host) -> Any:
+    """The host's Interrupt while its option "finish the current image" is on: the sampling runs to its end."""
+    state = host.app.modules("shared").state
+    return beside(host, "process_before_every_sampling", lambda *_, **__: setattr(state, "stopping_generation", True))
+
+
+def test_a_job_that_stops_after_this_picture_is_judged_like_any_other(host: Host):
+    model = host.app.modules("shared").sd_model
+    with stop_after_this(host):
+        assert "its weight is 0" in host.txt2img(unit(weight=0.0), **SMALL, n_iter=2).comments
+        with (
+            replaced(model, "apply_model", lambda x, *_, **__: torch.zeros_like(x)),
+            pytest.raises(Exception, match="never called"),
+        ):
+            host.txt2img(unit(), **SMALL)
+    host.app.modules("shared").state.stopping_generation = False
+
+
+def test_a_source_that_another_script_replaces_is_the_one_that_controls(host: Host):
+    """Its `process` comes after ours."""
+    scripts, other = host.app.modules("scripts").scripts_img2img, picture(22, 32)
+    own = scripts.process
+    wanted = host.img2img(unit(image=None), init_images=[other], **SMALL)
+
+    def both(p: Any) -> None:
+        own(p)
+        p.init_images = [other]
+
+    with replaced(scripts, "process", both):
+        assert same(host.img2img(unit(image=None), init_images=[picture(21, 32)], **SMALL), wanted)
+
+
+@pytest.mark.parametrize(("count", "words"), [(2, "after 2 of its 3 pictures"), (5, "picture 4 of 3")])
+def test_a_batch_whose_count_another_script_changes(host: Host, count: int, words: str):
+    images = [as_base64(picture(seed, 32)) for seed in (1, 2, 3)]
+    batch = {"enabled": True, "model": "first", "module": "none", "input_mode": "batch", "images": images}
+    with beside(host, "process", lambda p, *_: setattr(p, "n_iter", count)):
+        assert words in host.txt2img(batch, **SMALL).comments
+    assert "early" not in host.txt2img(batch, **SMALL).comments
+    with stop_after_this(host):
+        assert "early" not in host.txt2img(batch, **SMALL).comments
+    host.app.modules("shared").state.stopping_generation = False
