@@ -29,6 +29,7 @@ class Step:
     progress  0..1, see GuidanceRange
     group     rows of the denoiser's own call of which this U-Net call is a part; with tiles it is `k * group` rows, a
               tile's rows side by side. 0 where nobody told
+    again     the denoiser's call has brought more rows to the U-Net than it has: somebody draws it in tiles or windows
     """
 
     x: Tensor
@@ -40,6 +41,7 @@ class Step:
     progress: float
     pass_: Pass = Pass.base
     group: int = 0
+    again: bool = False
 
     @property
     def batch(self) -> int:
@@ -87,15 +89,23 @@ class RowCursor:
         self._end = 0
         self.rows = 0
         """Rows of the denoiser's call that was announced last, 0 for none."""
+        self._taken = 0
+        """Rows of that call that the U-Net has got."""
 
     def group(self, rows: int) -> None:
         """The denoiser makes a call of its next `rows` rows, which reach the U-Net in one call or more."""
-        self._position, self.rows = self._end, rows
+        self._position, self.rows, self._taken = self._end, rows, 0
         self._end += rows
+
+    @property
+    def again(self) -> bool:
+        """The U-Net has got more rows than the announced call has."""
+        return 0 < self.rows < self._taken
 
     def take(self, rows: int) -> tuple[tuple[bool, ...], tuple[int, ...]]:
         """(is_cond, image) of each of the next `rows` rows."""
         start = self._end - self.rows
+        self._taken += rows
         places = [self._wrapped(at, start) for at in range(self._position, self._position + rows)]
         self._position = self._wrapped(self._position + rows, start) if self.rows else self._position + rows
         conds = len(self._images)

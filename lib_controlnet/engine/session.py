@@ -258,6 +258,14 @@ class ControlSession:
         """A hint belongs to a size: a piece of the latent must come with its piece of the hint."""
         height, width = step.x.shape[-2:]
         expected = self._size if run.tile is None or run.effect is not None else run.tile.size
+        if step.again and run.tile is None and not run.idle_by_choice:
+            raise HostError(
+                "the picture is drawn in windows, each of which would get the whole of the unit's hint",
+                unit=run.unit.index,
+                field="image",
+                found=f"more U-Net calls than one denoiser call of {step.group} rows needs",
+                remedy="switch off what draws in windows (such as DemoFusion), or disable the unit",
+            )
         if run.idle_by_choice or (width * 8, height * 8) == (expected[0] // 8 * 8, expected[1] // 8 * 8):
             return
         raise HostError(

@@ -188,7 +188,7 @@ class Sampling:
         if self.job.error is not None:
             raise self.job.error
         rows = self._cursor.take(x.shape[0])
-        step = Step(x, timesteps, context, y, *rows, self._progress, self._pass, self._cursor.rows)
+        step = Step(x, timesteps, context, y, *rows, self._progress, self._pass, self._cursor.rows, self._cursor.again)
         if self.session is None or self._unet is None:
             return step, None
         with self._keeping():

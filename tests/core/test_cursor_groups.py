@@ -42,6 +42,21 @@ def test_a_tile_may_come_row_by_row():
         assert taken(cursor, 2) + taken(cursor, 2) == COND + UNCOND
 
 
+def test_more_rows_than_the_call_has_are_told():
+    cursor = RowCursor(CONDS, 4)
+    for _ in range(2):
+        cursor.group(4)
+        assert not cursor.again
+        cursor.take(2)
+        cursor.take(2)
+        assert not cursor.again
+        cursor.take(1)
+        assert cursor.again
+    unannounced = RowCursor(CONDS, 4)
+    unannounced.take(9)
+    assert not unannounced.again
+
+
 def test_unannounced_calls_go_on_as_before():
     cursor = RowCursor(CONDS, 4)
     assert taken(cursor, 2) + taken(cursor, 2) == COND + UNCOND

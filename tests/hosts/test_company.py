@@ -580,3 +580,26 @@ def test_a_tiler_that_hands_nothing_over_stops_the_job(host: Host):
         pytest.raises(Exception, match=r"unit 0, image: .*a latent of 4x4 with a hint for 8x8"),
     ):
         host.txt2img(unit())
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_windows_of_the_passes_own_size_stop_the_job(host: Host, together: int):
+    """DemoFusion draws a larger latent in windows that are as large as the pass was."""
+
+    def hook(p: Any, *_: Any, **__: Any) -> None:
+        denoiser = p.sampler.model_wrap_cfg.inner_model
+        own = type(denoiser).forward
+
+        def forward(x: Any, sigma: Any, cond: Any) -> Any:
+            made = x
+            for _ in range(0, 4, together):
+                text = {k: [v[0].repeat(together, *[1] * (v[0].dim() - 1))] for k, v in cond.items()}
+                made = own(denoiser, x.repeat(together, 1, 1, 1), sigma.repeat(together), cond=text)[: len(x)]
+            return made
+
+        denoiser.forward = forward
+
+    with beside(host, "process_before_every_sampling", hook):
+        host.txt2img(unit(weight=0.0))
+        with pytest.raises(Exception, match=r"unit 0, image: .*drawn in windows"):
+            host.txt2img(unit())
