@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ def _prepare(p: Any) -> None:
     """Names, prompts and seeds of the whole job."""
     if p.prompt is None or p.prompt == []:
         raise errors.WrongRequest("the job has no prompt")
+    _refuse_endless(p)
     devices.torch_gc()
     seed, subseed = get_fixed_seed(p.seed), get_fixed_seed(p.subseed)
     if p.restore_faces:
@@ -53,6 +56,14 @@ def _prepare(p: Any) -> None:
     step = 1 if p.subseed_strength == 0 else 0
     p.all_seeds = seed if isinstance(seed, list) else [int(seed) + x * step for x in count]
     p.all_subseeds = subseed if isinstance(subseed, list) else [int(subseed) + x for x in count]
+
+
+def _refuse_endless(p: Any) -> None:
+    """No number of a job may be NaN or infinite, but for the end of the range of sigmas with churn."""
+    numbers = ((field.name, getattr(p, field.name, None)) for field in fields(p))
+    for name, value in numbers:
+        if isinstance(value, float) and not math.isfinite(value) and not (name == "s_tmax" and value > 0):
+            raise errors.WrongRequest(f"{name} is not a finite number: {value}")
 
 
 def _slice_batch(p: Any, n: int) -> None:
