@@ -105,7 +105,11 @@ def test_without_initialisation_no_random_number_is_drawn() -> None:
 
 @pytest.mark.parametrize("storage", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_stored_in_one_dtype_computed_in_another(storage: torch.dtype) -> None:
-    """Equal to the network whose weights were cast to the compute dtype beforehand."""
+    """As the network whose weights were cast to the compute dtype beforehand.
+
+    On some processors a matrix product depends in its last bits on where its operands lie in memory; a wrong dtype
+    anywhere would show as 1e-3 or more.
+    """
     reference = ControlNet(ControlNetConfig(SD1))
     randomise(reference, seed=6)
     reference.to(storage).to(torch.float32)
@@ -113,8 +117,8 @@ def test_stored_in_one_dtype_computed_in_another(storage: torch.dtype) -> None:
     small.load_state_dict({key: value.to(storage) for key, value in reference.state_dict().items()}, assign=True)
     assert {weight.dtype for weight in small.parameters()} == {storage}
     assert small.dtype == torch.float32
-    pairs = zip(_residuals(small, SD1), _residuals(reference, SD1), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    for got, wanted in zip(_residuals(small, SD1), _residuals(reference, SD1), strict=True):
+        assert float((got - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -99,6 +99,18 @@ def test_errors_are_answered(host: Traced, client: Any, change: dict[str, Any], 
     assert client.post("/sdapi/v1/txt2img", json=SMALL).status_code == 200
 
 
+def test_null_in_any_field_means_its_default(host: Traced, client: Any) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    names = schemas["StableDiffusionProcessingTxt2Img"]["properties"]
+    plain = client.post("/sdapi/v1/txt2img", json={**SMALL, "batch_size": 1}).json()["images"]
+    assert len(names) > 40
+    for name in names:
+        answer = client.post("/sdapi/v1/txt2img", json={**SMALL, "batch_size": 1, name: None})
+        assert answer.status_code in (200, 422), f"{name}: {answer.text[:300]}"
+        if answer.status_code == 200 and name not in SMALL:
+            assert answer.json()["images"] == plain or name in ("batch_size", "send_images"), name
+
+
 @pytest.mark.parametrize(
     "value", ["NaN", "1e400", '"\\ud800"', "9" * 4000, "[" * 900 + "]" * 900, '{"a": ' * 400 + "1" + "}" * 400]
 )

@@ -115,9 +115,10 @@ def _job_settings(request: Any) -> dict[str, Any]:
     sampler, scheduler = sd_samplers.get_sampler_and_scheduler(
         request.sampler_name or request.sampler_index, request.scheduler
     )
-    settings = {k: v for k, v in vars(request).items() if k not in NOT_FOR_JOB}
+    # null means that the job has its own default, of every kind
+    settings = {k: v for k, v in vars(request).items() if k not in NOT_FOR_JOB and v is not None}
     settings["sampler_name"] = sampler
-    if not settings["scheduler"] and scheduler != "Automatic":
+    if not settings.get("scheduler") and scheduler != "Automatic":
         settings["scheduler"] = scheduler
     for name in ("do_not_save_samples", "do_not_save_grid"):
         settings[name] = not request.save_images
