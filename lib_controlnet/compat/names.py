@@ -86,6 +86,8 @@ class Names:
             module = self._made[name] = ModuleType(name)
 
             def look(attribute: str) -> Any:
+                if attribute.startswith("__") and attribute != "__all__":  # the import system asks for __path__ and more
+                    raise AttributeError(attribute)
                 del vars(module)["__getattr__"]
                 self._fill(name, module)
                 return getattr(module, attribute)
