@@ -85,8 +85,8 @@ class Names:
         if name not in self._made:
             module = self._made[name] = ModuleType(name)
 
-            def look(attribute: str) -> Any:
-                if attribute.startswith("__") and attribute != "__all__":  # the import system asks for __path__ and more
+            def look(attribute: str) -> Any:  # the import system asks for __path__ and its kind
+                if attribute.startswith("__") and attribute != "__all__":
                     raise AttributeError(attribute)
                 del vars(module)["__getattr__"]
                 self._fill(name, module)
