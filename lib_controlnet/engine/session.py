@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,15 @@ class Idle:
     text: str
 
 
+@contextmanager
+def _said_of(unit: int) -> Generator[None, None, None]:
+    """What is raised inside names `unit`."""
+    try:
+        yield
+    except ControlNetError as error:
+        raise error.for_unit(unit) from error
+
+
 class ControlSession:
     """Owner of one generation's control: `prepare`, then a pass from `begin` to `end`, and `close`.
 
@@ -68,10 +78,8 @@ class ControlSession:
         """Preprocesses and loads for every enabled unit. Raises ControlNetError naming unit and field."""
         for unit in units:
             if unit.enabled:
-                try:
+                with _said_of(unit.index):
                     self.runs += [self._preparation.prepare(part) for part in parted(unit)]
-                except ControlNetError as error:
-                    raise error.for_unit(unit.index) from error
         if any(run.unit.low_vram for run in self.runs):
             self._services.preprocess.unload()
 
@@ -81,10 +89,8 @@ class ControlSession:
         self._settle()
         for run in self.runs:
             run.acting, run.tile, run.tile_orders = Acting(), None, {}
-            try:
+            with _said_of(run.unit.index):
                 run.effect = self._preparation.bind(run, pass_, width, height)
-            except ControlNetError as error:
-                raise error.for_unit(run.unit.index) from error
             run.took_part = run.took_part or not run.rests
         self.effects = RunningEffects([(run.guidance, run.effect) for run in self.runs if run.effect is not None])
 
@@ -183,7 +189,7 @@ class ControlSession:
         """Why a unit rightly did nothing, "" where it acted or has no part in the pass."""
         if run.rests:
             return "" if run.took_part or self._pass is Pass.base else _NO_BASE_PASS
-        try:
+        with _said_of(run.unit.index):
             run.acting.check()
             if run.idle_by_choice and run.effect is None:
                 return f"it did nothing: {run.idle_by_choice}"
@@ -196,8 +202,6 @@ class ControlSession:
                 return "it did nothing: no picture of the batch is its own"
             if not run.acting.acted:
                 raise never_acted(run.acting)
-        except ControlNetError as error:
-            raise error.for_unit(run.unit.index) from error
         return ""
 
     @torch.no_grad()
@@ -246,10 +250,8 @@ class ControlSession:
 
     def _check_residuals(self) -> None:
         for run in self.runs:
-            try:
+            with _said_of(run.unit.index):
                 run.acting.check()
-            except ControlNetError as error:
-                raise error.for_unit(run.unit.index) from error
 
     def _in_range(self, step: Step) -> list[UnitRun]:
         return [run for run in self.runs if not run.rests and run.guidance.contains(step.progress)]
@@ -301,10 +303,8 @@ class ControlSession:
         finally:
             if offloads:
                 run.model.move(torch.device("cpu"))
-        try:
+        with _said_of(run.unit.index):
             run.acting.measure(part)
-        except ControlNetError as error:
-            raise error.for_unit(run.unit.index) from error
         part = part.scaled(run.weights)
         if region is not None:
             part = part.masked(region)
@@ -316,10 +316,8 @@ class ControlSession:
         self, run: UnitRun, tile: TiledHint, step: Step, rows: list[int]
     ) -> tuple[BoundControl, RegionMask | None, Step]:
         """The unit bound to the pieces of this call, the pieces of its region, and a step whose pictures are pieces."""
-        try:
+        with _said_of(run.unit.index):
             pieces = tile.pieces(step)
-        except ControlNetError as error:
-            raise error.for_unit(run.unit.index) from error
         hint = Hint(pieces.images, None, run.results[0].map)
         bound = run.model.bind([hint], self._preparation.options(run))
         region = None if pieces.regions is None else RegionMask(pieces.regions[[pieces.of_row[row] for row in rows]])
