@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ class Traffic:
     def __init__(self, page: Any) -> None:
         self.page = page
         self.open: set[Any] = set()
+        self.begun = 0
         page.on("request", self._began)
         page.on("requestfinished", self._ended)
         page.on("requestfailed", self._ended)
@@ -113,13 +115,17 @@ class Traffic:
     def _began(self, request: Any) -> None:
         # only handlers' calls and files: gradio 4 holds one stream open as long as the page lives
         if re.search(r"/(run|queue|upload|file=)", request.url) or "/controlnet/" in request.url:
-            self.open.add(request)
+            self._add(request)
+
+    def _add(self, what: Any) -> None:
+        self.open.add(what)
+        self.begun += 1
 
     def _ended(self, request: Any) -> None:
         self.open.discard(request)
 
     def _socket(self, socket: Any) -> None:
-        self.open.add(socket)
+        self._add(socket)
         socket.on("close", self._ended)
 
     def settle(self, quiet: int = 300, seconds: float = 60) -> None:
@@ -128,6 +134,17 @@ class Traffic:
         while still < quiet and time.monotonic() < end:
             self.page.wait_for_timeout(50)
             still = 0 if self.open else still + 50
+        assert not self.open, f"still under way after {seconds:.0f} s: {self.open}"
+
+    @contextmanager
+    def following(self, seconds: float) -> Iterator[None]:
+        """Wait for what the block sets off: for its beginning too, however slow the page is."""
+        before, end = self.begun, time.monotonic() + seconds
+        yield
+        while self.begun == before:
+            assert time.monotonic() < end, "nothing was sent to the server"
+            self.page.wait_for_timeout(50)
+        self.settle(seconds=seconds)
 
 
 class Panel:
@@ -195,10 +212,10 @@ class Panel:
         page.locator("#txt2img_steps input[type=number]").blur()
         page.locator(f"#{self.tab}_prompt textarea").fill(prompt)
         self.settle()
-        page.evaluate(f"document.querySelector('#html_log_{self.tab} .time')?.remove()")
-        page.locator(f"#{self.tab}_generate").click()
-        page.locator(f"#html_log_{self.tab} .time").first.wait_for(timeout=90_000)
-        self.settle()
+        # not by the time that is shown: a job as quick as the one before leaves it as it is
+        with page.traffic.following(seconds=90):
+            page.locator(f"#{self.tab}_generate").click()
+        page.locator(f"#html_log_{self.tab} .time").first.wait_for()
         return (
             page.locator(f"#{self.tab}_gallery .thumbnail-item").count()
             or page.locator(f"#{self.tab}_gallery img").count()
