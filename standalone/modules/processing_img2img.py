@@ -166,7 +166,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         if mask is not None:
             mask, region = self._fit_mask(mask)
             self.overlay_images = []
-        latent_mask: Any = self.latent_mask if self.latent_mask is not None else mask
+        latent_mask: Any = mask if self.latent_mask is None or mask is None else self.latent_mask.resize(mask.size)
         arrays = [self._prepared_image(img, mask, region, latent_mask) for img in self.init_images]
         image = torch.from_numpy(self._batch(arrays)).to(shared.device, dtype=devices.dtype_vae)
         self.init_latent = images_tensor_to_samples(image, None, self.sd_model)

@@ -68,6 +68,19 @@ def test_img2img_with_mask(host: Traced, client: Any) -> None:
     assert host.details("process")[0]["p"].mask_blur_x == 0
 
 
+@pytest.mark.parametrize("size", [(64, 64), (40, 96)])
+def test_latent_mask_is_a_picture_of_any_size(host: Traced, client: Any, size: tuple[int, int]) -> None:
+    """What is kept in the latent comes from it instead of the mask; nothing given leaves that to the mask."""
+    mask, kept = Image.new("L", (64, 64), 255), Image.new("L", size)
+    request = {**SMALL, "init_images": [encoded(picture())], "mask": encoded(mask), "inpainting_fill": 0}
+    free = client.post("/sdapi/v1/img2img", json=request).json()
+    held = client.post("/sdapi/v1/img2img", json={**request, "latent_mask": encoded(kept)}).json()
+    assert free["images"][0] != held["images"][0]
+    for text in ("", None):
+        answer = client.post("/sdapi/v1/img2img", json={**request, "latent_mask": text})
+        assert answer.json()["images"] == free["images"]
+
+
 def test_alwayson_arguments_reach_the_script_as_they_are(host: Traced, client: Any) -> None:
     given = [{"any": ["thing"]}, "text", 3]
     client.post("/sdapi/v1/txt2img", json={**SMALL, "alwayson_scripts": {"tRaCiNg": {"args": given}}})

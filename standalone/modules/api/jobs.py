@@ -18,6 +18,8 @@ from modules.processing import (
 
 NOT_FOR_JOB = ("script_name", "script_args", "alwayson_scripts", "infotext", "send_images", "save_images",
                "include_init_images", "sampler_index")  # fmt: skip
+PICTURES = {"firstpass_image": "RGB", "latent_mask": "RGB"}
+"""Settings of a job that a request gives as base64, and the mode the job wants them in."""
 
 
 def default_script_args(runner: Any) -> list[Any]:
@@ -122,8 +124,10 @@ def _job_settings(request: Any) -> dict[str, Any]:
         settings["scheduler"] = scheduler
     for name in ("do_not_save_samples", "do_not_save_grid"):
         settings[name] = not request.save_images
-    if settings.get("firstpass_image"):
-        settings["firstpass_image"] = decode_base64_to_image(settings["firstpass_image"]).convert("RGB")
+    for name, mode in PICTURES.items():
+        text = settings.pop(name, None)
+        if text:
+            settings[name] = decode_base64_to_image(text).convert(mode)
     return settings
 
 
