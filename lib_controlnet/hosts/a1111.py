@@ -88,9 +88,8 @@ class A1111Host:
 
     def runtime(self, unet: nn.Module) -> Runtime:
         """Control models run where the host puts the task "controlnet", in the U-Net's dtype."""
-        from modules import devices
-
-        return Runtime(devices.get_device_for("controlnet"), devices.dtype_unet, base_weights=unet.state_dict)
+        device, dtype = task_place()
+        return Runtime(device, dtype, base_weights=unet.state_dict)
 
 
 class A1111Generation:
@@ -137,6 +136,19 @@ class A1111Generation:
         seed = _first_drawn(self._p.seed, getattr(self._p, "all_seeds", None))
         no_prompt = not self._p.prompt and not self._p.negative_prompt
         return Sampling(alphas, velocity, partial(encode, model, seed), seed, no_prompt)
+
+
+def task_place() -> tuple[torch.device, torch.dtype]:
+    """Where the task "controlnet" runs, and in which type.
+
+    The U-Net's type, but float32 on a processor (`--use-cpu controlnet` beside a graphics card): there half precision
+    is many times slower than float32, and older releases of torch lack most of it.
+    """
+    from modules import devices
+
+    device = torch.device(devices.get_device_for("controlnet"))
+    half = device.type == "cpu" and devices.dtype_unet.itemsize < torch.float32.itemsize
+    return device, torch.float32 if half else devices.dtype_unet
 
 
 def _final_size(p: Any) -> tuple[int, int]:

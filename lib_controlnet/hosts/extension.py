@@ -26,7 +26,7 @@ from ..engine.services import PageServices
 from ..engine.weights import WeightFiles
 from ..families.registry import discover
 from . import batch_tab
-from .a1111 import A1111Host
+from .a1111 import A1111Host, task_place
 from .axes import overrides_of, register_axes
 from .prompts import caption
 from .runner import Runner
@@ -262,13 +262,12 @@ def annotator_folders(root: Path) -> Iterator[Path]:
 
 
 def _annotator_runtime(annotator: ModuleType, root: Path) -> Any:
-    from modules import devices
-
     spec, trust = (importlib.import_module(f"{annotator.__name__}.{name}") for name in ("spec", "trust"))
     folders = tuple(annotator_folders(root))
+    device, dtype = task_place()
     return spec.Runtime(
-        device=str(devices.get_device_for("controlnet")),
-        dtype=str(devices.dtype_unet).removeprefix("torch."),
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
         clip_device="cpu" if setting("controlnet_clip_detector_on_cpu", False) else "",
         weight_folders=folders,
         download_folder=lambda: folders[0] if setting("controlnet_download_weights", False) else None,

@@ -9,6 +9,30 @@ from torch import Tensor, nn
 from .operations import Operations
 
 _LARGEST_PART = 6 << 20
+LARGEST_SCORES = 256 << 20
+"""Bytes, counted in float32, of the scores of every query against every key that may be in memory at once."""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Queries (B, H, N, C), keys and values (B, H, M, C) -> (B, H, N, C): each query's mean of the values.
+
+    One fused kernel where the device has it. Elsewhere the whole N x M matrix would be made (SD 1.x at 1024 pixels
+    with guidance: 8 GiB), so the queries come in parts, none of which needs more than `LARGEST_SCORES`.
+    """
+    queries = q.shape[-2]
+    most = max(LARGEST_SCORES // (4 * q.shape[:-2].numel() * k.shape[-2]), 1)
+    if queries <= most or _is_fused(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v)
+    parts = (q[..., start : start + most, :] for start in range(0, queries, most))
+    return torch.cat([F.scaled_dot_product_attention(part, k, v) for part in parts], dim=-2)
+
+
+def _is_fused(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether torch's attention never holds the whole matrix here."""
+    if q.device.type == "cpu":
+        return True
+    choice = getattr(torch, "_fused_sdp_choice", None)  # what torch itself asks; 0 is plain arithmetic
+    return q.device.type == "cuda" and (choice is None or choice(q, k, v) != 0)
 
 
 class CrossAttention(nn.Module):
@@ -26,7 +50,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         source = x if context is None else context
         q, k, v = self._split(self.to_q(x)), self._split(self.to_k(source)), self._split(self.to_v(source))
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = attention(q, k, v)
         return self.to_out(attended.transpose(1, 2).flatten(2))
 
     def _split(self, tokens: Tensor) -> Tensor:
