@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import annotators, files, memory, pose, start, steps, training
+from . import annotators, device_events, files, memory, pose, start, steps, training
 from .measure import Progress, Result
 
 CASES = (
@@ -27,6 +27,7 @@ CASES = (
     "start_cpu_seconds",
     *(f"openpose_post_{size}" for size in pose.SIZES),
     *annotators.CASES,
+    "device_events",
 )
 
 
@@ -85,7 +86,8 @@ def _measure(names: Sequence[str], pixels: int, rounds: int, progress: Progress)
         if f"openpose_post_{size}" in names:
             results.append(pose.openpose_post(size, rounds, progress))
     results += annotators.annotators(names, rounds, progress)
-    return sorted(results, key=lambda result: CASES.index(result.name))
+    results.sort(key=lambda result: CASES.index(result.name))
+    return results + (device_events.device_events(progress) if "device_events" in names else [])
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -35,13 +35,16 @@ class Result:
     value: float
     goal: Goal
     detail: str = ""
+    counts: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What else was counted, by name."""
 
     @property
     def ok(self) -> bool:
         return self.goal.met(self.value)
 
     def as_json(self) -> dict[str, object]:
-        return {"name": self.name, "value": round(self.value, 4), "goal": str(self.goal), "ok": self.ok}
+        told = {"name": self.name, "value": round(self.value, 4), "goal": str(self.goal), "ok": self.ok}
+        return {**told, **self.counts}
 
 
 class Stopwatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +13,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lib_controlnet.core.control import Control
 from lib_controlnet.core.step import Pass, RowCursor, Step
 from lib_controlnet.core.units import ControlNetUnit
+from lib_controlnet.effects import registry as effects
 from lib_controlnet.effects.base import Sampling
 from lib_controlnet.engine.generation import Picture, Pixels
 from lib_controlnet.engine.injection import UNetHooks
@@ -46,37 +48,62 @@ class BenchGeneration:
     base_id: str = "bench"
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), torch.float32))
 
+    images: int = 1
+    """Pictures in the job's batch; each has a hint of its own where there are several."""
+
     def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
-        """The unit's own picture."""
-        return [] if unit.image is None else [Picture(unit.image, unit.mask, unit.resize_mode)]
+        """The unit's own picture, turned by a quarter for each further one of the batch."""
+        if unit.image is None:
+            return []
+        turned = [np.ascontiguousarray(np.rot90(unit.image, count)) for count in range(self.images)]
+        return [Picture(image, unit.mask, unit.resize_mode) for image in turned]
 
     def region(self, unit: ControlNetUnit) -> Pixels | None:
         """Nothing is cut."""
         return unit.region_mask
 
     def sampling(self) -> Sampling:
-        """No unit here has an effect that asks for it."""
-        raise NotImplementedError
+        """SD1.5's noise schedule, and in place of the VAE the picture's own pixels, made small."""
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+        alphas = (1.0 - betas).cumprod(0).to(self.runtime.device)
+        return Sampling(alphas, v_prediction=False, encode=_small, seed=self.seed)
+
+
+def _small(pictures: Tensor) -> Tensor:
+    """(n, 3, H, W) in 0..1 -> (n, 4, H/8, W/8): the colours and their mean."""
+    small = functional.avg_pool2d(pictures, 8) * 2.0 - 1.0
+    return torch.cat([small, small.mean(1, keepdim=True)], dim=1)
+
+
+CPU = Runtime(torch.device("cpu"), torch.float32)
 
 
 class Stage(AbstractContextManager["Stage"]):
     """A U-Net, a ControlNet file in a folder of its own, and the services of one WebUI around them."""
 
-    def __init__(self, pixels: int) -> None:
+    def __init__(self, pixels: int, runtime: Runtime = CPU) -> None:
         self.pixels = pixels
+        self.runtime = runtime
         self._folder = tempfile.TemporaryDirectory(prefix="controlnet-bench-")
         self.file = networks.controlnet_file(Path(self._folder.name))
-        self.unet = networks.unet()
-        annotators = importlib.import_module("annotator.registry").discover("annotator")
-        runtime = importlib.import_module("annotator.spec").Runtime
+        self.unet = networks.unet().to(runtime.device, runtime.dtype)
+        annotators = importlib.import_module("annotator.registry").discover("annotator", effects.discover())
+        on_cpu = importlib.import_module("annotator.spec").Runtime
         self.services = Services(
             library=ModelLibrary(lambda: [self.file.parent]),
             annotators=annotators,
-            preprocess=PreprocessRunner(annotators, runtime),
+            preprocess=PreprocessRunner(annotators, on_cpu),
             models=ModelCache(discover(), limit=lambda: 1 << 40),
             setting=lambda _key, default: default,
         )
-        self.x, self.timesteps, self.context = networks.inputs(pixels)
+        self.batch(1)
+
+    def batch(self, images: int) -> None:
+        """From now on the job has so many pictures."""
+        self.images = images
+        device, dtype = self.runtime.device, self.runtime.dtype
+        x, timesteps, context = networks.inputs(self.pixels, rows=images * networks.ROWS)
+        self.x, self.timesteps, self.context = x.to(device, dtype), timesteps.to(device), context.to(device, dtype)
 
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
@@ -94,7 +121,8 @@ class Stage(AbstractContextManager["Stage"]):
 
     def controlled(self, *units: ControlNetUnit) -> ControlledStep:
         """A denoiser step of a job with `units`."""
-        session = ControlSession(self.services, BenchGeneration(self.pixels, self.pixels))
+        job = BenchGeneration(self.pixels, self.pixels, runtime=self.runtime, images=self.images)
+        session = ControlSession(self.services, job)
         session.prepare(units)
         session.begin(Pass.base, self.pixels, self.pixels)
         return ControlledStep(self, session)
@@ -105,26 +133,28 @@ class ControlledStep:
 
     def __init__(self, stage: Stage, session: ControlSession) -> None:
         self._stage = stage
-        self._session = session
+        self.session = session
+        self.progress = 0.5
+        """Of the sampling: the part of its steps that is done."""
 
     @property
     def network(self) -> nn.Module:
         """The first unit's ControlNet."""
-        return cast(Any, self._session.runs[0].model).net
+        return cast(Any, self.session.runs[0].model).net
 
     def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Control | None]:
         """As a host's sampling drives the session."""
-        step = Step(x, timesteps, context, y, *self._cursor.take(x.shape[0]), progress=0.5)
-        return self._session.begin_call(self._stage.unet, step)
+        step = Step(x, timesteps, context, y, *self._cursor.take(x.shape[0]), progress=self.progress)
+        return self.session.begin_call(self._stage.unet, step)
 
     def end(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
         """See `begin`."""
-        return self._session.end_call(step, output, left)
+        return self.session.end_call(step, output, left)
 
     def __call__(self) -> Tensor:
-        self._cursor = RowCursor([1] * (networks.ROWS // 2), networks.ROWS)
-        hooks = UNetHooks(self._stage.unet, self)
-        try:
+        self._cursor = RowCursor([1] * self._stage.images, self._stage.images * networks.ROWS)
+        with ExitStack() as undo:
+            for handle in self.session.effects.attach(self._stage.unet):
+                undo.callback(handle.remove)
+            undo.callback(UNetHooks(self._stage.unet, self).remove)
             return self._stage.bare_step()
-        finally:
-            hooks.remove()

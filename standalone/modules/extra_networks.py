@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from typing import Any
@@ -59,7 +60,7 @@ def activate(p: Any, extra_network_data: dict[str, list[ExtraNetworkParams]]) ->
             errors.display(e, f"activating extra network {name}")
     for name in extra_network_data:
         if name not in extra_network_registry:
-            errors.report(f"Skipping unknown extra network: {name}")
+            logging.getLogger(__name__).info("Skipping unknown extra network: %s", name)
     if p.scripts is not None:
         p.scripts.after_extra_networks_activate(
             p,
