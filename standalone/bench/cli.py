@@ -9,7 +9,10 @@ from collections.abc import Sequence
 
 import torch
 
+from lib_controlnet.families.base import Runtime
+
 from . import annotators, device_events, files, memory, pose, start, steps, training
+from .card import runtime_of
 from .measure import Progress, Result
 
 CASES = (
@@ -30,6 +33,8 @@ CASES = (
     "device_events",
 )
 
+ON_A_CARD = ("control_forward_vs_diffusers", *steps.GOALS, "memory_added")
+"""Those that `--device` may move to a graphics card."""
 
 DESCRIPTION = """
 Costs of control at SD1.5's real size, in CPU seconds. Variants take turns for several rounds; of each layer the least
@@ -40,19 +45,28 @@ ControlNet lets them, since hosts give both the same latents. The goals are thos
 weights costs more than the arithmetic, and a ControlNet has 42 % of a U-Net's weights but 33 % of its arithmetic.
 Needs about 7 GB of memory; trainings, timed at half of SD1.5's width, 10 GB.
 Exit code 1 if a goal is missed at 512x512.
+
+On a graphics card (--device cuda) the same ratios are of seconds between two waits for it, in half precision; a step
+after the first that makes the processor wait for the card is an error. Without one, the case device_events counts what
+would disturb it.
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure and print; 1 when a goal is missed at full size, else 0."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    runtime = _runtime(parser, options)
     torch.set_num_threads(options.threads)
-    names = options.case or [name for name in CASES if not (options.quick and name.endswith("_1024"))]
+    possible = CASES if runtime.device.type == "cpu" else ON_A_CARD
+    names = options.case or [name for name in possible if not (options.quick and name.endswith("_1024"))]
     pixels = 256 if options.quick else 512
     rounds = options.rounds or (3 if options.quick else 5)
     if not options.json:
-        print(f"SD1.5's size, random fp32 weights, {pixels}x{pixels}, cond and uncond row, {options.threads} thread(s)")
-    results = _measure(names, pixels, rounds, _say)
+        where = f"{options.threads} thread(s)" if runtime.device.type == "cpu" else str(runtime.device)
+        kind = str(runtime.dtype).removeprefix("torch.")
+        print(f"SD1.5's size, random {kind} weights, {pixels}x{pixels}, cond and uncond row, {where}")
+    results = _measure(names, pixels, rounds, runtime, _say)
     print(json.dumps({"results": [result.as_json() for result in results]}) if options.json else _table(results))
     return 0 if options.quick or all(result.ok for result in results) else 1
 
@@ -63,19 +77,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="256x256 and fewer rounds: does all run?")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=0, help="rounds (5; more where other programs run)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or mps")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1: least noise)")
     return parser
 
 
-def _measure(names: Sequence[str], pixels: int, rounds: int, progress: Progress) -> list[Result]:
+def _runtime(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Runtime:
+    try:
+        runtime = runtime_of(options.device)
+    except (RuntimeError, ValueError) as error:
+        parser.error(f"--device {options.device}: {error}")
+    others = set(options.case or ()) - set(ON_A_CARD)
+    if runtime.device.type != "cpu" and others:
+        parser.error(f"these are measured on the CPU only: {', '.join(sorted(others))}")
+    return runtime
+
+
+def _measure(names: Sequence[str], pixels: int, rounds: int, runtime: Runtime, progress: Progress) -> list[Result]:
     """Results in the order of CASES."""
     results: list[Result] = []
     if "control_forward_vs_diffusers" in names:
-        results.append(steps.control_forward_vs_diffusers(pixels, rounds, progress))
+        results.append(steps.control_forward_vs_diffusers(pixels, rounds, progress, runtime))
     if set(names) & set(steps.GOALS):
-        results += steps.whole_steps(names, pixels, rounds, progress)
+        results += steps.whole_steps(names, pixels, rounds, progress, runtime)
     if "memory_added" in names:
-        results.append(memory.memory_added(pixels, progress))
+        results.append(memory.memory_added(pixels, progress, runtime))
     if set(names) & set(training.GOALS):
         results += training.train_costs(names, pixels, rounds, progress)
     if "load_vs_read" in names:

@@ -9,8 +9,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lib_controlnet.families.base import Runtime
+
+from .card import CardMeter
 from .measure import Goal, Progress, Result
-from .stage import Stage
+from .stage import CPU, Stage
 
 MIB = 1 << 20
 
@@ -55,14 +58,16 @@ class AllocationMeter(TorchDispatchMode):
         self._known.discard(key)
 
 
-def memory_added(pixels: int, progress: Progress) -> Result:
+def memory_added(pixels: int, progress: Progress, runtime: Runtime = CPU) -> Result:
     """Bytes at the peak of loading a ControlNet and running a step, less those of a bare step, by its weights."""
-    with Stage(pixels) as stage:
+    device = runtime.device
+    meter = AllocationMeter if device.type != "cuda" else lambda: CardMeter(device)
+    with Stage(pixels, runtime) as stage:
         progress("bare step")
-        with AllocationMeter() as bare:
+        with meter() as bare:
             stage.bare_step()
         progress("loading and controlled step")
-        with AllocationMeter() as controlled:
+        with meter() as controlled:
             step = stage.controlled(stage.unit())
             step()
         weights = sum(p.numel() * p.element_size() for p in step.network.parameters())

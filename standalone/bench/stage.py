@@ -78,12 +78,27 @@ def _small(pictures: Tensor) -> Tensor:
 CPU = Runtime(torch.device("cpu"), torch.float32)
 
 
-class Stage(AbstractContextManager["Stage"]):
-    """A U-Net, a ControlNet file in a folder of its own, and the services of one WebUI around them."""
+class Given:
+    """What a host gives its U-Net in a step: `x`, `timesteps` and `context`, on the device and in the type it has."""
 
     def __init__(self, pixels: int, runtime: Runtime = CPU) -> None:
         self.pixels = pixels
         self.runtime = runtime
+        self.batch(1)
+
+    def batch(self, images: int) -> None:
+        """From now on the job has so many pictures."""
+        self.images = images
+        device, dtype = self.runtime.device, self.runtime.dtype
+        x, timesteps, context = networks.inputs(self.pixels, rows=images * networks.ROWS)
+        self.x, self.timesteps, self.context = x.to(device, dtype), timesteps.to(device), context.to(device, dtype)
+
+
+class Stage(Given, AbstractContextManager["Stage"]):
+    """A U-Net, a ControlNet file in a folder of its own, and the services of one WebUI around them."""
+
+    def __init__(self, pixels: int, runtime: Runtime = CPU) -> None:
+        super().__init__(pixels, runtime)
         self._folder = tempfile.TemporaryDirectory(prefix="controlnet-bench-")
         self.file = networks.controlnet_file(Path(self._folder.name))
         self.unet = networks.unet().to(runtime.device, runtime.dtype)
@@ -96,14 +111,6 @@ class Stage(AbstractContextManager["Stage"]):
             models=ModelCache(discover(), limit=lambda: 1 << 40),
             setting=lambda _key, default: default,
         )
-        self.batch(1)
-
-    def batch(self, images: int) -> None:
-        """From now on the job has so many pictures."""
-        self.images = images
-        device, dtype = self.runtime.device, self.runtime.dtype
-        x, timesteps, context = networks.inputs(self.pixels, rows=images * networks.ROWS)
-        self.x, self.timesteps, self.context = x.to(device, dtype), timesteps.to(device), context.to(device, dtype)
 
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()

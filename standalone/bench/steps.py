@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from lib_controlnet.core.modes import ControlMode
+from lib_controlnet.families.base import Runtime
 
 from . import networks
+from .card import CardStopwatch
 from .measure import Goal, Progress, Result, Stopwatch, take_turns
-from .stage import ControlledStep, Stage
+from .stage import CPU, ControlledStep, Given, Stage
 
 GOALS = {
     "engine_overhead": Goal(1.05),
@@ -38,11 +40,13 @@ UNITS: dict[str, list[dict[str, Any]]] = {
 BARE, FORWARD = "bare U-Net step", "ControlNet forward alone"
 
 
-def whole_steps(names: Collection[str], pixels: int, rounds: int, progress: Progress) -> list[Result]:
+def whole_steps(
+    names: Collection[str], pixels: int, rounds: int, progress: Progress, runtime: Runtime = CPU
+) -> list[Result]:
     """The cases of GOALS among `names`, measured in one run against one bare step."""
-    with Stage(pixels) as stage:
+    with Stage(pixels, runtime) as stage:
         actions = _actions(names, stage)
-        stopwatch = Stopwatch()
+        stopwatch = _stopwatch(runtime)
         stopwatch.watch(stage.unet)
         for network in {action.network for action in actions.values() if isinstance(action, ControlledStep)}:
             stopwatch.watch(network)
@@ -56,7 +60,7 @@ def _actions(names: Collection[str], stage: Stage) -> dict[str, Callable[[], obj
         if name in names or (name == "step_one" and "engine_overhead" in names):
             actions[name] = stage.controlled(*(stage.unit(**settings) for settings in units))
     if "engine_overhead" in names:
-        actions[FORWARD] = _forward(stage.controlled(stage.unit()).network, stage.pixels, distinct=1)
+        actions[FORWARD] = _forward(stage.controlled(stage.unit()).network, stage, distinct=1)
     if "step_installed_only" in names:
         actions["step_installed_only"] = _installed_only(stage)
     return actions
@@ -71,15 +75,18 @@ def _result(name: str, seconds: dict[str, float]) -> Result:
     return Result(name, seconds[name] / bare, GOALS[name], f"{seconds[name]:.3f} s against {bare:.3f} s")
 
 
-def _forward(network: Any, pixels: int, distinct: int) -> Callable[[], object]:
+def _stopwatch(runtime: Runtime) -> Stopwatch:
+    return Stopwatch() if runtime.device.type == "cpu" else CardStopwatch(runtime.device)
+
+
+def _forward(network: Any, stage: Given, distinct: int) -> Callable[[], object]:
     """Our ControlNet's forward with the hint's features at hand, as in every step but the first.
 
     `distinct`: how many rows are given; the rows of a step repeat them (see `ControlNet.forward`).
     """
-    x, timesteps, context = networks.inputs(pixels)
-    x, timesteps = x[:distinct], timesteps[:distinct]
+    x, timesteps, context = stage.x[:distinct], stage.timesteps[:distinct], stage.context
     with torch.no_grad():
-        features = network.encode_hint(networks.hint(pixels))
+        features = network.encode_hint(networks.hint(stage.pixels).to(x))
 
     def forward() -> tuple[Tensor, ...]:
         with torch.no_grad():
@@ -108,20 +115,22 @@ def _installed_only(stage: Stage) -> Callable[[], object]:
     return step
 
 
-def control_forward_vs_diffusers(pixels: int, rounds: int, progress: Progress) -> Result:
+def control_forward_vs_diffusers(pixels: int, rounds: int, progress: Progress, runtime: Runtime = CPU) -> Result:
     """Our ControlNet's forward, hint cached, against that of diffusers' class, whose forward encodes the hint."""
-    x, timesteps, context = networks.inputs(pixels)
-    network, reference = networks.controlnet(), networks.diffusers_controlnet()
-    ours = _forward(network, pixels, distinct=networks.ROWS)  # all of them, as diffusers' must
-    stopwatch = Stopwatch()
+    device, dtype = runtime.device, runtime.dtype
+    given = Given(pixels, runtime)
+    network = networks.controlnet().to(device, dtype)
+    reference = networks.diffusers_controlnet().to(device, dtype)
+    ours = _forward(network, given, distinct=networks.ROWS)  # all of them, as diffusers' must
+    stopwatch = _stopwatch(runtime)
     stopwatch.watch(network)
     stopwatch.watch(reference)
     # diffusers wants a hint for each row
-    hint = networks.hint(pixels).expand(networks.ROWS, -1, -1, -1)
+    hint = networks.hint(pixels).expand(networks.ROWS, -1, -1, -1).to(device, dtype)
 
     def theirs() -> object:
         with torch.no_grad():
-            return reference(x, timesteps, context, controlnet_cond=hint, return_dict=False)
+            return reference(given.x, given.timesteps, given.context, controlnet_cond=hint, return_dict=False)
 
     seconds = take_turns({"ours": ours, "diffusers": theirs}, rounds, progress, stopwatch)
     detail = f"{seconds['ours']:.3f} s against {seconds['diffusers']:.3f} s"
