@@ -133,7 +133,7 @@ def test_what_json_cannot_hold_again_is_answered(host: Traced, client: Any, valu
     fields = {key: json.dumps(item) for key, item in SMALL.items()}
     fields[place] = f'{{"Tracing": {{"args": [], "note": {value}}}}}' if place == "alwayson_scripts" else value
     body = "{" + ", ".join(f'"{key}": {item}' for key, item in fields.items()) + "}"
-    answer = client.post("/sdapi/v1/txt2img", content=body)
+    answer = client.post("/sdapi/v1/txt2img", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in ((200,) if place == "alwayson_scripts" else (200, 422)), answer.text[:500]
 
 

@@ -22,6 +22,9 @@ from lib_controlnet.webapi.models import ControlNetDetect
 from lib_controlnet.webapi.routes import mount
 from tests.surface_services import MODEL_NAMES, POSE, make_services
 
+JSON = {"Content-Type": "application/json"}
+"""Newer releases of FastAPI read no body without it."""
+
 RGB = np.random.default_rng(4).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 
 
@@ -225,7 +228,7 @@ def test_unknown_keys_are_passed_over_and_said(client: TestClient) -> None:
 )
 def test_numbers_of_every_kind_are_answered(client: TestClient, name: str, value: str) -> None:
     body = f'{{"controlnet_module": "canny", "controlnet_images": ["{png(RGB)}"], "controlnet_{name}": {value}}}'
-    answer = client.post("/controlnet/detect", content=body)
+    answer = client.post("/controlnet/detect", content=body, headers=JSON)
     if value.strip("-") == "9" * 400:
         assert answer.status_code == 200
         assert f"{name} " in answer.json()["info"]
@@ -245,7 +248,7 @@ def test_wrong_containers_in_every_field_are_never_the_servers_fault(
 ) -> None:
     fields = {"controlnet_module": '"canny"', "controlnet_images": f'["{png(RGB)}"]', field: value}
     body = ", ".join(f'"{name}": {text}' for name, text in fields.items())
-    answer = client.post("/controlnet/detect", content="{" + body + "}")
+    answer = client.post("/controlnet/detect", content="{" + body + "}", headers=JSON)
     assert answer.status_code in (200, 422), answer.text
     assert answer.status_code == 200 or isinstance(answer.json()["detail"], str)
 
@@ -253,7 +256,7 @@ def test_wrong_containers_in_every_field_are_never_the_servers_fault(
 @pytest.mark.parametrize("body", ["", "{", "[]", "7", "null", "[" * 100_000, '{"a":' * 100_000, '"\\ud800"', "\xff"])
 def test_bodies_that_are_none_are_refused(client: TestClient, body: str) -> None:
     for route in ("detect", "render_openpose_json"):
-        answer = client.post(f"/controlnet/{route}", content=body.encode("latin-1"))
+        answer = client.post(f"/controlnet/{route}", content=body.encode("latin-1"), headers=JSON)
         empty = route != "detect" and body == "[]"
         assert answer.status_code == 200 if empty else answer.status_code in (400, 422), answer.text
 
@@ -408,7 +411,7 @@ def pose_client(tmp_path: Path, lock: Lock) -> TestClient:
 def test_odd_poses_are_refused_with_their_reason(tmp_path: Path, lock: Lock, case: str) -> None:
     width, people, words = WRONG_POSES[case]
     text = f'[{{"canvas_width": {width}, "canvas_height": 9, "people": {people}}}]'
-    answer = pose_client(tmp_path, lock).post("/controlnet/render_openpose_json", content=text)
+    answer = pose_client(tmp_path, lock).post("/controlnet/render_openpose_json", content=text, headers=JSON)
     assert answer.status_code == 422, answer.text
     assert isinstance(answer.json()["detail"], str)
     assert words in answer.json()["detail"]
