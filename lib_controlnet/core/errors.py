@@ -91,6 +91,10 @@ class HostError(ControlNetError):
     """The WebUI is in a state in which control cannot be added."""
 
 
+class DeviceMemoryError(HostError):
+    """The device has not the memory that a unit needs for the picture that was asked for."""
+
+
 class UnexpectedError(HostError):
     """Something failed that nobody foresaw; its cause is the exception."""
 

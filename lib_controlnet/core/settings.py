@@ -46,8 +46,8 @@ class Option:
             return value
         if isinstance(self.default, bool):
             return _boolean(value)
-        number = _number(value)
-        return int(min(max(number, self.low), self.high)) if isinstance(self.default, int) else number
+        number = min(max(_number(value), self.low), self.high)
+        return int(number) if isinstance(self.default, int) else float(number)
 
 
 MODEL_ORDERS = ("name", "date", "path name")
@@ -61,6 +61,8 @@ OPTIONS: Mapping[str, Option] = {
     "controlnet_trusted_files": Option(""),
     "controlnet_clip_detector_on_cpu": Option(default=False),
     "controlnet_model_cache_gib": Option(6, 0, 1024),
+    "controlnet_device_cache_gib": Option(0.0, 0, 1024),
+    "controlnet_pinned_memory": Option(default=True),
     "control_net_inpaint_blur_sigma": Option(7, 0, 64),
     "control_net_no_detectmap": Option(default=False),
     "control_net_detectmap_autosaving": Option(default=False),

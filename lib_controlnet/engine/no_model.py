@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from torch import nn
 
 from ..core.control import Control
 from ..core.hints import Hint
 from ..core.step import Step
 from ..families.base import BaseModel, BindOptions
+from ..nets.residence import Residence
 
 
 class NoModel:
@@ -20,6 +21,9 @@ class NoModel:
     outputs = 0
     holds_base = False
     pooled = False
+
+    def __init__(self) -> None:
+        self.residence = Residence(nn.Module())
 
     def check(self, base: BaseModel) -> None:
         del base
@@ -31,9 +35,3 @@ class NoModel:
     def control(self, step: Step) -> Control:
         del step
         return Control()
-
-    def memory(self) -> int:
-        return 0
-
-    def move(self, device: torch.device) -> None:
-        del device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -20,6 +21,7 @@ from ..effects.running import RunningEffects
 from ..families.base import BaseModel, BoundControl
 from .acting import Acting, never_acted, not_called
 from .generation import Generation, UnitRun
+from .placement import Placement
 from .preparation import UnitPreparation
 from .services import Services
 from .tiles import TiledHint
@@ -73,6 +75,8 @@ class ControlSession:
         self._size = (generation.width, generation.height)
         self._calls = 0
         self._begun = False
+        self._placement = Placement(services, generation.runtime)
+        weakref.finalize(self, self._placement.leave).atexit = False  # a job that broke off is never closed
 
     def prepare(self, units: Iterable[ControlNetUnit]) -> None:
         """Preprocesses and loads for every enabled unit. Raises ControlNetError naming unit and field."""
@@ -80,13 +84,13 @@ class ControlSession:
             if unit.enabled:
                 with _said_of(unit.index):
                     self.runs += [self._preparation.prepare(part) for part in parted(unit)]
+        self._placement.adopt([run.model for run in self.runs], any(run.unit.low_vram for run in self.runs))
         if any(run.unit.low_vram for run in self.runs):
             self._services.preprocess.unload()
 
     def begin(self, pass_: Pass, width: int, height: int) -> None:
         """Binds every unit to its hint for a pass of `width` x `height` pixels."""
         self._pass, self._size, self._calls, self._begun = pass_, (width, height), 0, True
-        self._settle()
         for run in self.runs:
             run.acting, run.tile, run.tile_orders = Acting(), None, {}
             with _said_of(run.unit.index):
@@ -99,6 +103,8 @@ class ControlSession:
         runs = [copy(run) for run in self.runs]
         for run in runs:
             run.hints = dict(run.hints)
+        if self._placement.sparing:
+            self._placement.leave()
         return Held(runs, self.effects, self._pass, self._size, self._calls, self._begun)
 
     def resume(self, held: Held) -> None:
@@ -107,17 +113,6 @@ class ControlSession:
             return
         self.runs, self.effects, self._pass, self._size = held.runs, held.effects, held.pass_, held.size
         self._calls, self._begun = held.calls, held.begun
-        self._settle()
-
-    def _settle(self) -> None:
-        """Brings the models back that stay on their device: other jobs share them, and may have moved them away."""
-        for run in self.runs:
-            if not self._offloads(run):
-                run.model.move(self._generation.runtime.device)
-
-    def _offloads(self, run: UnitRun) -> bool:
-        """Whether its model leaves the device between calls: only where every unit that shares it wants that."""
-        return all(other.unit.low_vram for other in self.runs if other.model is run.model)
 
     def rebase(self, base: BaseModel) -> None:
         """Another U-Net takes over (refiner, hires checkpoint): units that do not fit it raise when they would act."""
@@ -173,8 +168,10 @@ class ControlSession:
     def end(self, steps: int) -> list[Idle]:
         """A sampling of `steps` denoiser steps has ended: the units that did nothing because their settings say so.
 
-        Raises ControlNetError for one that was to act and did not.
+        Where the host is short of the device's memory it gets that of the models for what comes next: decoding.
+        Raises ControlNetError for a unit that was to act and did not.
         """
+        self._placement.rest(*self._size)
         idle: list[Idle] = []
         for run in self.runs:
             run.tile, run.tile_orders = None, {}  # a tiler may leave its last piece there
@@ -207,19 +204,35 @@ class ControlSession:
     @torch.no_grad()
     def control(self, step: Step) -> Control | None:
         """The sum of what the active units add to one U-Net call, or None."""
-        total: Control | None = None
+        in_range = [run for run in self._in_range(step) if any(run.weights)]
+        self._placement.settle({run.model for run in in_range})
+        going_on = {run.model for run in in_range if run.guidance.end > step.progress}
+        acting = self._with_rows(step)
+        parts: dict[int, Control] = {}
+        total, added = None, 0  # summed in the order of the units, whichever computes first
+        for place in self._placement.in_turn([run.model for run, _ in acting], going_on):
+            parts[place] = self._part(step, *acting[place])
+            while added in parts:
+                part = parts.pop(added)
+                total, added = part if total is None else total.merged(part), added + 1
+        return total
+
+    def _with_rows(self, step: Step) -> list[tuple[UnitRun, list[int]]]:
+        """The units that have something to compute in this call, with their rows."""
+        found: list[tuple[UnitRun, list[int]]] = []
         for run in self._in_range(step):
             rows = self._rows(run, step)
-            if not rows:
-                continue
-            run.acting.with_rows += 1
-            if not any(run.weights):
+            run.acting.with_rows += bool(rows)
+            if not rows or not any(run.weights):
                 continue
             if run.mismatch is not None:
                 raise run.mismatch
-            part = self._part(run, step, rows)
-            total = part if total is None else total.merged(part)
-        return total
+            found.append((run, rows))
+        return found
+
+    def break_off(self) -> None:
+        """A sampling ended before its time: nothing of it is left on the device."""
+        self._placement.leave()
 
     def hint_for(self, index: int, pass_: Pass) -> Tensor:
         """The hint of `runs[index]` for a pass, (1, 3, H, W), or 4 with its region mask; before the pass begins too.
@@ -244,6 +257,7 @@ class ControlSession:
 
     def close(self) -> None:
         """Lets go of hints and models; twice is fine."""
+        self._placement.close()
         self.runs = []
         self.effects = RunningEffects()
         self.closed = True
@@ -289,21 +303,17 @@ class ControlSession:
             if (step.is_cond[row] or not cond_only) and step.images[row] % units == position % units
         ]
 
-    def _part(self, run: UnitRun, step: Step, rows: list[int]) -> Control:
+    def _part(self, step: Step, run: UnitRun, rows: list[int]) -> Control:
         if run.bound is None:
             raise RuntimeError("control asked for before the pass began")
         bound, region = run.bound, run.region
         if run.tile is not None:
             bound, region, step = self._of_tile(run, run.tile, step, rows)
-        offloads = self._offloads(run)
-        if offloads:
-            run.model.move(step.x.device)
-        try:
-            part = bound.control(step.select(rows))
-        finally:
-            if offloads:
-                run.model.move(torch.device("cpu"))
+        selected, (width, height) = step.select(rows), self._size
         with _said_of(run.unit.index):
+            part = self._placement.compute(
+                run.model, lambda: bound.control(selected), f"{len(rows)} rows of {width}x{height}"
+            )
             run.acting.measure(part)
         part = part.scaled(run.weights)
         if region is not None:

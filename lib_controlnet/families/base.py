@@ -16,6 +16,7 @@ from ..core.modes import UnionType
 from ..core.step import Step
 from ..loading.detect import KeyCondition
 from ..nets.config import UNetConfig
+from ..nets.residence import Residence
 
 Weights = Mapping[str, Tensor]
 
@@ -53,6 +54,12 @@ class Runtime:
     dtype: torch.dtype
     base_weights: Callable[[], Weights] | None = None
     """The U-Net's state dict, for files that hold differences to it."""
+    short: bool = False
+    """The host itself is short of the device's memory: control models leave it before a picture is decoded."""
+    low_vram: bool = False
+    """The host keeps as little on the device as it can: every unit is as one with Low VRAM."""
+    reserve: Callable[[int], None] | None = None
+    """Asks the host to make room for that many bytes on the device, where it can."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,9 @@ class ControlModel(Protocol):
     """Loaded weights of one file; holds no unit settings, so units share it."""
 
     path: Path
+    residence: Residence
+    """Where its weights are. They are loaded into the computer's memory; a session brings them to the device."""
+
     outputs: int
     """Number of residuals it gives, the length of a list of layer weights."""
 
@@ -92,14 +102,6 @@ class ControlModel(Protocol):
 
     def bind(self, hints: Sequence[Hint], options: BindOptions) -> BoundControl:
         """The model with one hint, or one for each image of the batch; costs nothing until the first `control`."""
-        ...
-
-    def memory(self) -> int:
-        """Bytes of its weights."""
-        ...
-
-    def move(self, device: torch.device) -> None:
-        """Brings the weights to `device`."""
         ...
 
 

@@ -24,6 +24,7 @@ from ..nets.attention import repeated
 from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.controlnet import ControlNet
 from ..nets.operations import Operations
+from ..nets.residence import Residence
 from .base import BaseModel, BindOptions, Runtime, Sheet, Weights, describe_config
 
 DIFFERENCE_KEY = "difference"
@@ -65,7 +66,7 @@ class ControlNetFamily:
             lambda: ControlNet(config, Operations()),
             weights,
             dtype=runtime.dtype,
-            device=runtime.device,
+            device="cpu",
             name=path.name,
         )
         reads = Reading(_pools(path, metadata), metadata.get(CHANNELS) == "bgr")
@@ -101,6 +102,7 @@ class LoadedControlNet:
     ) -> None:
         self.path = path
         self.net = net
+        self.residence = Residence(net)
         self.config = config
         self.reads = reads
         self.holds_base = holds_base
@@ -139,14 +141,6 @@ class LoadedControlNet:
         if self.reads.pooled is not None:
             return self.reads.pooled
         return options.scattered and "shuffle" in self.path.stem.lower()
-
-    def memory(self) -> int:
-        """Bytes of its weights."""
-        return sum(p.numel() * p.element_size() for p in self.net.parameters())
-
-    def move(self, device: torch.device) -> None:
-        """Brings the weights to `device`."""
-        self.net.to(device)
 
 
 class BoundControlNet:

@@ -152,6 +152,8 @@ class Sampling:
 
     def close(self) -> None:
         """Takes everything of ours off the host."""
+        if self.session is not None and (self.job.error is not None or not self._concluded):
+            self.session.break_off()
         self._on_unet.close()
         self._on_denoiser.close()
         self._guard.close()

@@ -85,7 +85,17 @@ def _add_models(add: Callable[[str, Any], None], info: Any, slider: Callable[...
         info("", trusted, gr.Textbox, {"lines": 3, "max_lines": 20}, section=SECTION, **ON_THE_PAGE_ONLY),
     )
     add("controlnet_clip_detector_on_cpu", info(False, "Run CLIP preprocessors on the CPU", section=SECTION))
-    add("controlnet_model_cache_gib", slider(6, "Keep loaded control models up to (GiB)", 1, 64, 1))
+    _add_memory(add, info, slider)
+
+
+def _add_memory(add: Callable[[str, Any], None], info: Any, slider: Callable[..., Any]) -> None:
+    """Where control models are between and during jobs; docs/memory.md says what each costs and saves."""
+    cached = "Keep loaded control models in the computer's memory up to (GiB)"
+    add("controlnet_model_cache_gib", slider(6, cached, 1, 64, 1))
+    left = "Leave control models on the graphics card between jobs up to (GiB; 0: the card is free between jobs)"
+    add("controlnet_device_cache_gib", slider(0, left, 0, 64, 0.5))
+    pinned = "Page-lock control models in the computer's memory, from where a card copies them without a wait"
+    add("controlnet_pinned_memory", info(True, pinned, section=SECTION))
 
 
 def _add_panel(add: Callable[[str, Any], None], info: Any) -> None:

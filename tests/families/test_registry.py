@@ -29,7 +29,7 @@ def test_a_family_knows_its_file_and_gives_its_weights(tmp_path):
     loaded = model.net.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in net.state_dict().items())
     assert model.outputs == len(net.zero_convs) + 1
-    assert model.memory() == sum(value.nbytes for value in net.state_dict().values())
+    assert model.residence.size == sum(value.nbytes for value in net.state_dict().values())
 
 
 @pytest.mark.parametrize(
