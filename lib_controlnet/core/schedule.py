@@ -51,9 +51,11 @@ def layer_weights(
     custom: Sequence[float] | None = None,
     force_soft: bool = False,
     legacy_ramp: bool = False,
+    ramp: Sequence[float] = (),
 ) -> tuple[float, ...]:
     """The factor of every output of a control model.
 
+    `ramp`: the model's own weights of "My prompt is more important", where it has such.
     `custom` (the unit's advanced weighting) replaces weight and ramp; it must have one entry an output.
     Raises UnitError when its length is wrong.
     """
@@ -68,5 +70,6 @@ def layer_weights(
         return tuple(float(w) for w in custom)
     if not (mode.soft or force_soft):
         return (weight,) * outputs
-    ramp = legacy_soft_ramp(outputs) if legacy_ramp else soft_ramp(outputs)
+    if not ramp:
+        ramp = legacy_soft_ramp(outputs) if legacy_ramp else soft_ramp(outputs)
     return tuple(weight * factor for factor in ramp)

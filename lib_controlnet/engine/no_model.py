@@ -19,6 +19,7 @@ class NoModel:
 
     path = Path("None")
     outputs = 0
+    ramp: Sequence[float] = ()
     holds_base = False
     pooled = False
 

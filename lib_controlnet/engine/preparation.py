@@ -172,6 +172,7 @@ class UnitPreparation:
             custom=unit.layer_weights,
             force_soft=pass_ is Pass.hires and run.spec.soft_weights_in_hires,
             legacy_ramp=bool(self._services.setting("controlnet_legacy_sdxl_ramp", False)),
+            ramp=run.model.ramp,
         )
 
     def _rests(self, run: UnitRun, pass_: Pass) -> bool:

@@ -93,6 +93,9 @@ class ControlModel(Protocol):
     outputs: int
     """Number of residuals it gives, the length of a list of layer weights."""
 
+    ramp: Sequence[float]
+    """Weights of "My prompt is more important", one a residual; empty where they are those of ControlNets."""
+
     holds_base: bool
     """True where the base checkpoint's weights went into it at load, so that another checkpoint needs another load."""
 

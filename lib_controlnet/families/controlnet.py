@@ -97,6 +97,8 @@ class Reading:
 class LoadedControlNet:
     """One ControlNet file's network."""
 
+    ramp: Sequence[float] = ()
+
     def __init__(
         self, path: Path, net: ControlNet, config: ControlNetConfig, reads: Reading, *, holds_base: bool
     ) -> None:

@@ -11,9 +11,10 @@ from .lazy import RenamedWeights
 
 DIFFERENCE_KEY = "difference"
 
-_WRAPPERS = ("state_dict.", "module.")
+_WRAPPERS = ("state_dict.", "module.", "adapter.")
 _CONTROL = "control_model."
 _DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
+_ADAPTER = "body.0.resnets.0.block1.weight"
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -35,10 +36,10 @@ _TOP = {
 
 
 def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """`weights` under LDM names, without `module.` or `control_model.`; a view, no tensor is read or changed.
+    """`weights` under LDM names, without `module.`, `adapter.` or `control_model.`; no tensor is read or changed.
 
     Of a whole-model file (`control_model.` beside `model.diffusion_model.`) only the ControlNet remains. Diffusers
-    ControlNet names are translated; keys of other kinds, and those a kind adds to a ControlNet, keep their names.
+    ControlNet and T2I-Adapter names are translated; keys of other kinds, and those a kind adds, keep their names.
     """
     names = {key: key for key in weights}
     for prefix in _WRAPPERS:
@@ -53,12 +54,32 @@ def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     if _DIFFUSERS in names:
         translate = _Translation(names)
         names = {translate(key): origin for key, origin in names.items()}
+    if _ADAPTER in names:
+        names = _adapter_names(names)
     return RenamedWeights(weights, names)
 
 
 def is_diffusers(keys: Collection[str]) -> bool:
     """Whether a ControlNet's file has diffusers' names."""
     return any(key.endswith(_DIFFUSERS) for key in keys)
+
+
+def _adapter_names(names: Mapping[str, str]) -> dict[str, str]:
+    """Diffusers' T2I-Adapter names to TencentARC's. Full adapters number their blocks through, light ones a stage."""
+    block = re.compile(r"body\.(\d+)\.resnets\.(\d+)\.(.+)")
+    entry = re.compile(r"body\.(\d+)\.(in_conv\..+)")
+    light = "conv_in.weight" not in names
+    each = 1 + max(int(match[2]) for key in names if (match := block.fullmatch(key)))
+
+    def translated(key: str) -> str:
+        if match := block.fullmatch(key):
+            stage, index, rest = int(match[1]), int(match[2]), match[3]
+            return f"body.{stage}.body.{index}.{rest}" if light else f"body.{each * stage + index}.{rest}"
+        if not light and (match := entry.fullmatch(key)):
+            return f"body.{each * int(match[1])}.{match[2]}"
+        return key
+
+    return {translated(key): origin for key, origin in names.items()}
 
 
 class _Translation:

@@ -1,0 +1,172 @@
+"""T2I-Adapter (arXiv 2302.08453): full and light ones for SD 1.x and 2.x, full ones for SDXL, in either naming."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..core.control import Control
+from ..core.errors import BaseModelError, ModelFileError
+from ..core.hints import Hint
+from ..core.step import Step
+from ..loading.build import fill
+from ..loading.detect import KeyCondition
+from ..loading.lazy import outlines
+from ..nets.config import UNetConfig
+from ..nets.operations import Operations
+from ..nets.t2i_adapter import STAGES, AdapterConfig, T2IAdapter
+from .base import BaseModel, BindOptions, Runtime, Sheet, Weights
+
+_SD_PLACES = (2, 5, 8, 11)
+"""Input blocks to whose output a feature is added: the last of each level before it is halved."""
+_SDXL_PLACES = (3, 5, 8)
+"""The fourth feature goes to the middle block."""
+_LUMA = (0.299, 0.587, 0.114)
+"""ITU-R 601-2, by which PIL makes the one channel that adapters of lines were trained with."""
+
+
+class T2IAdapterFamily:
+    """Detects by the residual blocks, which lie under `body` and have no norm."""
+
+    id = "t2i_adapter"
+    before: Sequence[str] = ()
+    condition = KeyCondition(
+        any_of=("body.0.in_conv.weight", "body.0.block1.weight"),
+        none_of=("input_hint_block.0.weight", "style_embedding"),
+    )
+
+    def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> LoadedT2IAdapter:
+        """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""
+        del metadata
+        config = AdapterConfig.from_weights(outlines(weights))
+        net = fill(
+            lambda: T2IAdapter(config, Operations()),
+            weights,
+            dtype=runtime.dtype,
+            device=runtime.device,
+            name=path.name,
+        )
+        return LoadedT2IAdapter(path, net)
+
+    def inspect(self, path: Path, weights: Weights) -> Sheet:
+        """What the shapes tell before the file is loaded."""
+        del path
+        config = AdapterConfig.from_weights(outlines(weights))
+        return Sheet(STAGES, _made_for(config), lambda base: not _disagreement(config, base.config))
+
+
+FAMILY = T2IAdapterFamily()
+
+
+class LoadedT2IAdapter:
+    """One adapter file's network."""
+
+    holds_base = False
+    outputs = STAGES
+    ramp = (0.25, 0.62, 0.825, 1.0)
+    """Weights of "My prompt is more important" (sd-webui-controlnet, scripts/hook.py)."""
+
+    def __init__(self, path: Path, net: T2IAdapter) -> None:
+        self.path = path
+        self.net = net
+
+    def check(self, base: BaseModel) -> None:
+        """Raises BaseModelError where `base` has not the blocks to which the features are added."""
+        disagreement = _disagreement(self.net.config, base.config)
+        if disagreement:
+            made_for = _made_for(self.net.config)
+            raise BaseModelError(
+                f'"{self.path.name}" was made for {made_for} and cannot control {base.kind}',
+                field="model",
+                found=f'checkpoint "{base.title}" ({base.kind}); {disagreement}',
+                remedy=f"choose a control model for {base.kind}, or a checkpoint of {made_for}",
+            )
+
+    def bind(self, hints: Sequence[Hint], options: BindOptions) -> BoundT2IAdapter:
+        """The network with hints `(1, 3, H, W)` of one size: one, or one for each image of the batch."""
+        hint = torch.cat([hint.image for hint in hints])
+        if hint.shape[1] != len(_LUMA):
+            raise ModelFileError(
+                f'"{self.path.name}" takes a control image of 3 channels',
+                unit=options.unit,
+                field="model",
+                found=f"{hint.shape[1]} channels",
+                remedy="use a preprocessor made for this model",
+            )
+        if self.net.config.hint_channels == 1:
+            hint = (hint * hint.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+        return BoundT2IAdapter(self, hint)
+
+    def memory(self) -> int:
+        """Bytes of its weights."""
+        return sum(p.numel() * p.element_size() for p in self.net.parameters())
+
+    def move(self, device: torch.device) -> None:
+        """Brings the weights to `device`."""
+        self.net.to(device)
+
+
+class BoundT2IAdapter:
+    """An adapter with one unit's hints; the network runs once a size, not once a step."""
+
+    pooled = False
+
+    def __init__(self, model: LoadedT2IAdapter, hint: Tensor) -> None:
+        self._model = model
+        self._hint = hint
+        self._features: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+
+    def control(self, step: Step) -> Control:
+        """Residuals of the rows of `step`: the same at every timestep and for every prompt."""
+        features = [_of_rows(part, step) for part in self._features_at(step.x)]
+        if self._model.net.config.unshuffle == 16:
+            return Control(encoder=_placed(features[:-1], _SDXL_PLACES), middle=features[-1])
+        return Control(encoder=_placed(features, _SD_PLACES))
+
+    def _features_at(self, x: Tensor) -> tuple[Tensor, ...]:
+        height, width = x.shape[2:]
+        if (height, width) not in self._features:
+            net = self._model.net
+            hint = self._hint.to(next(net.parameters()))
+            size = tuple(_rounded_up(side * 8, net.config.unshuffle) for side in (height, width))
+            if hint.shape[2:] != size:
+                hint = functional.interpolate(hint, size, mode="bilinear", align_corners=False)
+            self._features = {(height, width): net(hint)}
+        return self._features[height, width]
+
+
+def _rounded_up(pixels: int, unit: int) -> int:
+    return -(-pixels // unit) * unit
+
+
+def _of_rows(part: Tensor, step: Step) -> Tensor:
+    """(n, C, h, w), one a picture or one for all -> (B, C, h, w)."""
+    if part.shape[0] == 1:
+        return part.expand(step.batch, -1, -1, -1)
+    return part[[image % part.shape[0] for image in step.images]]
+
+
+def _placed(features: Sequence[Tensor], places: Sequence[int]) -> tuple[Tensor | None, ...]:
+    at = dict(zip(places, features, strict=True))
+    return tuple(at.get(index) for index in range(places[-1] + 1))
+
+
+def _made_for(config: AdapterConfig) -> str:
+    return "SDXL" if config.unshuffle == 16 else "SD 1.x"
+
+
+def _disagreement(config: AdapterConfig, base: UNetConfig) -> str:
+    """Why the features cannot be added, "" where they can."""
+    channels = base.input_channels
+    places, blocks = (_SDXL_PLACES, 9) if config.unshuffle == 16 else (_SD_PLACES, 12)
+    if len(channels) != blocks:
+        return f"features for {blocks} input blocks, the checkpoint has {len(channels)}"
+    theirs = [channels[place] for place in places]
+    if len(places) < STAGES:
+        theirs.append(base.middle_channels)
+    mine = list(config.channels)
+    return "" if mine == theirs else f"features {mine}, the checkpoint's {theirs}"
