@@ -18,6 +18,7 @@ from ..loading.detect import KeyCondition
 from ..loading.lazy import outlines
 from ..nets.config import UNetConfig
 from ..nets.operations import Operations
+from ..nets.residence import Residence
 from ..nets.t2i_adapter import STAGES, AdapterConfig, T2IAdapter
 from .base import BaseModel, BindOptions, Runtime, Sheet, Weights
 
@@ -47,7 +48,7 @@ class T2IAdapterFamily:
             lambda: T2IAdapter(config, Operations()),
             weights,
             dtype=runtime.dtype,
-            device=runtime.device,
+            device="cpu",
             name=path.name,
         )
         return LoadedT2IAdapter(path, net)
@@ -73,6 +74,7 @@ class LoadedT2IAdapter:
     def __init__(self, path: Path, net: T2IAdapter) -> None:
         self.path = path
         self.net = net
+        self.residence = Residence(net)
 
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where `base` has not the blocks to which the features are added."""
@@ -100,14 +102,6 @@ class LoadedT2IAdapter:
         if self.net.config.hint_channels == 1:
             hint = (hint * hint.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)
         return BoundT2IAdapter(self, hint)
-
-    def memory(self) -> int:
-        """Bytes of its weights."""
-        return sum(p.numel() * p.element_size() for p in self.net.parameters())
-
-    def move(self, device: torch.device) -> None:
-        """Brings the weights to `device`."""
-        self.net.to(device)
 
 
 class BoundT2IAdapter:

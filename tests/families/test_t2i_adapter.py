@@ -170,7 +170,7 @@ def test_each_picture_of_a_batch_has_its_own(tmp_path: Path) -> None:
     both = model.bind(hints, BindOptions(0)).control(step_of(latent(64, 64, rows=4), (0, 1, 0, 1))).outputs()
     for row, hint in enumerate([*hints, *hints]):
         alone = model.bind([hint], BindOptions(0)).control(step_of(latent(64, 64))).outputs()
-        assert all(torch.allclose(part[row], one[0], atol=1e-6) for part, one in zip(both, alone, strict=True))
+        assert all(torch.allclose(part[row], one[0], atol=1e-5) for part, one in zip(both, alone, strict=True))
 
 
 def test_the_network_runs_once_a_size(tmp_path: Path) -> None:
