@@ -25,10 +25,13 @@ class _Made:
 
     key: _Key
     base_id: str
+    keeps_fp8: bool
 
     def serves(self, model: ControlModel, wanted: _Made) -> bool:
         """Whether `model`, which was made from this, is what would be made from `wanted`."""
-        return self.key == wanted.key and (not model.holds_base or self.base_id == wanted.base_id)
+        differs_in_base = model.holds_base and self.base_id != wanted.base_id
+        differs_in_type = model.from_fp8 and self.keeps_fp8 != wanted.keeps_fp8
+        return self.key == wanted.key and not differs_in_base and not differs_in_type
 
 
 class ModelCache:
@@ -65,7 +68,7 @@ class ModelCache:
                 found=str(path),
                 remedy="refresh the model list and choose another model",
             ) from error
-        wanted = _Made((path, versions, runtime.dtype), base_id)
+        wanted = _Made((path, versions, runtime.dtype), base_id, runtime.keeps_fp8)
         model = next((one for one, made in list(self._alive.items()) if made.serves(one, wanted)), None)
         if model is None or self._models.get(wanted.key) is not model:
             self._models.pop(wanted.key, None)

@@ -21,6 +21,7 @@ class NoModel:
     outputs = 0
     ramp: Sequence[float] = ()
     holds_base = False
+    from_fp8 = False
     pooled = False
 
     def __init__(self) -> None:

@@ -42,9 +42,9 @@ class Placement:
         self.sparing = False
 
     def adopt(self, models: Sequence[ControlModel], low_vram: bool) -> None:
-        """These are the session's models. `low_vram`: a unit of it asks for the least memory."""
+        """These are the session's models. `low_vram`: a unit of it, or the host, asks for the least memory."""
         self._models = list(dict.fromkeys(models))
-        self.sparing = low_vram or self._runtime.low_vram
+        self.sparing = low_vram
 
     def settle(self, wanted: Collection[ControlModel]) -> None:
         """The session's models that are not `wanted` leave."""

@@ -39,14 +39,17 @@ class UnitPreparation:
         self._services = services
         self._generation = generation
 
-    def prepare(self, unit: ControlNetUnit) -> UnitRun:
-        """Preprocesses and loads for an enabled unit. Raises ControlNetError."""
+    def prepare(self, unit: ControlNetUnit, low_vram: bool = False) -> UnitRun:
+        """Preprocesses and loads for an enabled unit; `low_vram`: the job is to need the least memory.
+
+        Raises ControlNetError.
+        """
         spec = self._services.preprocess.entry(unit.preprocessor).spec
         if spec.id == "inpaint_only" and self._generation.paints_mask:  # as the peers
             log.warning("Unit %d: the host paints within a mask itself: inpaint_only becomes inpaint.", unit.index)
             unit = replace(unit, preprocessor="inpaint")
             spec = self._services.preprocess.entry(unit.preprocessor).spec
-        model_name, model = self._model(unit, spec)
+        model_name, model = self._model(unit, spec, low_vram)
         pictures = self._generation.pictures(unit, spec)
         if not pictures:
             raise UnitError(
@@ -56,7 +59,8 @@ class UnitPreparation:
                 remedy="give the unit an image, use img2img, or disable the unit",
             )
         results = [self._map(unit, spec, picture) for picture in pictures]
-        unit = replace(unit, notes=(*unit.notes, *self._notes(unit, spec, results)))
+        notes = [*self._notes(unit, spec, results), *self._model_notes(model)]
+        unit = replace(unit, notes=(*unit.notes, *notes))
         mask = self._generation.region(unit)
         region = None if mask is None else RegionMask(_plane(mask))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
@@ -79,7 +83,15 @@ class UnitPreparation:
             notes.append(f'"{spec.label}" acts on every picture of the batch, whatever the batch option says')
         return notes
 
-    def _model(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> tuple[str, ControlModel]:
+    def _model_notes(self, model: ControlModel) -> list[str]:
+        if not (model.holds_base and self._generation.runtime.base_rounded):
+            return []
+        return [
+            "its model holds differences to the checkpoint, which is held in fp8: they were added to rounded weights; "
+            'with the option "Cache FP16 weight" the host keeps the true ones'
+        ]
+
+    def _model(self, unit: ControlNetUnit, spec: PreprocessorSpec, low_vram: bool) -> tuple[str, ControlModel]:
         if spec.model_free and spec.effect in discover():
             return NO_MODEL, NoModel()
         if spec.model_free or unit.model.strip().lower() in ("", NO_MODEL.lower()):
@@ -90,7 +102,9 @@ class UnitPreparation:
                 remedy="choose a control model, or disable the unit",
             )
         entry = self._services.library.find(unit.model)
-        model = self._services.models.get(entry.path, self._generation.runtime, self._generation.base_id)
+        runtime = self._generation.runtime
+        runtime = replace(runtime, keeps_fp8=runtime.keeps_fp8 or low_vram)
+        model = self._services.models.get(entry.path, runtime, self._generation.base_id)
         model.check(self._generation.base)
         return entry.name, model
 

@@ -80,12 +80,13 @@ class ControlSession:
 
     def prepare(self, units: Iterable[ControlNetUnit]) -> None:
         """Preprocesses and loads for every enabled unit. Raises ControlNetError naming unit and field."""
-        for unit in units:
-            if unit.enabled:
-                with _said_of(unit.index):
-                    self.runs += [self._preparation.prepare(part) for part in parted(unit)]
-        self._placement.adopt([run.model for run in self.runs], any(run.unit.low_vram for run in self.runs))
-        if any(run.unit.low_vram for run in self.runs):
+        enabled = [unit for unit in units if unit.enabled]
+        low_vram = self._generation.runtime.low_vram or any(unit.low_vram for unit in enabled)
+        for unit in enabled:
+            with _said_of(unit.index):
+                self.runs += [self._preparation.prepare(part, low_vram) for part in parted(unit)]
+        self._placement.adopt([run.model for run in self.runs], low_vram)
+        if low_vram:
             self._services.preprocess.unload()
 
     def begin(self, pass_: Pass, width: int, height: int) -> None:

@@ -54,6 +54,10 @@ class Runtime:
     dtype: torch.dtype
     base_weights: Callable[[], Weights] | None = None
     """The U-Net's state dict, for files that hold differences to it."""
+    base_rounded: bool = False
+    """Those weights are in float8, and no better ones are known."""
+    keeps_fp8: bool = False
+    """Weights that a file has in float8 stay so in memory, and each layer is widened when it computes."""
     short: bool = False
     """The host itself is short of the device's memory: control models leave it before a picture is decoded."""
     low_vram: bool = False
@@ -98,6 +102,9 @@ class ControlModel(Protocol):
 
     holds_base: bool
     """True where the base checkpoint's weights went into it at load, so that another checkpoint needs another load."""
+
+    from_fp8: bool
+    """True where the file has weights in float8, so that `Runtime.keeps_fp8` makes another model of it."""
 
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where it cannot control `base`."""

@@ -17,7 +17,7 @@ from ..core.step import Step
 from ..loading.build import fill
 from ..loading.detect import KeyCondition
 from ..loading.difference import add_base
-from ..loading.lazy import outlines
+from ..loading.lazy import FP8, outlines
 from ..loading.reader import legacy_hash
 from ..loading.sidecar import CHANNELS, POOLED
 from ..nets.attention import repeated
@@ -62,15 +62,18 @@ class ControlNetFamily:
                 found=f"1/{2 ** (len(config.hint_widths) - 1)} of the control image instead of 1/8",
                 remedy="use a ControlNet whose control image has 8 pixels for each latent one",
             )
+        from_fp8 = any(tensor.dtype in FP8 for tensor in outlines(weights).values())
+        keeps = from_fp8 and runtime.keeps_fp8
         net = fill(
-            lambda: ControlNet(config, Operations()),
+            lambda: ControlNet(config, Operations(runtime.dtype if keeps else None)),
             weights,
             dtype=runtime.dtype,
             device="cpu",
             name=path.name,
+            kept=FP8 if keeps else (),
         )
         reads = Reading(_pools(path, metadata), metadata.get(CHANNELS) == "bgr")
-        return LoadedControlNet(path, net, config, reads, holds_base=holds_base)
+        return LoadedControlNet(path, net, config, reads, holds_base=holds_base, from_fp8=from_fp8)
 
     def inspect(self, path: Path, weights: Weights) -> Sheet:
         """What the shapes tell before the file is loaded."""
@@ -100,7 +103,14 @@ class LoadedControlNet:
     ramp: Sequence[float] = ()
 
     def __init__(
-        self, path: Path, net: ControlNet, config: ControlNetConfig, reads: Reading, *, holds_base: bool
+        self,
+        path: Path,
+        net: ControlNet,
+        config: ControlNetConfig,
+        reads: Reading,
+        *,
+        holds_base: bool,
+        from_fp8: bool = False,
     ) -> None:
         self.path = path
         self.net = net
@@ -108,6 +118,7 @@ class LoadedControlNet:
         self.config = config
         self.reads = reads
         self.holds_base = holds_base
+        self.from_fp8 = from_fp8
         self.outputs = len(config.unet.input_channels) + 1
 
     def check(self, base: BaseModel) -> None:
@@ -158,15 +169,15 @@ class BoundControlNet:
     def control(self, step: Step) -> Control:
         """Residuals of the rows of `step`: one a input block, then the middle one."""
         net = self._model.net
-        weight = next(net.parameters())
+        place = next(net.parameters()).device, net.dtype
         distinct = step.select(range(self._distinct(step)))
-        x = distinct.x[:, : self._model.config.unet.in_channels].to(weight)
+        x = distinct.x[:, : self._model.config.unet.in_channels].to(*place)
         outputs = net(
             x,
             self._features_of(distinct, x),
-            distinct.timesteps.to(weight.device),
-            step.context.to(weight),
-            None if step.y is None or self._model.config.unet.adm_channels is None else step.y.to(weight),
+            distinct.timesteps.to(place[0]),
+            step.context.to(*place),
+            None if step.y is None or self._model.config.unet.adm_channels is None else step.y.to(*place),
         )
         return Control(skip=outputs[:-1], middle=outputs[-1])
 

@@ -20,6 +20,7 @@ from ..engine.injection import is_ldm_unet
 from ..engine.preprocess import PreprocessorSpec
 from ..families.base import BaseModel, Runtime
 from ..nets.config import UNetConfig
+from .a1111_memory import is_rounded, is_short, is_shortest, keeps_fp8, reserve, true_weights
 from .a1111_pictures import unit_pictures, unit_region
 from .a1111_vae import encode
 
@@ -79,17 +80,33 @@ class A1111Host:
             raise HostError("no checkpoint is loaded yet", remedy="it is loaded with the first picture")
         return self.base_model(self.unet())
 
-    def base_id(self) -> str:
-        """Changes when another checkpoint's weights are in use."""
+    def base_id(self, model: Any = None) -> str:
+        """Changes when another checkpoint's weights are in use, or the same in another precision.
+
+        `model`: the host's object, where it is not the one in use yet.
+        """
         from modules import shared
 
-        info = getattr(shared.sd_model, "sd_checkpoint_info", None)
-        return f"{getattr(info, 'filename', '')}:{getattr(shared.sd_model, 'sd_model_hash', '')}"
+        model = shared.sd_model if model is None else model
+        info = getattr(model, "sd_checkpoint_info", None)
+        parts = (getattr(info, "filename", ""), getattr(model, "sd_model_hash", ""), "fp8" if keeps_fp8() else "")
+        return ":".join(map(str, parts))
 
     def runtime(self, unet: nn.Module) -> Runtime:
         """Control models run where the host puts the task "controlnet", in the U-Net's dtype."""
+        from modules import shared
+
         device, dtype = task_place()
-        return Runtime(device, dtype, base_weights=unet.state_dict)
+        return Runtime(
+            device,
+            dtype,
+            base_weights=partial(true_weights, unet),
+            base_rounded=is_rounded(unet),
+            keeps_fp8=keeps_fp8(),
+            short=is_short(shared.sd_model),
+            low_vram=is_shortest(shared.sd_model),
+            reserve=reserve,
+        )
 
 
 class A1111Generation:

@@ -33,6 +33,7 @@ def _register(extension: Extension) -> None:
     from modules import script_callbacks
 
     script_callbacks.on_cfg_denoiser(extension.runner.denoiser_step)
+    script_callbacks.on_model_loaded(extension.memory.checkpoint_loaded)
     script_callbacks.on_before_ui(extension.before_page)
     script_callbacks.on_ui_settings(extension.settings_page)
     script_callbacks.on_ui_tabs(extension.tabs)

@@ -28,6 +28,7 @@ from ..families.registry import discover
 from . import batch_tab
 from .a1111 import A1111Host, task_place
 from .axes import overrides_of, register_axes
+from .memory import HostMemory
 from .prompts import caption
 from .runner import Runner
 from .training import Training
@@ -63,6 +64,7 @@ class Extension:
             setting.problems,
         )
         self.runner = Runner(self.services, host)
+        self.memory = HostMemory(self.services, host)
         self._panel_errors: dict[bool, Exception] = {}
         """By tab (whether it is img2img): why its panel could not be made."""
         self.training = Training(root, self.services, lambda: tuple(annotator_folders(root)))
@@ -121,14 +123,16 @@ class Extension:
         return build(self.services, [("Train", self.training.page)])
 
     def before_page(self) -> None:
-        """All scripts are loaded, the page is about to be made: axes for the X/Y/Z plot, img2img's batches counted."""
+        """All scripts are loaded, the page is about to be made: axes for the X/Y/Z plot, img2img's batches, memory."""
         register_axes(self.services, unit_count())
         batch_tab.wrap()
+        self.memory.watch()
 
     def unload(self) -> None:
         """The host drops its scripts: leaves it as if we had never been there."""
         self.runner.detach()
         batch_tab.unwrap()
+        self.memory.unwatch()
 
     def options(self, args: Sequence[object]) -> PanelOptions:
         """The panel's own options among a script's arguments."""

@@ -23,15 +23,16 @@ def fill(
     device: torch.device | str,
     *,
     name: str = "the file",
+    kept: Collection[torch.dtype] = (),
     ignored: Collection[str] = (),
 ) -> Network:
     """The network that `factory` builds, with `weights` in `dtype` on `device`, ready to infer.
 
-    `dtype` None keeps that of the file (to store float8; the network's `Operations` then say in what to compute). The
-    network's memory is its own: a tensor that somebody else holds is copied, one that was read for it is kept. At no
-    time is there more than the network and one tensor in memory, besides what `weights` holds. `ignored`: patterns
-    (`*`) of keys that may be left over. Raises `ModelFileError` with the keys that are missing, left over or of another
-    shape.
+    `dtype` None keeps those of the file; `kept`: types that are kept whatever `dtype` is (float8; the network's
+    `Operations` then say in what to compute). The network's memory is its own: a tensor that somebody else holds is
+    copied, one that was read for it is kept. At no time is there more than the network and one tensor in memory, beside
+    what `weights` holds. `ignored`: patterns (`*`) of keys that may be left over. Raises `ModelFileError` with the keys
+    that are missing, left over or of another shape.
     """
     with torch.device("meta"):
         network = factory()
@@ -41,7 +42,8 @@ def fill(
     own = is_fresh(weights)
     for key in wanted:
         tensor = weights[key]
-        filled[key] = tensor.to(device, dtype or tensor.dtype, copy=not own)
+        stored = tensor.dtype if dtype is None or tensor.dtype in kept else dtype
+        filled[key] = tensor.to(device, stored, copy=not own)
     network.load_state_dict(filled, strict=True, assign=True)
     return network.eval().requires_grad_(False)
 

@@ -37,6 +37,7 @@ _DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+FP8 = frozenset((torch.float8_e4m3fn, torch.float8_e5m2))
 _LONGEST_HEADER = 100_000_000  # the format's own limit
 _LARGEST = 1 << 62  # elements, bytes: beyond lies what torch cannot count
 _MOST_DIMENSIONS = 16

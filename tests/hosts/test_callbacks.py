@@ -12,14 +12,15 @@ import pytest
 
 from lib_controlnet.hosts.callbacks import register
 
-EVENTS = ("cfg_denoiser", "before_ui", "ui_settings", "ui_tabs", "app_started", "script_unloaded")
+EVENTS = ("cfg_denoiser", "model_loaded", "before_ui", "ui_settings", "ui_tabs", "app_started", "script_unloaded")
 
 
 @pytest.fixture
 def extension() -> Any:
     runner = SimpleNamespace(denoiser_step="denoiser_step")
     names = ("before_page", "settings_page", "tabs", "mount_routes", "unload")
-    return SimpleNamespace(runner=runner, **{name: name for name in names})
+    memory = SimpleNamespace(checkpoint_loaded="checkpoint_loaded")
+    return SimpleNamespace(runner=runner, memory=memory, **{name: name for name in names})
 
 
 def host(monkeypatch: pytest.MonkeyPatch, register_one: Callable[[str, object], None]) -> None:
@@ -36,7 +37,7 @@ def test_each_callback_is_registered_once_and_in_order(extension: Any, monkeypat
     registered: list[tuple[str, object]] = []
     host(monkeypatch, lambda event, function: registered.append((event, function)))
     register(extension)
-    functions = ("denoiser_step", "before_page", "settings_page", "tabs", "mount_routes", "unload")
+    functions = ("denoiser_step", "checkpoint_loaded", "before_page", "settings_page", "tabs", "mount_routes", "unload")
     assert registered == list(zip(EVENTS, functions, strict=True))
 
 
