@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .rows import RowTensors
+
 Residuals = tuple[Tensor | None, ...]
 
 
@@ -57,18 +59,15 @@ class Control:
         """Every output averaged over its positions, `(B, C, 1, 1)` (cldm's `global_average_pooling`)."""
         return self.changed(lambda t: t.mean(dim=(2, 3), keepdim=True))
 
-    def spread(self, rows: Sequence[int], batch: int) -> Control:
+    def spread(self, rows: Sequence[int], batch: int, kept: RowTensors | None = None) -> Control:
         """Outputs computed for some `rows` only, put back into a batch whose other rows get nothing."""
         if len(rows) == batch:
             return self
-        start, stop = rows[0], rows[-1] + 1
+        owner = RowTensors() if kept is None else kept
 
         def put(part: Tensor) -> Tensor:
             whole = part.new_zeros((batch, *part.shape[1:]))
-            if stop - start == len(rows):
-                whole[start:stop] = part
-            else:
-                whole[list(rows)] = part
+            owner.put(whole, rows, part)
             return whole
 
         return self.changed(put)

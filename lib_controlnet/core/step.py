@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from torch import Tensor
+
+from .rows import RowTensors
 
 
 class Pass(str, Enum):
@@ -30,6 +32,8 @@ class Step:
     group     rows of the denoiser's own call of which this U-Net call is a part; with tiles it is `k * group` rows, a
               tile's rows side by side. 0 where nobody told
     again     the denoiser's call has brought more rows to the U-Net than it has: somebody draws it in tiles or windows
+    planned   denoiser calls of the pass as the sampler plans them, 0 where nobody told
+    kept      the pass's owner of row numbers and flags on the device
     """
 
     x: Tensor
@@ -42,6 +46,8 @@ class Step:
     pass_: Pass = Pass.base
     group: int = 0
     again: bool = False
+    planned: int = 0
+    kept: RowTensors = field(default_factory=RowTensors, repr=False, compare=False)
 
     @property
     def batch(self) -> int:
@@ -52,18 +58,13 @@ class Step:
         """The step with some of its rows, in order; views where the rows are neighbours."""
         if len(rows) == self.batch:
             return self
-        start, stop = rows[0], rows[-1] + 1
-        adjacent = stop - start == len(rows)
-
-        def part(tensor: Tensor) -> Tensor:
-            return tensor[start:stop] if adjacent else tensor[list(rows)]
-
+        part = self.kept.of
         return replace(
             self,
-            x=part(self.x),
-            timesteps=part(self.timesteps),
-            context=part(self.context),
-            y=None if self.y is None else part(self.y),
+            x=part(self.x, rows),
+            timesteps=part(self.timesteps, rows),
+            context=part(self.context, rows),
+            y=None if self.y is None else part(self.y, rows),
             is_cond=tuple(self.is_cond[row] for row in rows),
             images=tuple(self.images[row] for row in rows),
         )

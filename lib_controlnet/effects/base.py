@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from ..core.hints import Hint
 from ..core.modes import ControlMode
 from ..core.step import Pass, Step
+from .placed import Placed
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,18 @@ class Sampling:
         return (signal * x - x0) / spread if self.v_prediction else (x - signal * x0) / spread
 
     def _scales(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(a), sqrt(1 - a), each (B, 1, 1, 1); a fractional timestep counts as the nearest, as the peers do."""
-        places = timesteps.round().long().to(self.alphas_cumprod.device)
-        alphas = self.alphas_cumprod[places].to(like.device, torch.float32)[:, None, None, None]
+        """sqrt(a), sqrt(1 - a), each (B, 1, 1, 1) float32; fractional timesteps count as the nearest, as in the peers.
+
+        Hosts that compute in half precision round the timesteps too, 999 in bfloat16 to 1000: the last one is meant.
+        """
+        schedule = self._schedule.on(like.device, torch.float32)
+        places = timesteps.to(like.device).float().round().long().clamp(0, schedule.shape[0] - 1)
+        alphas = schedule[places][:, None, None, None]
         return alphas.sqrt(), (1.0 - alphas).sqrt()
+
+    @cached_property
+    def _schedule(self) -> Placed:
+        return Placed(self.alphas_cumprod)
 
 
 @dataclass(frozen=True)
@@ -133,4 +143,4 @@ class Effect:
 def of_rows(tensors: Tensor, step: Step) -> Tensor:
     """The tensor of each row's picture, from (n, ...) with one a picture, or one for all."""
     count = tensors.shape[0]
-    return tensors if count == 1 else tensors[[image % count for image in step.images]]
+    return tensors if count == 1 else step.kept.of(tensors, [image % count for image in step.images])

@@ -15,6 +15,7 @@ from torch.nn import functional
 from ..core.hints import Hint
 from ..core.step import Pass, Step
 from .base import Effect, Setup, of_rows
+from .placed import Placed
 
 IDS = ("inpaint_only",)
 _LAST_TIMESTEP = 999
@@ -25,9 +26,10 @@ class InpaintOnly(Effect):
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._latents = setup.latents().float()
+        latents = setup.latents().float()
+        self._latents = Placed(latents)
         masks = torch.cat([_mask(hint) for hint in setup.hints])
-        self._masks = functional.max_pool2d(masks, 10, stride=8, padding=1).to(self._latents)
+        self._masks = Placed(functional.max_pool2d(masks, 10, stride=8, padding=1).to(latents))
         pictures = [hint.display[:, :, :3].copy() for hint in setup.hints]
         self._pictures = [torch.from_numpy(picture).permute(2, 0, 1).float() / 255.0 for picture in pictures]
         self._seams = [_seam(hint, setup.blur) for hint in setup.hints]
@@ -35,14 +37,17 @@ class InpaintOnly(Effect):
     def noise(self, noise: Tensor) -> Tensor:
         if "+lama" not in self._setup.preprocessor or self._setup.pass_ is not Pass.base:
             return noise
-        latents = self._latents.to(noise)
+        latents = self._latents.like(noise)
         latents = latents[[place % len(latents) for place in range(len(noise))]]
         timesteps = torch.full((len(noise),), _LAST_TIMESTEP, device=noise.device)
         return self._setup.sampling.noised(latents, timesteps, noise)
 
     def after(self, step: Step, output: Tensor) -> Tensor:
-        original, masks = of_rows(self._latents, step), of_rows(self._masks, step)
-        return self._setup.redrawn(step, output, lambda x0: torch.lerp(original.to(x0), x0, masks.to(x0)))
+        def restored(x0: Tensor) -> Tensor:
+            original, masks = (of_rows(part.like(x0), step) for part in (self._latents, self._masks))
+            return torch.lerp(original, x0, masks)
+
+        return self._setup.redrawn(step, output, restored)
 
     def finished(self, picture: Tensor, place: int) -> Tensor:
         place %= len(self._pictures)

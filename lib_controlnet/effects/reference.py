@@ -7,7 +7,7 @@ U-Net once ("write") and leaves self-attention inputs or feature statistics in b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, cast
 
@@ -15,9 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..core.errors import HostError
 from ..core.modes import ControlMode
+from ..core.precision import computed_in
+from ..core.rows import RowTensors
 from ..core.step import Pass, Step
 from .base import Effect, Setup, of_rows
+from .placed import NoiseAhead, Placed
 
 IDS = ("reference",)
 _LEAST_VARIANCE = 1e-6
@@ -40,11 +44,12 @@ class Reference(Effect):
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._latents = setup.latents()
-        self._noise = torch.Generator().manual_seed(setup.sampling.seed + _SEED_AFTER)
+        self._latents = Placed(setup.latents())
+        self._noise = NoiseAhead(setup.sampling.seed + _SEED_AFTER)
         self._fidelity = _fidelity(setup)
         self._phase = _Phase.idle
-        self._unconds: list[int] = []
+        self._unconds: tuple[int, ...] = ()
+        self._kept = RowTensors()
         self._layers: list[_Attention | _Statistics] = []
 
     def attach(self, unet: nn.Module) -> Sequence[RemovableHandle]:
@@ -57,9 +62,9 @@ class Reference(Effect):
         return [handle for layer in self._layers for handle in layer.hook(self)]
 
     def prepare(self, unet: nn.Module, step: Step) -> None:
-        latents = of_rows(self._latents, step).to(step.x)
+        latents = of_rows(self._latents.like(step.x), step)
         latents = latents.expand(step.batch, -1, -1, -1)
-        noise = torch.randn(latents.shape, generator=self._noise).to(latents)
+        noise = self._noise.next(latents.shape, step)
         x = self._setup.sampling.noised(latents.float(), step.timesteps, noise.float()).to(step.x)
         if step.x.shape[1] == 9:  # an inpainting checkpoint: nothing is to be painted, all is known
             x = torch.cat([x, torch.zeros_like(x[:, :1]), latents], dim=1)
@@ -72,7 +77,8 @@ class Reference(Effect):
             unet.forward(x, timesteps=step.timesteps, context=step.context, **rest)
         finally:
             self._phase = _Phase.idle
-        self._unconds = [row for row, cond in enumerate(step.is_cond) if not cond]
+        self._unconds = tuple(row for row, cond in enumerate(step.is_cond) if not cond)
+        self._kept = step.kept
 
     def before(self) -> None:
         self._phase = _Phase.read
@@ -93,12 +99,13 @@ class Reference(Effect):
         """The step proper is being computed."""
         return self._phase is _Phase.read
 
-    def mixed(self, seen: Tensor, plain: Callable[[list[int]], Tensor]) -> Tensor:
-        """`seen` (B, ...), whose uncond rows are drawn back to `plain(those rows)` as far as the fidelity says."""
+    def mixed(self, seen: Tensor, given: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
+        """`seen` (B, ...), whose uncond rows are drawn back to `plain(those of given)` as far as the fidelity says."""
         if self._fidelity <= 1e-5 or not self._unconds:
             return seen
+        kept, rows = self._kept, self._unconds
         mixed = seen.clone()
-        mixed[self._unconds] = torch.lerp(seen[self._unconds], plain(self._unconds).to(seen), self._fidelity)
+        kept.put(mixed, rows, torch.lerp(kept.of(seen, rows), plain(kept.of(given, rows)).to(seen), self._fidelity))
         return mixed
 
 
@@ -111,22 +118,48 @@ def _fidelity(setup: Setup) -> float:
     return fidelity**3 if setup.sdxl else fidelity
 
 
+@dataclass(frozen=True, eq=False)
+class _Bank:
+    """A reference's tokens (B, N, C) at one self-attention, in the type in which it computes with them."""
+
+    kept: Tensor
+    version: int | None
+    """How often they had been written to when they were kept; None where PyTorch does not count that."""
+
+    @classmethod
+    def of(cls, tokens: Tensor) -> _Bank:
+        """Not copied: a norm has made them for this attention, which reads them only; `tokens` sees to that."""
+        kept = tokens.detach().to(computed_in(tokens))
+        return cls(kept, None if kept.is_inference() else kept._version)
+
+    def tokens(self) -> Tensor:
+        """The tokens. Raises HostError where somebody has written over them since."""
+        if self.version is not None and self.kept._version != self.version:
+            raise HostError(
+                "what the U-Net's attention saw of the reference was written over",
+                found="an attention that changes its input in place",
+                remedy="switch off the extension or option that replaces the U-Net's attention",
+            )
+        return self.kept
+
+
 @dataclass(eq=False)
 class _Attention:
     """A self-attention whose tokens also attend to the reference's tokens."""
 
     module: nn.Module
-    bank: Any = None
+    bank: _Bank | None = None
 
     def hook(self, owner: Reference) -> list[RemovableHandle]:
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             tokens = cast("Tensor", args[0])
             if owner.writes:
-                self.bank = tokens.detach().clone()
+                self.bank = _Bank.of(tokens)
             elif owner.reads and self.bank is not None:
                 # Another reference's tokens may be there already.
                 context = kwargs.get("context")
-                seen = [tokens if context is None else context, self.bank]
+                bank = self.bank.tokens()
+                seen = [(tokens if context is None else context).to(bank.dtype), bank]
                 return args[:1], {**kwargs, "context": torch.cat(seen, dim=1)}
             return None
 
@@ -135,10 +168,7 @@ class _Attention:
                 return None
             rest = {name: value for name, value in kwargs.items() if name != "context"}
 
-            def plain(rows: list[int]) -> Tensor:
-                return module.forward(args[0][rows], **rest)
-
-            return owner.mixed(output, plain)
+            return owner.mixed(output, args[0], lambda tokens: module.forward(tokens, **rest))
 
         return [
             self.module.register_forward_pre_hook(before, with_kwargs=True),
@@ -151,7 +181,7 @@ class _Statistics:
     """A block whose features take the mean and variance that the reference's features have (AdaIN)."""
 
     module: nn.Module
-    bank: Any = field(default=None)
+    bank: tuple[Tensor, Tensor] | None = None
 
     def hook(self, owner: Reference) -> list[RemovableHandle]:
         def after(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
@@ -160,16 +190,16 @@ class _Statistics:
             elif owner.reads and self.bank is not None:
                 mean, deviation = _moments(output)
                 wanted_mean, wanted_deviation = self.bank
-                styled = (output - mean) / deviation * wanted_deviation + wanted_mean
-                return owner.mixed(styled, lambda rows: output[rows]).to(output.dtype)
+                styled = (output.float() - mean) / deviation * wanted_deviation + wanted_mean
+                return owner.mixed(styled, output, lambda features: features).to(output.dtype)
             return None
 
         return [self.module.register_forward_hook(after)]
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of each row, (B, C, 1, 1)."""
-    variance, mean = torch.var_mean(features, dim=(2, 3), keepdim=True, correction=0)
+    """Mean and standard deviation of each channel of each row, (B, C, 1, 1) float32: the variance passes float16."""
+    variance, mean = torch.var_mean(features.float(), dim=(2, 3), keepdim=True, correction=0)
     return mean, variance.clamp(min=_LEAST_VARIANCE).sqrt()
 
 

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from ..core.schedule import GuidanceRange
 from ..core.step import Step
 from .base import Effect
+from .placed import Placed
 
 
 class RunningEffects:
@@ -19,6 +20,8 @@ class RunningEffects:
 
     def __init__(self, effects: Sequence[tuple[GuidanceRange, Effect]] = ()) -> None:
         self._effects = effects
+        self._told: dict[tuple[int, ...], Placed] = {}
+        """The sums of the vectors of effects that act together, by their places."""
 
     def attach(self, unet: nn.Module) -> list[RemovableHandle]:
         """Puts their hooks on layers of `unet`."""
@@ -32,16 +35,25 @@ class RunningEffects:
 
     def conditioned(self, step: Step) -> Step:
         """The step with the text and vector that its U-Net call is to get."""
-        acting = self._acting(step)
-        vectors = [vector for effect in acting if (vector := effect.vector()) is not None]
-        if not vectors or step.y is None:
+        telling = {
+            place: effect
+            for place, (guidance, effect) in enumerate(self._effects)
+            if guidance.contains(step.progress) and effect.vector() is not None
+        }
+        if not telling or step.y is None:
             return step
         y = step.y.clone()
-        told = sum(vectors[1:], vectors[0]).to(y)
-        is_cond = torch.tensor(step.is_cond, device=y.device)[:, None]
+        told = self._sum(tuple(telling)).like(y)
+        is_cond = step.kept.flags(step.is_cond, y.device)[:, None]
         y[:, : told.shape[1]] = torch.where(is_cond, told, torch.zeros_like(told))
-        ignored = any(effect.ignores_prompt for effect in acting)
+        ignored = any(effect.ignores_prompt for effect in self._acting(step))
         return replace(step, y=y, context=torch.zeros_like(step.context) if ignored else step.context)
+
+    def _sum(self, places: tuple[int, ...]) -> Placed:
+        if places not in self._told:
+            vectors = [vector for place in places if (vector := self._effects[place][1].vector()) is not None]
+            self._told[places] = Placed(sum(vectors[1:], vectors[0]))
+        return self._told[places]
 
     def before(self, unet: nn.Module, step: Step) -> None:
         """A U-Net call begins."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ..core.step import Pass, Step
 from .base import Effect, Setup, of_rows
+from .placed import Placed
 
 IDS = ("tile_colorfix",)
 
@@ -22,15 +23,15 @@ class TileColorfix(Effect):
         self._setup = setup
         self._radius = int(setup.params[0]) * (2 if setup.pass_ is Pass.hires else 1)
         self._detail = 0.01 * setup.params[1] if len(setup.params) > 1 else 0.0
-        self._colours = blurred(setup.latents().float(), self._radius)
+        self._colours = Placed(blurred(setup.latents().float(), self._radius))
 
     def after(self, step: Step, output: Tensor) -> Tensor:
         return self._setup.redrawn(step, output, lambda x0: self._coloured(step, x0))
 
     def _coloured(self, step: Step, x0: Tensor) -> Tensor:
-        x0 = x0 - blurred(x0, self._radius) + of_rows(self._colours, step).to(x0)
+        x0 = x0 - blurred(x0, self._radius) + of_rows(self._colours.like(x0), step)
         if self._detail:
-            unconds = torch.tensor([not cond for cond in step.is_cond], device=x0.device)[:, None, None, None]
+            unconds = step.kept.flags([not cond for cond in step.is_cond], x0.device)[:, None, None, None]
             dull = self._detail * blurred(x0, self._radius) + (1.0 - self._detail) * x0
             x0 = torch.where(unconds, dull, x0)
         return x0

@@ -15,6 +15,7 @@ from ..core.batch import parted
 from ..core.control import Control, RegionMask
 from ..core.errors import BaseModelError, ControlNetError, HostError
 from ..core.hints import Hint
+from ..core.precision import own_types
 from ..core.step import Pass, Step
 from ..core.units import ControlNetUnit
 from ..effects.running import RunningEffects
@@ -311,7 +312,7 @@ class ControlSession:
         if run.tile is not None:
             bound, region, step = self._of_tile(run, run.tile, step, rows)
         selected, (width, height) = step.select(rows), self._size
-        with _said_of(run.unit.index):
+        with _said_of(run.unit.index), own_types((step.x.device, self._generation.runtime.device)):
             part = self._placement.compute(
                 run.model, lambda: bound.control(selected), f"{len(rows)} rows of {width}x{height}"
             )
@@ -321,7 +322,7 @@ class ControlSession:
             part = part.masked(region)
         if bound.pooled:
             part = part.pooled()
-        return part.spread(rows, step.batch)
+        return part.spread(rows, step.batch, step.kept)
 
     def _of_tile(
         self, run: UnitRun, tile: TiledHint, step: Step, rows: list[int]
@@ -331,5 +332,9 @@ class ControlSession:
             pieces = tile.pieces(step)
         hint = Hint(pieces.images, None, run.results[0].map)
         bound = run.model.bind([hint], self._preparation.options(run))
-        region = None if pieces.regions is None else RegionMask(pieces.regions[[pieces.of_row[row] for row in rows]])
+        region = (
+            None
+            if pieces.regions is None
+            else RegionMask(step.kept.of(pieces.regions, [pieces.of_row[row] for row in rows]))
+        )
         return bound, region, replace(step, images=pieces.of_row)

@@ -201,7 +201,7 @@ class BoundControlNet:
     def _features_of(self, step: Step, x: Tensor) -> Tensor:
         features = self._features_at(x)
         count = features.shape[0]
-        return features if count == 1 else features[[image % count for image in step.images]]
+        return features if count == 1 else step.kept.of(features, [image % count for image in step.images])
 
     def _features_at(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]

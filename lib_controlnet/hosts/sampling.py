@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..core.control import Control
+from ..core.rows import RowTensors
 from ..core.step import Pass, RowCursor, Step
 from ..engine.injection import UNetHooks
 from ..engine.session import ControlSession, Held, Idle
@@ -44,6 +45,8 @@ class Sampling:
         self._denoiser: nn.Module | None = None
         self._cursor = RowCursor((), 0)
         self._progress = 0.0
+        self._planned = 0
+        self._kept = RowTensors()
         self._pass = Pass.hires if getattr(p, "is_hr_pass", False) else Pass.base
         self._steps = 0
         self._held: Held | None = None
@@ -71,7 +74,8 @@ class Sampling:
         self.ran = self.job.sampled = True
         self._steps += 1
         self._cursor = RowCursor(cond_repeats(params), int(params.x.shape[0]))
-        self._progress = params.denoiser.step / max(params.denoiser.total_steps, 1)
+        self._planned = max(params.denoiser.total_steps, 1)
+        self._progress = params.denoiser.step / self._planned
         self._watch(getattr(params.denoiser, "inner_model", None))
         unet = self._host.unet()
         if unet is not self._unet:
@@ -190,7 +194,8 @@ class Sampling:
         if self.job.error is not None:
             raise self.job.error
         rows = self._cursor.take(x.shape[0])
-        step = Step(x, timesteps, context, y, *rows, self._progress, self._pass, self._cursor.rows, self._cursor.again)
+        called = (self._cursor.rows, self._cursor.again, self._planned)
+        step = Step(x, timesteps, context, y, *rows, self._progress, self._pass, *called, self._kept)
         if self.session is None or self._unet is None:
             return step, None
         with self._keeping():

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from lib_controlnet.core.errors import HostError
 from lib_controlnet.core.modes import ControlMode
 from lib_controlnet.core.schedule import GuidanceRange
 from lib_controlnet.core.step import Pass, Step
-from lib_controlnet.effects.reference import Reference
+from lib_controlnet.effects.reference import Reference, _Attention, _Phase, _Statistics
 from lib_controlnet.effects.running import RunningEffects
 from lib_controlnet.engine.injection import UNetHooks
 from lib_controlnet.nets.attention import BasicTransformerBlock
@@ -161,6 +162,68 @@ def test_the_hooks_do_what_the_peers_forwards_do(
     expected = Literal(unet, sdxl).run(now, reference_latents(now, given), name, weight, fidelity)
     assert (expected - plain).abs().max() > 1e-4, "a reference without effect would prove nothing"
     torch.testing.assert_close(found, expected, atol=4e-6, rtol=1e-5)
+
+
+class Loud(nn.Module):
+    """A block whose features are as large as half precision bears."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 300.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_statistics_do_not_overflow(dtype: torch.dtype) -> None:
+    """The square of a deviation of 300 is more than float16 holds."""
+    block, seen, shown = Loud(), drawn(2, 4, 8, 8).to(dtype), drawn(2, 4, 8, 8, seed=2).to(dtype)
+    owner = Reference(setup("reference_adain", hint(), params=(0.0,)))
+    handles = _Statistics(block).hook(owner)
+    owner._phase = _Phase.write
+    block(shown)
+    owner._phase = _Phase.read
+    styled = block(seen)
+    for handle in handles:
+        handle.remove()
+    x, wanted = block(seen).double(), block(shown).double()
+    kinds = [(t.mean((2, 3), keepdim=True), t.std((2, 3), keepdim=True, correction=0)) for t in (x, wanted)]
+    exact = (x - kinds[0][0]) / kinds[0][1] * kinds[1][1] + kinds[1][0]
+    assert styled.dtype is dtype
+    torch.testing.assert_close(styled.double(), exact, atol=1.0, rtol=4 * torch.finfo(dtype).eps)
+
+
+def test_a_written_over_bank_is_said() -> None:
+    unet, now = attentive_unet(), step()
+    attention = next(m for m in unet.modules() if isinstance(m, BasicTransformerBlock)).attn1
+
+    def spoil(_module: nn.Module, args: Any, _output: Any) -> None:
+        args[0].add_(1.0)
+
+    attention.register_forward_hook(spoil)
+    with pytest.raises(HostError, match="written over"):
+        hooked(unet, now, Reference(setup("reference_only", hint(), params=(0.5,))))
+
+
+def test_nothing_of_ours_writes_into_the_bank() -> None:
+    """Which is why the tokens are kept as they are, not copied."""
+    unet, now, copies = attentive_unet(), step(), {}
+    effect = Reference(setup("reference_adain+attn", hint(), params=(0.5,)))
+    handles = effect.attach(unet)
+    with torch.no_grad():
+        effect.prepare(unet, now)
+        copies = {layer: layer.bank.kept.clone() for layer in effect._layers if isinstance(layer, _Attention)}
+        effect.before()
+        unet(now.x, now.timesteps, now.context)
+    assert len(copies) > 5
+    assert all(torch.equal(layer.bank.kept, copy) for layer, copy in copies.items())
+    for handle in handles:
+        handle.remove()
+
+
+def test_inference_mode_has_no_versions_and_needs_none() -> None:
+    unet, now = attentive_unet(), step()
+    expected = hooked(unet, now, Reference(setup("reference_only", hint(), params=(0.5,))))
+    with torch.inference_mode():
+        found = hooked(unet, now, Reference(setup("reference_only", hint(), params=(0.5,))))
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_uncond_row_is_itself_at_full_fidelity() -> None:

@@ -77,6 +77,17 @@ def test_pictures_and_predictions_are_diffusers(kind: str) -> None:
         torch.testing.assert_close(own.noised(x, timesteps, output), noised)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("timestep", [-0.4, 0.0, 998.6, 999.0, 999.4, 1000.0])
+def test_the_schedule_has_an_end(timestep: float, dtype: torch.dtype) -> None:
+    """Hosts in half precision round timesteps too: bfloat16 has no 999."""
+    own, x = sampling(), drawn(1, 4, 8, 8)
+    given = torch.tensor([timestep], dtype=dtype)
+    whole = torch.tensor([min(max(round(float(given)), 0), 999)])
+    assert torch.equal(own.noised(x, given, x), own.noised(x, whole, x))
+    assert torch.equal(own.picture(x, given, x), own.picture(x, whole, x))
+
+
 def means(x: torch.Tensor, radius: int) -> torch.Tensor:
     """Means of squares with repeated borders, by OpenCV."""
     side = 2 * radius + 1

@@ -1,0 +1,273 @@
+"""Passes of denoiser steps as a host makes them, on the processor or on a pretended card, with units of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from annotator import registry
+from annotator.spec import Detection
+from annotator.spec import Runtime as AnnotatorRuntime
+from lib_controlnet.core.modes import ResizeMode
+from lib_controlnet.core.units import ControlNetUnit
+from lib_controlnet.effects.base import Sampling as Checkpoint
+from lib_controlnet.engine.generation import Picture
+from lib_controlnet.engine.library import ModelLibrary
+from lib_controlnet.engine.model_cache import ModelCache
+from lib_controlnet.engine.preprocess import PreprocessRunner
+from lib_controlnet.engine.services import Services
+from lib_controlnet.engine.session import ControlSession
+from lib_controlnet.families.base import BaseModel, Runtime
+from lib_controlnet.families.registry import discover
+from lib_controlnet.hosts.jobs import stray_job
+from lib_controlnet.hosts.sampling import Sampling
+from lib_controlnet.nets.config import UNetConfig
+from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, tiny_controlnet, tiny_unet
+
+from .card import Card, Event
+
+SIZE = 64
+STEPS = 2
+WIDTH = 24
+"""Of an embedding of a picture."""
+CONFIGS = {
+    "SD1": replace(SD1_SHAPED, channel_mult=(1, 2), num_res_blocks=1, transformer_depth=(1, 0)),
+    "SDXL": replace(SDXL_SHAPED, channel_mult=(1, 2), num_res_blocks=1, transformer_depth=(0, 1), middle_depth=1),
+}
+"""As small as they can be: what they compute by is what the true ones do."""
+INPAINTING = replace(CONFIGS["SD1"], in_channels=9)
+
+
+def _controlnet_file(path: Path, config: UNetConfig, seed: int) -> None:
+    save_file(tiny_controlnet(config, seed).state_dict(), path)
+
+
+FAMILY_FILES: Mapping[str, Callable[[Path, UNetConfig, int], None]] = {"controlnet": _controlnet_file}
+"""By family: writes a tiny file of it for a U-Net, with weights drawn from a seed."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a denoiser step. conds: prompts of each picture; calls: rows of each U-Net call."""
+
+    conds: tuple[int, ...]
+    calls: tuple[int, ...]
+
+    @property
+    def images(self) -> list[int]:
+        """Each row's picture, conds first."""
+        asked = [image for image, count in enumerate(self.conds) for _ in range(count)]
+        return [*asked, *range(len(self.conds))]
+
+
+ROWS = {
+    "guidance": Rows((1,), (2,)),
+    "guidance left out": Rows((1,), (1,)),
+    "prompts joined by AND": Rows((2,), (3,)),
+    "prompts of unequal length": Rows((1,), (1, 1)),
+    "AND of unequal length": Rows((3,), (2, 1, 1)),
+    "batch": Rows((1, 1), (4,)),
+    "batch in two calls": Rows((1, 1), (2, 2)),
+    "batch with an AND": Rows((2, 1, 1), (7,)),
+}
+
+
+@dataclass(frozen=True)
+class Types:
+    """The types in which U-Net and control models are held."""
+
+    unet: torch.dtype = torch.float32
+    net: torch.dtype = torch.float32
+
+
+@dataclass
+class Made:
+    """What a pass gave: predictions call by call, and what happened on the card in each denoiser step."""
+
+    outputs: list[Tensor] = field(default_factory=list[Tensor])
+    events: list[list[Event]] = field(default_factory=list[list[Event]])
+    kernels: list[dict[str, int]] = field(default_factory=list[dict[str, int]])
+
+
+@cache
+def data_sheets() -> Mapping[str, Any]:
+    """Of every preprocessor, installed or not."""
+    found = registry.discover("annotator", effects=None)
+    sheets = [entry.spec for entry in (*found.entries, *found.disabled.values())]
+    return {spec.id: spec for spec in sheets if spec is not None}
+
+
+class Annotators:
+    """The true data sheets; the pictures themselves as maps, and numbers from a seed as embeddings."""
+
+    entries = ()
+
+    def get(self, name: str) -> Any:
+        spec = data_sheets()[name]
+        return SimpleNamespace(spec=spec, load=lambda _: partial(_detected, spec))
+
+
+def _detected(spec: Any, image: Any, *, mask: Any, **_: Any) -> Any:
+    if not spec.returns_image:
+        return Detection(tensors={"image_embeds": torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(5))})
+    return np.dstack([image, mask]) if spec.keeps_alpha else image.copy()
+
+
+def effect_preprocessors() -> list[str]:
+    """The ids of all preprocessors that do something to the sampling."""
+    return [name for name, spec in data_sheets().items() if spec.effect]
+
+
+class Generation:
+    """A job of one size, as a session sees it."""
+
+    width = height = SIZE
+    hires = paints_mask = unit_per_image = False
+    final_size = (SIZE, SIZE)
+    seed = 3
+    base_id = "tiny"
+
+    def __init__(self, config: UNetConfig, runtime: Runtime, sources: Sequence[Any], **given: Any) -> None:
+        self.base = BaseModel(config, "tiny.safetensors")
+        self.runtime = runtime
+        self._sources = sources
+        self.__dict__.update(given)
+
+    def region(self, unit: ControlNetUnit) -> Any:
+        return unit.region_mask
+
+    def pictures(self, unit: ControlNetUnit, _spec: Any) -> list[Picture]:
+        sources = [unit.image] if unit.image is not None else self._sources
+        return [Picture(image, unit.mask, unit.resize_mode) for image in sources]
+
+    def sampling(self) -> Checkpoint:
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+        return Checkpoint(torch.cumprod(1.0 - betas, 0), False, self._encode, self.seed)
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        small = functional.avg_pool2d((pixels * 2 - 1).to(self.runtime.device), 8)
+        return torch.cat([small, small.mean(1, keepdim=True)], dim=1)
+
+
+def picture(seed: int) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+def half_mask() -> Any:
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[16:48, 24:56] = 255
+    return mask
+
+
+def unit(index: int = 0, **fields: Any) -> ControlNetUnit:
+    """A unit with a picture of its own."""
+    given = {"model": "first", "image": picture(index), "mask": half_mask(), "resize_mode": ResizeMode.just_resize}
+    return ControlNetUnit(index=index, enabled=True, **{**given, **fields})
+
+
+class Studio:
+    """Control files of one family for one U-Net, and passes with them."""
+
+    def __init__(self, folder: Path, config: UNetConfig, family: str = "controlnet") -> None:
+        self.config = config
+        self.folder = folder
+        for name, seed in (("first", 2), ("second", 4)):
+            FAMILY_FILES[family](folder / f"{name}.safetensors", replace(config, in_channels=4), seed)
+
+    def made(
+        self,
+        units: Sequence[ControlNetUnit],
+        rows: Rows = ROWS["guidance"],
+        card: Card | None = None,
+        types: Types = Types(),
+        steps: int = STEPS,
+        settings: Mapping[str, Any] | None = None,
+        **given: Any,
+    ) -> Made:
+        """A pass of `steps` denoiser steps. `given`: of the Generation; `is_hr_pass` makes it the hires pass."""
+        unet = (
+            tiny_unet(self.config).to(types.unet).requires_grad_(False)
+        )  # as in the card: it changes how sums are made
+        device = torch.device("cpu") if card is None else card.device
+        if card is not None:
+            card.module(unet)
+        hires = bool(given.pop("is_hr_pass", False))
+        sources = [picture(place + 10) for place in range(len(rows.conds))]
+        generation = Generation(self.config, Runtime(device, types.net), sources, **given, hires=hires)
+        session = ControlSession(self._services(settings or {}), generation)
+        with torch.no_grad():
+            session.prepare(units)
+            return _passed(unet, self.config, session, rows, card, types, steps, hires)
+
+    def _services(self, settings: Mapping[str, Any]) -> Services:
+        annotators: Any = Annotators()
+        return Services(
+            ModelLibrary(lambda: [self.folder]),
+            annotators,
+            PreprocessRunner(annotators, AnnotatorRuntime),
+            ModelCache(discover(), lambda: 1 << 30),
+            lambda key, default: settings.get(key, default),
+        )
+
+
+def _passed(
+    unet: nn.Module,
+    config: UNetConfig,
+    session: ControlSession,
+    rows: Rows,
+    card: Card | None,
+    types: Types,
+    steps: int,
+    hires: bool,
+) -> Made:
+    made, put = Made(), (lambda t: t) if card is None else card.tensor
+    p = SimpleNamespace(is_hr_pass=hires)
+    job = stray_job(p)
+    job.session = session
+    host: Any = SimpleNamespace(unet=lambda: unet, base_model=lambda _: BaseModel(config, "tiny.safetensors"))
+    sampling = Sampling(host, job, p, lambda _job, _p, error: error, lambda _: None)
+    sampler = SimpleNamespace(sampler_extra_args={"cond": SimpleNamespace(batch=[[0] * n for n in rows.conds])})
+    sampling.start(put(torch.zeros(1, 4, SIZE // 8, SIZE // 8)))
+    try:
+        for number in range(steps):
+            inputs = [None if t is None else put(t.to(types.unet)) for t in _inputs(config, rows, number)]
+            denoiser = SimpleNamespace(step=number, total_steps=steps, inner_model=None, sampler=sampler)
+            texts = [inputs[2][: sum(rows.conds)], inputs[2][sum(rows.conds) :]]
+            if card is not None:
+                card.restart()
+            sampling.step(SimpleNamespace(x=inputs[0], text_cond=texts[0], text_uncond=texts[1], denoiser=denoiser))
+            start = 0
+            for count in rows.calls:
+                output = unet(*(None if t is None else t[start : start + count] for t in inputs))
+                made.outputs.append(output if card is None else card.host(output).clone())
+                start += count
+            if card is not None:
+                made.events.append(list(card.events))
+                made.kernels.append(dict(card.kernels))
+        sampling.conclude()
+    finally:
+        sampling.close()
+    return made
+
+
+def _inputs(config: UNetConfig, rows: Rows, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """x, timesteps, context, y of all rows of a denoiser step: one latent a picture for all its prompts."""
+    generator = torch.Generator().manual_seed(100 + number)
+    images = rows.images
+    latents = torch.randn(len(rows.conds), config.in_channels, SIZE // 8, SIZE // 8, generator=generator)
+    timesteps = torch.full((len(images),), 999.0 - 301.3 * number)
+    context = torch.randn(len(images), 7, config.context_dim, generator=generator)
+    y = None
+    if config.adm_channels is not None:
+        y = torch.randn(len(images), config.adm_channels, generator=generator)
+    return latents[images], timesteps, context, y

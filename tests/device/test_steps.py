@@ -1,0 +1,154 @@
+"""From the second denoiser step on nothing waits for the card, whatever rows, units, effects and types there are."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lib_controlnet.core.modes import ControlMode
+from lib_controlnet.effects import registry as effects
+from lib_controlnet.families.registry import discover
+from lib_controlnet.nets.config import UNetConfig
+
+from .passes import (
+    CONFIGS,
+    FAMILY_FILES,
+    INPAINTING,
+    ROWS,
+    Made,
+    Studio,
+    Types,
+    data_sheets,
+    effect_preprocessors,
+    half_mask,
+    unit,
+)
+from .pretend import pretended
+
+FLOAT = Types()
+HALVES = [Types(unet, net) for unet, net in product((torch.float32, torch.float16, torch.bfloat16), repeat=2)][1:]
+FIRST = {"preprocessor": "none"}
+SOME = ("none", "reference_adain+attn", "inpaint_only", "tile_colorfix+sharp", "revision_clipvision")
+SECOND = {"preprocessor": "none", "model": "second"}
+
+
+def check_steps(made: Made) -> None:
+    assert [[event for event in events if event.kind != "cast"] for events in made.events[1:]] == [[]] * len(
+        made.events[1:]
+    )
+
+
+def check(studio: Studio, units: list[Any], kind: str = "cuda", types: Types = FLOAT, **given: Any) -> None:
+    """Two passes, on the processor and on a card, are equal to the bit, and no step after the first waits."""
+    expected = studio.made(units, types=types, **given)
+    with pretended(kind) as card:
+        made = studio.made(units, card=card, types=types, **given)
+        check_steps(made)
+    assert all(torch.isfinite(output).all() for output in made.outputs)
+    assert all(torch.equal(*pair) for pair in zip(made.outputs, expected.outputs, strict=True))
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILY_FILES))
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def studios(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made: dict[tuple[str, UNetConfig], Studio] = {}
+
+    def get(family: str, config: UNetConfig) -> Studio:
+        if (family, config) not in made:
+            made[family, config] = Studio(Path(tmp_path_factory.mktemp("models")), config, family)
+        return made[family, config]
+
+    return get
+
+
+def test_every_family_has_a_file_here() -> None:
+    """A new family adds the line that writes its file, and is held to all that follows."""
+    assert set(FAMILY_FILES) == {family.id for family in discover()}
+
+
+def test_every_effect_has_a_preprocessor() -> None:
+    assert {data_sheets()[name].effect for name in effect_preprocessors()} == set(effects.discover())
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [*(("SD1", rows) for rows in ROWS), ("SDXL", "guidance"), ("SDXL", "batch with an AND")]
+)
+def test_rows_of_every_kind(studios: Any, family: str, name: str, rows: str) -> None:
+    check(studios(family, CONFIGS[name]), [unit(**FIRST)], rows=ROWS[rows], steps=3)
+
+
+UNITS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "two units": ([FIRST, SECOND], {}),
+    "prompt is more important": ([{**FIRST, "control_mode": ControlMode.prompt}], {}),
+    "control is more important": ([{**FIRST, "control_mode": ControlMode.control}], {}),
+    "a region": ([{**FIRST, "region_mask": half_mask()}], {}),
+    "a hint for each picture": ([{**FIRST, "image": None, "mask": None}], {}),
+    "a unit for each picture": ([FIRST, SECOND], {"unit_per_image": True}),
+    "shuffled": ([{"preprocessor": "shuffle"}], {}),
+    "hires pass": ([FIRST], {"is_hr_pass": True}),
+}
+
+
+@pytest.mark.parametrize("rows", ["batch with an AND", "AND of unequal length"])
+@pytest.mark.parametrize("units", UNITS)
+def test_units_of_every_kind(studios: Any, family: str, units: str, rows: str) -> None:
+    fields, given = UNITS[units]
+    units_ = [unit(index, **each) for index, each in enumerate(fields)]
+    check(studios(family, CONFIGS["SD1"]), units_, rows=ROWS[rows], **given)
+
+
+def test_inpainting_checkpoints(studios: Any, family: str) -> None:
+    studio = studios(family, INPAINTING)
+    for preprocessor in ("none", "reference_only", "reference_adain+attn", "inpaint_only", "tile_colorfix+sharp"):
+        check(studio, [unit(preprocessor=preprocessor)], rows=ROWS["batch"])
+
+
+@pytest.mark.parametrize("rows", ["guidance", "AND of unequal length"])
+@pytest.mark.parametrize("preprocessor", effect_preprocessors())
+def test_effects(studios: Any, preprocessor: str, rows: str) -> None:
+    config = CONFIGS["SDXL" if data_sheets()[preprocessor].effect == "revision" else "SD1"]
+    check(studios("controlnet", config), [unit(preprocessor=preprocessor)], rows=ROWS[rows])
+
+
+@pytest.mark.parametrize("preprocessor", effect_preprocessors())
+def test_effects_with_a_hint_for_each_picture(studios: Any, preprocessor: str) -> None:
+    config = CONFIGS["SDXL" if data_sheets()[preprocessor].effect == "revision" else "SD1"]
+    asked = unit(preprocessor=preprocessor, image=None, mask=half_mask())
+    check(studios("controlnet", config), [asked], rows=ROWS["batch with an AND"], is_hr_pass=True)
+
+
+@pytest.mark.parametrize("types", HALVES, ids=str)
+def test_types_alike_and_different(studios: Any, family: str, types: Types) -> None:
+    """A card refuses operands of two types; timesteps come in the U-Net's, in which 999 may be 1000."""
+    check(studios(family, CONFIGS["SD1"]), [unit(**FIRST), unit(1, **SECOND)], types=types)
+
+
+@pytest.mark.parametrize("type_", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("preprocessor", effect_preprocessors())
+def test_effects_in_half_precision(studios: Any, preprocessor: str, type_: torch.dtype) -> None:
+    config = CONFIGS["SDXL" if data_sheets()[preprocessor].effect == "revision" else "SD1"]
+    check(studios("controlnet", config), [unit(preprocessor=preprocessor)], types=Types(type_, type_))
+
+
+@pytest.mark.parametrize("preprocessor", SOME)
+def test_mps_has_all_that_a_step_needs(studios: Any, preprocessor: str) -> None:
+    config = CONFIGS["SDXL" if preprocessor.startswith("revision") else "SD1"]
+    check(studios("controlnet", config), [unit(preprocessor=preprocessor)], kind="mps")
+
+
+@pytest.mark.parametrize("preprocessor", SOME)
+def test_what_a_step_runs_does_not_depend_on_values(studios: Any, preprocessor: str) -> None:
+    """The same kernels at every step, of which none is waited for: what a CUDA graph needs to be captured."""
+    config = CONFIGS["SDXL" if preprocessor.startswith("revision") else "SD1"]
+    with pretended() as card:
+        made = studios("controlnet", config).made([unit(preprocessor=preprocessor)], card=card, steps=4)
+        check_steps(made)
+    assert made.kernels[1] == made.kernels[2] == made.kernels[3]
