@@ -67,6 +67,8 @@ class LoadedT2IAdapter:
     """One adapter file's network."""
 
     holds_base = False
+    from_fp8 = False
+    """Whatever its file has: it is small, and widened always."""
     outputs = STAGES
     ramp = (0.25, 0.62, 0.825, 1.0)
     """Weights of "My prompt is more important" (sd-webui-controlnet, scripts/hook.py)."""
