@@ -16,7 +16,7 @@ from torch import Tensor, nn
 # A1111 puts a checker that may return None in the place of `torch.load`. This is PyTorch's own, whatever is there.
 from torch.serialization import load as torch_load
 
-from .spec import AnnotatorError, Runtime, WeightFile
+from .spec import AnnotatorError, OutOfRange, Runtime, WeightFile
 from .weights import find
 
 _WRAPPERS = ("state_dict", "model", "params_ema", "params", "model_state_dict", "depth_model")
@@ -112,16 +112,48 @@ def load_network(
     weight: WeightFile,
     make: Callable[[], Module],
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda weights: weights,
-    dtype: torch.dtype = torch.float32,
 ) -> Module:
-    """The network of one weight file: found, read, filled, on the runtime's device, for inference.
-
-    `rename` turns the file's names into the module's. Preprocessors compute in float32 unless `dtype` says otherwise,
-    as those did that made the maps on which control models were trained.
-    """
+    """The network of one weight file: found, read, filled, `ready`; `rename` makes the file's names the module's."""
     path = find(weight, runtime)
-    network = fill(make(), rename(read_weights(path)), path)
-    return network.to(runtime.device, dtype).eval().requires_grad_(False)
+    return ready(fill(make(), rename(read_weights(path)), path), runtime)
+
+
+def ready(network: Module, runtime: Runtime) -> Module:
+    """`network` for inference in the runtime's type, on the CPU: the store brings it to the device.
+
+    What goes into it is cast to that type, and what comes out of it, `checked`, to float32.
+    """
+    dtype: torch.dtype = getattr(torch, runtime.dtype)
+    network = network.to("cpu", dtype).eval().requires_grad_(False)
+    if dtype is not torch.float32:
+        network.register_forward_pre_hook(
+            lambda _network, given, named: (_cast(given, dtype), _cast(named, dtype)), with_kwargs=True
+        )
+        network.register_forward_hook(lambda _network, _given, found: _cast(checked(found), torch.float32))
+    return network
+
+
+def checked(found: Any) -> Any:
+    """What a network gave, itself. Raises `OutOfRange` where a type of 16 bits was too small for it."""
+    if isinstance(found, (Tensor, np.ndarray)):
+        values = torch.as_tensor(found)
+        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+            raise OutOfRange("the network's numbers left the range of 16 bits", found=str(tuple(values.shape)))
+    elif isinstance(found, (list, tuple, dict)):
+        for part in found.values() if isinstance(found, dict) else found:
+            checked(part)
+    return found
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """The real numbers among tensors, or containers of them, in another type."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, dict):  # transformers' answers are dictionaries with attributes: changed, not made anew
+        for name, part in value.items():
+            value[name] = _cast(part, dtype)
+        return value
+    return type(value)(_cast(part, dtype) for part in value) if isinstance(value, (list, tuple)) else value
 
 
 def to_tensor(image: NDArray[Any], runtime: Runtime) -> Tensor:

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .libraries import problem, use_folder
-from .spec import AnnotatorError, Detector, PreprocessorSpec, Runtime
+from .spec import FULL, AnnotatorError, Detector, OutOfRange, PreprocessorSpec, Runtime
 from .third_party import detector, specification
 from .unavailable import UNAVAILABLE, Unavailable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class UnknownPreprocessor(AnnotatorError, KeyError):
@@ -152,5 +159,39 @@ def discover(package: str | ModuleType, effects: Iterable[str] | None = ()) -> R
 
 def _entries_of(module: ModuleType) -> list[Entry]:
     if hasattr(module, "SPEC"):
-        return [Entry(module.SPEC, module.load)]
-    return [Entry(spec, partial(module.load, id_=spec.id)) for spec in module.SPECS]
+        return [Entry(module.SPEC, partial(_loaded, module.SPEC, module.load))]
+    return [Entry(spec, partial(_loaded, spec, partial(module.load, id_=spec.id))) for spec in module.SPECS]
+
+
+def _loaded(spec: PreprocessorSpec, load: Callable[[Runtime], Detector], runtime: Runtime) -> Detector:
+    """The detector, computing in a type that its map bears and asking no device for what it may lack."""
+    lent = runtime.computing(spec)
+    found = load(lent)
+    if lent.dtype != FULL:
+        found = _with_full(found, load, replace(lent, dtype=FULL), spec)
+    return found if runtime.device.split(":")[0] in ("cpu", "cuda") else _portable(found)
+
+
+def _with_full(
+    half: Detector, load: Callable[[Runtime], Detector], runtime: Runtime, spec: PreprocessorSpec
+) -> Detector:
+    """`half`, and where its numbers are too great for 16 bits, the same in float32."""
+
+    def detect(image: NDArray[Any], **settings: Any) -> Any:
+        try:
+            return half(image, **settings)
+        except OutOfRange:
+            _LOG.warning("%s left the range of 16 bits and is computed in float32", spec.label)
+        return load(runtime)(image, **settings)
+
+    return detect
+
+
+def _portable(detector: Detector) -> Detector:
+    def detect(image: NDArray[Any], **settings: Any) -> Any:
+        from .portable import Portable
+
+        with Portable():
+            return detector(image, **settings)
+
+    return detect

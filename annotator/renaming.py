@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from .networks import fill, read_weights
+from .networks import fill, read_weights, ready
 from .spec import AnnotatorError, Runtime, WeightFile
 from .weights import find
 
@@ -73,14 +73,13 @@ def count(weights: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def load_sized(runtime: Runtime, weight: WeightFile, build: Callable[[Weights], tuple[Module, Weights]]) -> Module:
-    """The network of one weight file whose sizes follow from the file, in float32 for inference.
+    """The network of one weight file whose sizes follow from the file, `ready`.
 
     `build` makes the module from the weights and renames them for it. Raises `AnnotatorError` for a file that is
     damaged or of another network.
     """
     path = find(weight, runtime)
-    network = _built(path, build)
-    return network.to(runtime.device).eval().requires_grad_(False)
+    return ready(_built(path, build), runtime)
 
 
 def _built(path: Path, build: Callable[[Weights], tuple[Module, Weights]]) -> Module:

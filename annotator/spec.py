@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 DEFAULT_RESOLUTION = 512
+FULL = "float32"
+FLOAT16 = ("float16",)
+"""`PreprocessorSpec.half` of networks that bear the 10 bits of float16 and not the 7 of bfloat16."""
 Network = TypeVar("Network")
 
 
@@ -42,6 +45,10 @@ class AnnotatorError(Exception):
 
 class Cancelled(AnnotatorError):
     """The user stopped the preprocessor between two of its stages."""
+
+
+class OutOfRange(AnnotatorError):
+    """A network's numbers left the range of the type of 16 bits that it computed in."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,11 @@ class PreprocessorSpec:
     keeps_alpha: bool = False
     """The map has a fourth channel, 255 where to paint."""
     effect: str = ""
+    half: tuple[str, ...] = ()
+    """The types of 16 bits in which the map stays within 1/255 of that in float32, as torch names them. In a runtime's
+    other type the networks compute in float32."""
+    full_because: str = ""
+    """Why not in a type of 16 bits, as a clause; for entries with a network and an empty `half`."""
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -214,14 +226,15 @@ class Runtime:
     """What a host lends to preprocessors. Strings, so that torch is imported only by those that run a network.
 
     device, dtype: as `torch.device` and `torch` name them. clip_device: where CLIP's networks run, if elsewhere.
+    The type is the one that networks compute in; a host's is changed by `computing` for each entry.
     weight_folders: searched in order. download_folder: where missing weights are put; None where the user has not
     allowed downloads. trusted: the sha256 of files with code that the user allows to run (see trust.py). cancelled:
     asked between stages. progress: told the part done, 0..1. networks: what is loaded.
-    Two are equal where networks loaded for one serve the other.
+    Two are equal where a detector made for one serves the other.
     """
 
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: str = FULL
     clip_device: str = ""
     weight_folders: tuple[Path, ...] = ()
     download_folder: Callable[[], Path | None] = field(default=_nowhere, compare=False)
@@ -238,11 +251,20 @@ class Runtime:
 
     def for_clip(self) -> Runtime:
         """The same for CLIP's networks, on their own device where they have one."""
-        return replace(self, device=self.clip_device or self.device)
+        if not self.clip_device:
+            return self
+        return replace(self, device=self.clip_device, dtype=FULL if self.clip_device == "cpu" else self.dtype)
+
+    def computing(self, spec: PreprocessorSpec) -> Runtime:
+        """The same with the type in which the networks of `spec` are to compute."""
+        return replace(self, dtype=self.dtype if self.dtype in spec.half else FULL)
 
     def network(self, key: str, make: Callable[[], Network]) -> Network:
-        """The network called `key`, made by `make` unless it is loaded. Ask at every call: it may be unloaded since."""
-        return self.networks.get(key, make)
+        """The network called `key` on the device, made by `make` unless it is loaded in this type.
+
+        `make` makes it on the CPU, unless it can only live on the device. Ask at every call: it may be unloaded since.
+        """
+        return self.networks.get(f"{key} ({self.dtype})", make, self.device)
 
 
 class Detector(Protocol):

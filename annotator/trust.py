@@ -31,11 +31,15 @@ def trusted_hashes(text: object) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class CodeFile:
-    """A network in a file with code. `sha256` is that of the bytes which it was made of."""
+    """A network in a file with code. `sha256` is that of the bytes which it was made of.
+
+    It stays on the `device` that it was read for: code may name one.
+    """
 
     network: Any
     path: Path
     sha256: str
+    device: str
 
     def parameters(self) -> Any:
         """The weights, for whoever counts their bytes."""
@@ -60,7 +64,7 @@ def run_trusted(runtime: Runtime, key: str, weight: WeightFile, make: Callable[[
         sha256 = hashlib.sha256(content).hexdigest()
         _check(runtime, weight, path, sha256)
         try:
-            return CodeFile(make(io.BytesIO(content)), path, sha256)
+            return CodeFile(make(io.BytesIO(content)), path, sha256, runtime.device)
         except AnnotatorError:
             raise
         except Exception as error:  # the reader's errors have no class of their own

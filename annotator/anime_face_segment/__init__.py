@@ -19,6 +19,7 @@ SPEC = PreprocessorSpec(
     aliases=("AnimeFace_SemSegPreprocessor",),
     control_types=("Segmentation",),
     weights=(WEIGHTS,),
+    full_because="on the border of two classes a rounding makes another class",
 )
 
 

@@ -32,6 +32,7 @@ _EMBEDS: dict[str, Any] = {
     "resolution": None,
     "returns_image": False,
     "hides_control_mode": True,
+    "full_because": "roundings grow from layer to layer to more than 1/255 of the embedding's range",
 }
 _IP_ADAPTER: dict[str, Any] = {"control_types": ("IP-Adapter",), "accepts_mask": True, **_EMBEDS}
 _REVISION: dict[str, Any] = {

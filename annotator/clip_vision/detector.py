@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..images import Array, Pixels, to_rgb
-from ..networks import fill, normalised, read_weights, to_tensor
+from ..networks import fill, normalised, read_weights, ready, to_tensor
 from ..spec import AnnotatorError, Detection, Runtime, WeightFile
 from ..weights import find
 
@@ -79,7 +79,7 @@ class ClipVision:
         weights.pop(_COUNTER, None)  # 0, 1, 2, ...: in some versions of transformers a part of the weights
         if _COUNTER in network.state_dict():
             weights[_COUNTER] = network.state_dict()[_COUNTER]
-        return fill(network, weights, path).to(self._runtime.device, torch.float32).eval().requires_grad_(False)
+        return ready(fill(network, weights, path), self._runtime)
 
 
 def _network(weights: Mapping[str, Tensor], path: Path, projection: int) -> Any:

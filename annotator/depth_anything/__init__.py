@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile
+from ..spec import FLOAT16, Detector, Library, PreprocessorSpec, Runtime, WeightFile
 
 _MEGABYTE = 1_000_000
 _SIZES = {"small": ("s", 99), "base": ("b", 390), "large": ("l", 1341), "giant": ("g", 4500)}
@@ -48,7 +48,7 @@ def _metric(place: str, where: str) -> WeightFile:
 
 
 def _spec(id_: str, weight: WeightFile, *aliases: str, libraries: tuple[Library, ...] = _RELATIVE) -> PreprocessorSpec:
-    fields: dict[str, Any] = {"aliases": aliases, "weights": (weight,), "libraries": libraries}
+    fields: dict[str, Any] = {"aliases": aliases, "weights": (weight,), "libraries": libraries, "half": FLOAT16}
     return PreprocessorSpec(id=id_, control_types=("Depth",), **fields)
 
 

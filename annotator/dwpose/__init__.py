@@ -26,6 +26,7 @@ SPECS = (
         control_types=("OpenPose",),
         weights=(FINDER, PEOPLE),
         libraries=(ONNX,),
+        full_because="the file says in which type its network computes",
     ),
     PreprocessorSpec(
         id="animal_openpose",
@@ -33,6 +34,7 @@ SPECS = (
         control_types=("OpenPose",),
         weights=(FINDER, ANIMALS),
         libraries=(ONNX,),
+        full_because="the file says in which type its network computes",
     ),
 )
 

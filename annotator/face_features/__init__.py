@@ -24,6 +24,7 @@ PARTS = WeightFile(
 SPEC = PreprocessorSpec(
     id="facexlib",
     resolution=None,
+    full_because="on the border of two classes a rounding makes another class",
     weights=(FINDER, PARTS),
     libraries=(Library("facexlib"), Library("torchvision", why="facexlib is built on it")),
 )

@@ -57,6 +57,7 @@ class FaceFeatures:
         padded, _ = resize_and_pad(image, resolution)
         finder: Any = self._runtime.network("facexlib/finder", self._load_finder)
         self._runtime.stage(0.1)
+        finder.device = torch.device(self._runtime.device)  # where it puts what it computes with
         with torch.no_grad():
             # rows of box, score, and x and y of five points
             found = finder.detect_faces(np.ascontiguousarray(padded[:, :, ::-1]), _LEAST_SCORE)
@@ -71,7 +72,7 @@ class FaceFeatures:
             pixels = to_tensor(face, self._runtime) / 255.0
             classes = network(normalised(pixels, _MEAN, _STD))[0].argmax(dim=1, keepdim=True)
             grey = sum(weight * pixels[:, channel, None] for channel, weight in enumerate(_GREY))
-            beyond = torch.isin(classes, torch.tensor(_NOT_THE_FACE, device=classes.device))
+            beyond = (classes == pixels.new_tensor(_NOT_THE_FACE).view(1, -1, 1, 1)).any(dim=1, keepdim=True)
             plane = torch.where(beyond, torch.ones_like(pixels[:, :1]), grey)[0, 0]
         levels = (plane * 255.0).to(torch.uint8).cpu().numpy()
         return np.repeat(levels[:, :, None], 3, axis=2)
@@ -81,7 +82,7 @@ class FaceFeatures:
         return load_network(
             self._runtime,
             self._finder,
-            lambda: library.RetinaFace(network_name="resnet50", half=False, device=self._runtime.device),
+            lambda: library.RetinaFace(network_name="resnet50", half=False, device=torch.device("cpu")),
         )
 
     def _load_parts(self) -> torch.nn.Module:

@@ -35,8 +35,14 @@ _IP_ADAPTER: dict[str, Any] = {
     "resolution": None,
     "returns_image": False,
     "hides_control_mode": True,
+    "full_because": "the file says in which type its network computes",
 }
-_INSTANT_ID: dict[str, Any] = {"control_types": ("Instant-ID",), "weights": ANTELOPE, "libraries": LIBRARIES}
+_INSTANT_ID: dict[str, Any] = {
+    "control_types": ("Instant-ID",),
+    "weights": ANTELOPE,
+    "libraries": LIBRARIES,
+    "full_because": "the file says in which type its network computes",
+}
 
 SPECS = (
     PreprocessorSpec(id="ip-adapter_face_id", weights=BUFFALO, libraries=LIBRARIES, **_IP_ADAPTER),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..images import Array, Pixels, grey_to_rgb, resize_and_pad
 from ..libraries import controlnet_aux
 from ..lines import safe_step, scribble
-from ..networks import load_network, to_tensor
+from ..networks import checked, load_network, to_tensor
 from ..spec import Runtime, WeightFile
 
 
@@ -40,7 +40,8 @@ class Hed:
         network = self._runtime.network("hed", self._load)
         with torch.no_grad():
             pixels = to_tensor(image, self._runtime).contiguous(memory_format=torch.channels_last)
-            sides = [F.interpolate(side, image.shape[:2], mode="bilinear") for side in network(pixels)]
+            found = checked(network(pixels.to(getattr(torch, self._runtime.dtype))))  # its class knows no hooks
+            sides = [F.interpolate(side.float(), image.shape[:2], mode="bilinear") for side in found]
             mean = torch.stack(sides).mean(dim=0)[0, 0]
             return torch.sigmoid(mean).cpu().numpy()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..spec import Detector, PreprocessorSpec, Runtime, WeightFile
+from ..spec import FLOAT16, Detector, PreprocessorSpec, Runtime, WeightFile
 
 WEIGHTS = WeightFile(
     name="ControlNetLama.pth", folder="lama", size=204_584_570, licence="Apache-2.0", repo="lllyasviel/Annotators"
@@ -13,6 +13,7 @@ SPEC = PreprocessorSpec(
     control_types=("Inpaint",),
     resolution=None,
     weights=(WEIGHTS,),
+    half=FLOAT16,
     accepts_mask=True,
     requires_mask=True,
     keeps_alpha=True,

@@ -10,7 +10,7 @@ import torch
 
 from ..images import Array, Pixels, resize_and_pad
 from ..inpaint.detector import inpaint
-from ..networks import fill, read_weights, to_pixels, to_tensor
+from ..networks import fill, read_weights, ready, to_pixels, to_tensor
 from ..spec import AnnotatorError, Runtime, WeightFile
 from ..weights import find
 from .net import Generator
@@ -65,5 +65,4 @@ class Lama:
                 f"{path.name} is not LaMa's generator", found=f"no {_FIRST}", remedy="get the right file"
             )
         blocks = {match[1] for name in weights if (match := _BLOCK.match(name))}
-        network = fill(Generator(first.shape[0], len(blocks)), weights, path)
-        return network.to(self._runtime.device, torch.float32).eval().requires_grad_(False)
+        return ready(fill(Generator(first.shape[0], len(blocks)), weights, path), self._runtime)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..portable import WHOLE, picture, spectrum
+
 WIDTH = 64
 HALVINGS = 3
 BLOCKS = 18
@@ -31,11 +33,23 @@ class _Fourier(nn.Module):
         self.bn = nn.BatchNorm2d(width * 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        spectrum = torch.view_as_real(torch.fft.rfftn(x, dim=(-2, -1), norm="ortho"))
-        spectrum = spectrum.permute(0, 1, 4, 2, 3).flatten(1, 2)
-        spectrum = torch.relu(self.bn(self.conv_layer(spectrum)))
-        parts = spectrum.unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2).contiguous()
-        return torch.fft.irfftn(torch.view_as_complex(parts), s=x.shape[-2:], dim=(-2, -1), norm="ortho")
+        whole = x.device.type in WHOLE  # else there are no complex numbers, or no transform of them
+        found = _spectrum(x.float()) if whole else torch.stack(spectrum(x.float()), dim=2)
+        found = torch.relu(self.bn(self.conv_layer(found.flatten(1, 2).to(x.dtype))))
+        parts = found.float().unflatten(1, (-1, 2))
+        size = (x.shape[-2], x.shape[-1])
+        return (_picture(parts, size) if whole else picture(parts[:, :, 0], parts[:, :, 1], size)).to(x.dtype)
+
+
+def _spectrum(x: Tensor) -> Tensor:
+    """(B, C, H, W) to real and imaginary part of its spectrum, (B, C, 2, H, W // 2 + 1)."""
+    return torch.view_as_real(torch.fft.rfftn(x, dim=(-2, -1), norm="ortho")).permute(0, 1, 4, 2, 3)
+
+
+def _picture(parts: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, 2, H, W // 2 + 1) back to (B, C, H, W)."""
+    parts = parts.permute(0, 1, 3, 4, 2).contiguous()
+    return torch.fft.irfftn(torch.view_as_complex(parts), s=size, dim=(-2, -1), norm="ortho")
 
 
 class _Spectral(nn.Module):

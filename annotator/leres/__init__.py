@@ -29,6 +29,7 @@ SPECS = (
         sliders=_SLIDERS,
         weights=(WEIGHTS,),
         libraries=_LIBRARIES,
+        full_because="it was given 0..255 under the statistics for 0..1, and float16 ends near what comes of that",
     ),
     PreprocessorSpec(
         id="depth_leres++",
@@ -36,6 +37,7 @@ SPECS = (
         sliders=_SLIDERS,
         weights=(WEIGHTS, MERGER),
         libraries=_LIBRARIES,
+        full_because="it was given 0..255 under the statistics for 0..1, and float16 ends near what comes of that",
     ),
 )
 

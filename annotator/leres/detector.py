@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..images import Array, Pixels, grey_to_rgb, resize_and_pad
 from ..libraries import controlnet_aux
-from ..networks import load_network, normalised, to_tensor
+from ..networks import load_network, normalised, ready, to_tensor
 from ..spec import Runtime, WeightFile
 from .boost import boosted
 
@@ -54,7 +54,7 @@ class Leres:
         network: Any = self._runtime.network("leres", self._load)
         seen = cv2.resize(np.ascontiguousarray(image[:, :, ::-1]), (width, height))
         with torch.no_grad():
-            depth = network.depth_model(normalised(to_tensor(seen, self._runtime), _MEAN, _STD))
+            depth = network(normalised(to_tensor(seen, self._runtime), _MEAN, _STD))
         found = depth.squeeze().cpu().numpy()
         return cv2.resize(found, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
 
@@ -74,7 +74,8 @@ class Leres:
 
     def _load(self) -> nn.Module:
         model = controlnet_aux("leres.leres.multi_depth_model_woauxi").RelDepthModel
-        return load_network(self._runtime, self._weights, lambda: model(backbone="resnext101"))
+        whole: Any = load_network(self._runtime, self._weights, lambda: model(backbone="resnext101"))
+        return ready(whole.depth_model, self._runtime)
 
     def _load_merger(self) -> nn.Module:
         assert self._merger is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile
+from ..spec import FLOAT16, Detector, Library, PreprocessorSpec, Runtime, WeightFile
 
 WEIGHTS = {
     id_: WeightFile(name=name, folder="lineart", size=17_173_511, licence="MIT", repo="lllyasviel/Annotators")
@@ -18,9 +18,14 @@ SPECS = (
         control_types=("Lineart",),
         weights=(WEIGHTS["lineart"],),
         libraries=_LIBRARIES,
+        half=FLOAT16,
     ),
     PreprocessorSpec(
-        id="lineart_coarse", control_types=("Lineart",), weights=(WEIGHTS["lineart_coarse"],), libraries=_LIBRARIES
+        id="lineart_coarse",
+        control_types=("Lineart",),
+        weights=(WEIGHTS["lineart_coarse"],),
+        libraries=_LIBRARIES,
+        half=FLOAT16,
     ),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile
+from ..spec import FLOAT16, Detector, Library, PreprocessorSpec, Runtime, WeightFile
 
 WEIGHTS = WeightFile(
     name="netG.pth", folder="lineart_anime", size=217_668_749, licence="MIT", repo="lllyasviel/Annotators"
@@ -13,6 +13,7 @@ SPEC = PreprocessorSpec(
     aliases=("AnimeLineArtPreprocessor",),
     control_types=("Lineart",),
     weights=(WEIGHTS,),
+    half=FLOAT16,
     libraries=(Library("controlnet_aux", "controlnet-aux", "0.0.7"),),
 )
 

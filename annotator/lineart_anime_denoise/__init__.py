@@ -13,6 +13,7 @@ SPEC = PreprocessorSpec(
     aliases=("Manga2Anime_LineArt_Preprocessor",),
     control_types=("Lineart",),
     weights=(WEIGHTS,),
+    full_because="its numbers leave the range of float16, and bfloat16 is too coarse for 0..255",
 )
 
 

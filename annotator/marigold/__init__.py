@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile, resolution_slider
+from ..spec import FLOAT16, Detector, Library, PreprocessorSpec, Runtime, WeightFile, resolution_slider
 
 _KILOBYTE, _MEGABYTE = 1_000, 1_000_000
 _HUB: dict[str, Any] = {"folder": "marigold", "licence": "Apache-2.0", "repo": "prs-eth/marigold-v1-0"}
@@ -29,6 +29,7 @@ SPEC = PreprocessorSpec(
     id="depth_marigold",
     control_types=("Depth",),
     resolution=resolution_slider(768),
+    half=FLOAT16,
     weights=tuple(weight for part in PARTS.values() for weight in part),
     libraries=(Library("diffusers", minimum="0.28"), Library("transformers", minimum="4.30")),
 )

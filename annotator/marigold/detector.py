@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..images import Array, Pixels, grey_to_rgb, resize_and_pad
-from ..networks import fill, read_weights, to_tensor
+from ..networks import checked, fill, read_weights, ready, to_tensor
 from ..renaming import Weights, as_installed
 from ..spec import AnnotatorError, Runtime, WeightFile
 from ..weights import find
@@ -50,15 +50,8 @@ class Marigold:
     ) -> Pixels:
         """The map, (h, w, 3)."""
         padded, cut = resize_and_pad(image, resolution)
-        pipeline: Any = self._runtime.network("marigold", self._load).pipeline
-        pipeline.progress_bar = self._counted
-        found = pipeline(
-            to_tensor(padded, self._runtime) / 255.0,
-            num_inference_steps=STEPS,
-            processing_resolution=0,
-            generator=torch.Generator().manual_seed(SEED),
-        )
-        far = found.prediction[0, :, :, 0]
+        network: Any = self._runtime.network("marigold", self._load)
+        far = network(to_tensor(padded, self._runtime) / 255.0, self._counted)
         return grey_to_rgb(cut(((1.0 - far) * 255.0).clip(0, 255).astype(np.uint8)))
 
     def _counted(self, steps: Any, **_described: Any) -> Iterator[Any]:
@@ -81,8 +74,7 @@ class Marigold:
             tokenizer=None,
             prediction_type="depth",
         )
-        made.empty_text_embedding = self._empty_prompt()
-        return _Loaded(made)
+        return ready(_Loaded(made, self._empty_prompt()), self._runtime)
 
     def _empty_prompt(self) -> Tensor:
         """(1, 2, C): all that is ever asked of the text's encoder, which is forgotten then."""
@@ -97,10 +89,10 @@ class Marigold:
         kept = {name: value for name, value in weights.items() if name in own or not name.endswith("position_ids")}
         fill(encoder, {**{name: own[name] for name in own if name.endswith("position_ids")}, **kept}, path)
         with torch.no_grad():
-            return encoder.float().eval()(torch.tensor([_EMPTY_PROMPT]))[0].to(self._runtime.device)
+            return encoder.float().eval()(torch.tensor([_EMPTY_PROMPT]))[0]
 
     def _part(self, part: str, kind: Any) -> Any:
-        """A network of diffusers, for inference in float32."""
+        """A network of diffusers."""
         configuration, path = self._configuration(part)
         try:
             network = kind.from_config(configuration)
@@ -110,7 +102,7 @@ class Marigold:
             ) from error
         path = find(self._parts[part][1], self._runtime)
         weights: Weights = as_installed(read_weights(path), network, _NEWER_ATTENTION)
-        return fill(network, weights, path).to(self._runtime.device).eval().requires_grad_(False)
+        return fill(network, weights, path)
 
     def _configuration(self, part: str) -> tuple[dict[str, Any], Path]:
         path = find(self._parts[part][0], self._runtime)
@@ -124,10 +116,30 @@ class Marigold:
             ) from error
 
 
-class _Loaded:
-    """The pipeline, and how large it is for the store of networks."""
+class _Loaded(nn.Module):
+    """The pipeline as a network, whose parts the store moves. empty: what CLIP says of the empty prompt."""
 
-    def __init__(self, pipeline: Any) -> None:
-        self.pipeline = pipeline
-        networks = (pipeline.unet, pipeline.vae)
-        self.nbytes = sum(one.numel() * one.element_size() for network in networks for one in network.parameters())
+    empty: Tensor
+
+    def __init__(self, pipeline: Any, empty: Tensor) -> None:
+        super().__init__()
+        self._pipeline = pipeline
+        self.unet: nn.Module = pipeline.unet
+        self.vae: nn.Module = pipeline.vae
+        self.register_buffer("empty", empty)
+
+    def forward(self, pixels: Tensor, counted: Any) -> Array:
+        """(1, 3, H, W) in 0..1 to depth (H, W) in 0..1, far is 1; `counted` goes over the steps."""
+        pipeline = self._pipeline
+        pipeline.progress_bar, pipeline.empty_text_embedding = counted, self.empty
+        try:
+            found = pipeline(
+                pixels,
+                num_inference_steps=STEPS,
+                processing_resolution=0,
+                generator=torch.Generator().manual_seed(SEED),
+            )
+        finally:  # neither a tensor of the device nor the caller's runtime is to outlive the call
+            pipeline.progress_bar = pipeline.empty_text_embedding = None
+            pipeline.scheduler.set_timesteps(STEPS)
+        return checked(found.prediction[0, :, :, 0])

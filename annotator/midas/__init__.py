@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..spec import Detector, Library, PreprocessorSpec, Runtime, Slider, WeightFile
+from ..spec import FLOAT16, Detector, Library, PreprocessorSpec, Runtime, Slider, WeightFile
 
 WEIGHTS = WeightFile(
     name="dpt_hybrid-midas-501f0c75.pt",
@@ -22,6 +22,7 @@ SPECS = (
         aliases=("MiDaS-DepthMapPreprocessor",),
         control_types=("Depth",),
         rank=100,
+        half=FLOAT16,
         **_NEEDS,
     ),
     PreprocessorSpec(
@@ -30,6 +31,7 @@ SPECS = (
         aliases=("MiDaS-NormalMapPreprocessor",),
         control_types=("NormalMap",),
         sliders=(Slider("Normal Background Threshold", 0, 1, 0.01, 0.4),),
+        full_because="slopes of neighbouring pixels magnify roundings, and the background begins at a threshold",
         **_NEEDS,
     ),
 )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..networks import checked
 from ..renaming import DPT_NAMES, Weights, count, renamed, split
 
 _READ_OUT = (8, 11)
@@ -83,6 +84,7 @@ def hybrid(weights: Weights) -> tuple[nn.Module, Weights]:
 def disparity(network: Any, pixels: Tensor) -> Tensor:
     """(B, 3, H, W) in -1..1, multiples of 32, to (B, H, W): without a unit, greater is nearer."""
     rows, columns = (size // 16 for size in pixels.shape[-2:])
+    pixels = pixels.to(network.dtype)
     embedded = network.dpt.embeddings(pixels, interpolate_pos_encoding=True)
     if isinstance(embedded, tuple):  # before transformers 5, as from the layers below
         hidden, stages = embedded
@@ -101,4 +103,4 @@ def disparity(network: Any, pixels: Tensor) -> Tensor:
         grid = stage.readout_projects[place](torch.cat((grid, token.expand_as(grid)), dim=-1))
         features.append(stage.layers[place](grid.transpose(1, 2).unflatten(2, (rows, columns))))
     features = [convolve(feature) for convolve, feature in zip(network.neck.convs, features, strict=True)]
-    return network.head(network.neck.fusion_stage(features))
+    return checked(network.head(network.neck.fusion_stage(features))).float()

@@ -24,6 +24,7 @@ SPEC = PreprocessorSpec(
     ),
     soft_weights_in_hires=True,
     weights=(WEIGHTS,),
+    full_because="a rounding adds or takes away lines at the thresholds",
     libraries=(Library("controlnet_aux", "controlnet-aux", "0.0.7"),),
 )
 

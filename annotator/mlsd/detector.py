@@ -47,7 +47,8 @@ class Mlsd:
             pixels = to_tensor(image, self._runtime)
             four = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1) / 127.5 - 1.0
             found = network(four.contiguous(memory_format=torch.channels_last))[0]
-        return segments(found, least_score, least_length)
+        # on the processor: MPS has neither float64 nor, in old releases, a topk of so many
+        return segments(found.cpu(), least_score, least_length)
 
     def _load(self) -> nn.Module:
         network = load_network(self._runtime, self._weights, controlnet_aux("mlsd").MobileV2_MLSD_Large)

@@ -14,6 +14,7 @@ SPEC = PreprocessorSpec(
     control_types=("NormalMap",),
     rank=100,
     weights=(WEIGHTS,),
+    half=("float16", "bfloat16"),
     libraries=(Library("controlnet_aux", "controlnet-aux", "0.0.7"),),
 )
 

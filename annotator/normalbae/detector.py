@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import importlib.util
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -63,7 +65,7 @@ class _Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        efficientnet = controlnet_aux(f"{_SUBMODULES}.efficientnet_repo.geffnet.gen_efficientnet")
+        efficientnet = _geffnet("gen_efficientnet")
         self.original_model: nn.Module = efficientnet.tf_efficientnet_b5_ap(pretrained=False)
         self.original_model.global_pool = nn.Identity()
         self.original_model.classifier = nn.Identity()
@@ -74,3 +76,12 @@ class _Encoder(nn.Module):
             for step in part.children() if name == "blocks" else (part,):
                 features.append(step(features[-1]))
         return features
+
+
+def _geffnet(part: str) -> ModuleType:
+    """A module of controlnet_aux's copy of geffnet, whose modules import one another as if that was installed."""
+    folder = f"{_SUBMODULES}.efficientnet_repo.geffnet"
+    package = sys.modules[str(controlnet_aux(f"{folder}.config").__package__)]
+    if "geffnet" not in sys.modules and importlib.util.find_spec("geffnet") is None:
+        sys.modules["geffnet"] = package
+    return controlnet_aux(f"{folder}.{part}")

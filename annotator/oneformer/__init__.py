@@ -12,6 +12,7 @@ _COCO = WeightFile(name="150_16_swin_l_oneformer_coco_100ep.pth", **_FILE)
 _NEEDS: dict[str, Any] = {
     "control_types": ("Segmentation",),
     "libraries": (Library("transformers", minimum="4.30"),),
+    "full_because": "on the border of two classes a rounding makes another class",
 }
 
 SPECS = (

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from functools import partial
 from typing import Any
+
+from torch import nn
 
 from ..renaming import Table, Weights, as_installed, count, renamed, split
 
@@ -67,6 +71,8 @@ def build(weights: Weights) -> tuple[Any, Weights]:
     from transformers import OneFormerForUniversalSegmentation
 
     network = OneFormerForUniversalSegmentation(_config(weights))
+    for module in network.modules():
+        _without_memory(module)
     kept = {name: value for name, value in weights.items() if not _TRAINING_ONLY.search(name)}
     kept = renamed(split(kept, "qkv", ("query", "key", "value")), NAMES)
     kept = as_installed(split(kept, "in_proj", ("q_proj", "k_proj", "v_proj")), network, NEWER)
@@ -74,6 +80,15 @@ def build(weights: Weights) -> tuple[Any, Weights]:
         if _NOT_IN_THE_FILE.search(name):
             kept.setdefault(name, value)
     return network, kept
+
+
+def _without_memory(module: nn.Module) -> None:
+    """Let it compute its positions at every call: what transformers remembers of the last would stay on the device."""
+    for name in ("forward", "build_sine_position_embedding"):
+        found = inspect.getattr_static(module, name, None)
+        plain = getattr(getattr(found, "__func__", found), "__wrapped__", None)
+        if "PositionEmbedding" in type(module).__name__ and plain is not None:
+            setattr(module, name, plain if isinstance(found, staticmethod) else partial(plain, module))
 
 
 def _config(weights: Weights) -> Any:

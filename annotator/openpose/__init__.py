@@ -22,6 +22,7 @@ def _spec(id_: str, *more: WeightFile, rank: int = 0, aliases: tuple[str, ...] =
         aliases=aliases,
         control_types=("OpenPose",),
         rank=rank,
+        full_because="a rounding moves joints by a pixel, or takes them away at the thresholds",
         weights=(BODY, *more),
         libraries=(Library("controlnet_aux", "controlnet-aux", "0.0.7"),),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile
 
 WEIGHTS = WeightFile(
@@ -11,7 +13,11 @@ WEIGHTS = WeightFile(
     licence="research only, commercial use by agreement with the authors",
     repo="lllyasviel/Annotators",
 )
-_NEEDS = {"weights": (WEIGHTS,), "libraries": (Library("controlnet_aux", "controlnet-aux", "0.0.7"),)}
+_NEEDS: dict[str, Any] = {
+    "weights": (WEIGHTS,),
+    "libraries": (Library("controlnet_aux", "controlnet-aux", "0.0.7"),),
+    "full_because": "it computes with differences of neighbours, in which roundings weigh more than 1/255",
+}
 
 SPECS = (
     PreprocessorSpec(

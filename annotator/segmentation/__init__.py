@@ -19,6 +19,7 @@ SPEC = PreprocessorSpec(
     aliases=("UniFormer-SemSegPreprocessor", "SemSegPreprocessor"),
     control_types=("Segmentation",),
     weights=(WEIGHTS,),
+    full_because="on the border of two classes a rounding makes another class",
     libraries=(Library("transformers", minimum="4.30"),),
 )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..images import Array, Pixels, resize_and_pad
-from ..networks import fill, normalised, read_weights, to_tensor
+from ..networks import fill, normalised, read_weights, ready, to_tensor
 from ..palettes import ADE20K, paint
 from ..spec import AnnotatorError, Runtime, WeightFile
 from ..weights import find
@@ -63,8 +63,7 @@ class Segmentation:
     def _load(self) -> Segmentor:
         path = find(self._weights, self._runtime)
         weights = _renamed(read_weights(path))
-        network = fill(_network(weights, path), weights, path)
-        return network.to(self._runtime.device, torch.float32).eval().requires_grad_(False)
+        return ready(fill(_network(weights, path), weights, path), self._runtime)
 
 
 def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ SPECS = (
         sliders=(_SAFE_STEPS,),
         weights=(WEIGHTS["softedge_teed"],),
         libraries=_LIBRARIES,
+        full_because="a rounding moves pixels over the steps",
     ),
     PreprocessorSpec(
         id="softedge_anyline",
@@ -42,6 +43,7 @@ SPECS = (
         sliders=(_SAFE_STEPS,),
         weights=(WEIGHTS["softedge_anyline"],),
         libraries=_LIBRARIES,
+        full_because="a rounding moves pixels over the steps",
     ),
 )
 

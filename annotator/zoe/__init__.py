@@ -14,6 +14,7 @@ SPEC = PreprocessorSpec(
     aliases=("Zoe-DepthMapPreprocessor", "Zoe_DepthAnythingPreprocessor"),
     control_types=("Depth",),
     weights=(WEIGHTS,),
+    full_because="a rounding moves its bins of depth by up to 4/255",
     libraries=(Library("transformers", minimum="4.44"),),
 )
 

@@ -111,13 +111,13 @@ class _Watched(NetworkStore):
         super().__init__()
         self._stopwatch = stopwatch
 
-    def get(self, key: str, make: Callable[[], Any]) -> Any:
+    def get(self, key: str, make: Callable[[], Any], device: str = "cpu") -> Any:
         def watched() -> Any:
             network = make()
             self._stopwatch.watch(network)
             return network
 
-        return super().get(key, watched)
+        return super().get(key, watched, device)
 
 
 def _ours(id_: str, networks: list[nn.Module], folder: Path, stopwatch: Stopwatch) -> Any:
