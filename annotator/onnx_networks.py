@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .onnx_files import refuse_external_data
+from .onnx_providers import Opened, Provider, opened, providers, short
 from .spec import AnnotatorError, Runtime, WeightFile
 from .weights import find
 
 Outputs = list[NDArray[np.float32]]
 OnnxNetwork = Callable[[NDArray[np.float32]], Outputs]
 """(1, C, H, W) float32 -> what the network gives, in the file's order."""
+_LOG = logging.getLogger(__name__)
 
 
 class Session:
-    """One file's network; it has one input."""
+    """One file's network; it has one input. `device`: where its memory is, of the host's device and the CPU."""
 
-    def __init__(self, session: Any, name: str, nbytes: int) -> None:
-        self._session = session
-        self._input = session.get_inputs()[0].name
-        self._name = name
-        self.nbytes = nbytes
+    def __init__(self, path: Path, device: str) -> None:
+        self._path = path
+        self._host_device = device
+        self._opened = self._open(providers(device))
+        self.nbytes = path.stat().st_size
+
+    @property
+    def device(self) -> str:
+        """Where its memory is."""
+        return self._opened.place(self._host_device)
 
     def __call__(self, pixels: NDArray[np.float32]) -> Outputs:
         """Raises `AnnotatorError` where the network wants something else, or has no room."""
+        pixels = np.ascontiguousarray(pixels, np.float32)
+        while True:
+            session = self._opened.network
+            try:
+                return session.run(None, {session.get_inputs()[0].name: pixels})
+            except Exception as error:  # onnxruntime has a class for each fault, none of them public
+                if not self._opened.rest:
+                    raise AnnotatorError(
+                        f"the network {self._path.name} failed on a picture of {pixels.shape[3]}x{pixels.shape[2]}",
+                        found=short(error),
+                        remedy="get the file again under the name that is listed",
+                    ) from error
+                _LOG.warning("%s failed with %s: %s", self._path.name, self._opened.provider, short(error))
+            self._opened = self._open(self._opened.rest)
+
+    def _open(self, wanted: Sequence[Provider]) -> Opened[Any]:
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+
+        def make(chosen: list[Provider]) -> Any:
+            return onnxruntime.InferenceSession(str(self._path), providers=chosen)
+
         try:
-            return self._session.run(None, {self._input: np.ascontiguousarray(pixels, np.float32)})
-        except Exception as error:  # onnxruntime has a class for each fault, none of them public
+            return opened(self._path.name, wanted, make, lambda session: session.get_providers())
+        except Exception as error:  # as above
             raise AnnotatorError(
-                f"the network {self._name} failed on a picture of {pixels.shape[3]}x{pixels.shape[2]}",
-                found=_short(error),
-                remedy="get the file again under the name that is listed",
+                f"{self._path.name} cannot be read: it is damaged or truncated",
+                found=short(error),
+                remedy=f"delete {self._path} and get it again",
             ) from error
 
 
@@ -42,22 +72,4 @@ def load_onnx(runtime: Runtime, weight: WeightFile) -> Session:
     """The network of a file, on the graphics card where onnxruntime can use it. Raises `AnnotatorError`."""
     path = find(weight, runtime)
     refuse_external_data(path)
-    import onnxruntime  # pyright: ignore[reportMissingImports]
-
-    wanted = ["CPUExecutionProvider"]
-    if runtime.device.startswith("cuda"):
-        wanted.insert(0, "CUDAExecutionProvider")
-    providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=providers)
-        return Session(session, path.name, path.stat().st_size)
-    except Exception as error:  # as above
-        raise AnnotatorError(
-            f"{path.name} cannot be read: it is damaged or truncated",
-            found=_short(error),
-            remedy=f"delete {path} and get it again",
-        ) from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return Session(path, runtime.device)

@@ -14,6 +14,7 @@ import torch
 
 from ..images import Array, Pixels, resize_and_pad, to_rgb
 from ..onnx_files import refuse_external_data
+from ..onnx_providers import CPU, Opened, Provider, opened, providers
 from ..spec import AnnotatorError, Detection, Detector, Runtime, WeightFile
 from ..weights import find
 
@@ -29,11 +30,15 @@ DIMMED = 0.6
 
 @dataclass(frozen=True)
 class Finder:
-    """InsightFace's two networks: one finds faces and five points of each, the other tells them apart."""
+    """InsightFace's two networks: one finds faces and five points of each, the other tells them apart.
+
+    device: where their memory is.
+    """
 
     detection: Any
     recognition: Any
     nbytes: int
+    device: str = "cpu"
 
     def face(self, image: Pixels) -> tuple[Array, Array, float]:
         """The largest face's box (x0, y0, x1, y1), its points (5, 2) and how sure it is. Raises without any face."""
@@ -65,17 +70,16 @@ class _Faces:
         return self._runtime.network(self._weights[0].folder, self._load)
 
     def _load(self) -> Finder:
-        import onnxruntime  # pyright: ignore[reportMissingImports]
         from insightface import model_zoo  # pyright: ignore[reportMissingImports]
 
-        wanted = ["CPUExecutionProvider"]
-        if self._runtime.device.startswith("cuda"):
-            wanted.insert(0, "CUDAExecutionProvider")
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        wanted = providers(self._runtime.device)
         files = [find(weight, self._runtime) for weight in self._weights]
-        networks = [_read(model_zoo, file, providers) for file in files]
-        networks[0].prepare(0 if len(providers) > 1 else -1, input_size=(SIDE, SIDE), det_thresh=SURE)
-        return Finder(networks[0], networks[1], sum(file.stat().st_size for file in files))
+        finder, teller = (_read(model_zoo, file, wanted) for file in files)
+        places = {one.place(self._runtime.device) for one in (finder, teller)}
+        # a negative number takes the card away from it
+        finder.network.prepare(-1 if finder.provider == CPU else 0, input_size=(SIDE, SIDE), det_thresh=SURE)
+        nbytes = sum(file.stat().st_size for file in files)
+        return Finder(finder.network, teller.network, nbytes, max(places, key=lambda place: place != "cpu"))
 
 
 class FaceId(_Faces):
@@ -174,16 +178,26 @@ def _bgr(image: Pixels) -> Pixels:
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
-def _read(model_zoo: Any, file: Path, providers: list[str]) -> Any:
+def _read(model_zoo: Any, file: Path, wanted: list[Provider]) -> Opened[Any]:
     refuse_external_data(file)
+
+    def make(chosen: list[Provider]) -> Any:
+        return model_zoo.get_model(str(file), providers=chosen)
+
     try:
-        network = model_zoo.get_model(str(file), providers=providers)
+        read = opened(file.name, wanted, make, lambda network: _used(network) or [wanted[0][0]])
     except Exception as error:  # onnxruntime has a class for each fault, none of them public
         raise AnnotatorError(
             f"{file.name} cannot be read: it is damaged or truncated",
             found=f"{type(error).__name__}: {error}",
             remedy=f"delete {file} and get it again",
         ) from error
-    if network is None:
+    if read.network is None:
         raise AnnotatorError(f"{file.name} is not a network of InsightFace", remedy=f"delete {file} and get it again")
-    return network
+    return read
+
+
+def _used(network: Any) -> list[str]:
+    """The providers of one of InsightFace's networks; of no network, none."""
+    session = getattr(network, "session", None)
+    return [] if session is None else session.get_providers()
