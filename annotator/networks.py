@@ -60,6 +60,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found=" ".join(str(error).split())[:200],
             remedy=f"delete {path} and get it again; a file that holds code is never run",
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # any error of the readers: a truncated file ends in half a dozen different ones
         raise AnnotatorError(
             f"{path.name} cannot be read: it is damaged or truncated",

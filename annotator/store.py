@@ -56,8 +56,9 @@ class NetworkStore:
                     del self._kept[key]
 
     def clear(self) -> None:
-        """Forget every network; their memory is free once nobody runs one."""
+        """Forget every network, which must not be running; whoever still has one has it on the CPU."""
         with self._lock:
+            self.put_away()
             self._kept.clear()
 
 

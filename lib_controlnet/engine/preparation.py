@@ -58,7 +58,8 @@ class UnitPreparation:
                 found="no image",
                 remedy="give the unit an image, use img2img, or disable the unit",
             )
-        results = [self._map(unit, spec, picture) for picture in pictures]
+        with self._services.preprocess.held():
+            results = [self._map(unit, spec, picture) for picture in pictures]
         notes = [*self._notes(unit, spec, results), *self._model_notes(model)]
         unit = replace(unit, notes=(*unit.notes, *notes))
         mask = self._generation.region(unit)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..core.errors import ControlNetError, PreprocessorError, PreprocessorFailure
+from .device_memory import give_back, is_out_of_memory
 from .preprocess_settings import DEFAULT, Asked, SliderSpec, used_settings
+
+log = logging.getLogger("ControlNet")
 
 Pixels = NDArray[np.uint8]
 
@@ -100,14 +106,28 @@ class PreprocessResult:
 class PreprocessRunner:
     """Preprocessors behind one door: validated settings, one detector each, results cached up to `limit` bytes.
 
-    `runtime` makes the annotator's Runtime of the host; where it differs from the last one (another device or folder in
-    the settings), what was loaded is dropped. One preprocessor runs at a time: a preview during a job waits for the
-    job's, and the other way round.
+    `runtime` makes the annotator's Runtime of the host, asked before every run: another device or type in the settings
+    is obeyed at once, and another folder drops what was loaded. One preprocessor runs at a time: a preview during a job
+    waits for the job's, and the other way round.
+
+    Networks are on the device while one runs, and lie in the computer's memory otherwise; with `stays` they never leave
+    the device. `free`: lets go of what else is idle there, for the one that had no room.
     """
 
-    def __init__(self, annotators: Annotators, runtime: Callable[[], Any], limit: int = 256 << 20) -> None:
+    def __init__(
+        self,
+        annotators: Annotators,
+        runtime: Callable[[], Any],
+        limit: int = 256 << 20,
+        *,
+        stays: bool = False,
+        free: Callable[[], None] = lambda: None,
+    ) -> None:
         self.annotators = annotators
         self._make_runtime = runtime
+        self._free = free
+        self._holders = int(stays)
+        self._counting = threading.Lock()
         self._runtime: Any = None
         self._limit = limit
         self._detectors: dict[str, Callable[..., Any]] = {}
@@ -157,7 +177,8 @@ class PreprocessRunner:
             if found is None:
                 self._cancelled.clear()
                 self._progress = progress
-                found = self._detect(entry, image, mask, size, params, seed)
+                with self.held():
+                    found = self._detect(entry, image, mask, size, params, seed)
                 if spec.cacheable:
                     self._keep(key, found)
             else:
@@ -167,6 +188,27 @@ class PreprocessRunner:
     def cancel(self) -> None:
         """Stop the preprocessor that runs now, if any, at the end of its present stage; its caller gets an error."""
         self._cancelled.set()
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Networks stay on the device between the runs of this block, and leave it with the last who holds them."""
+        self._hold(1)
+        try:
+            yield
+        finally:
+            if not self._hold(-1):
+                self.put_away()
+
+    def _hold(self, change: int) -> int:
+        with self._counting:
+            self._holders += change
+            return self._holders
+
+    def put_away(self) -> None:
+        """Nothing of a network is on the device any more; what runs now is waited for."""
+        with self._lock:
+            if self._runtime is not None:
+                self._runtime.networks.put_away()
 
     def unload(self) -> None:
         """Free the memory of all networks; what runs now keeps its own until it ends. Results stay."""
@@ -178,26 +220,50 @@ class PreprocessRunner:
     def _detect(
         self, entry: Entry, image: Pixels, mask: Pixels | None, size: int, params: tuple[float, ...], seed: int
     ) -> Found:
+        """What it finds. Out of memory frees what is idle and tries once more. Raises PreprocessorError."""
         name = entry.spec.id
-        try:
-            self._refresh()
-            if name not in self._detectors:
-                self._detectors[name] = entry.load(self._runtime)
-            return _found(self._detectors[name](image, resolution=size, params=params, mask=mask, rng_seed=seed))
-        except ControlNetError:
-            raise
-        except Exception as error:
-            if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-                self.unload()
-                raise _out_of_memory(entry.spec, size, error) from error
-            raise _said(error, f'the preprocessor "{entry.spec.label}" failed', PreprocessorFailure) from error
+        for tried_before in (False, True):
+            try:
+                self._refresh()
+                if name not in self._detectors:
+                    self._detectors[name] = entry.load(self._runtime)
+                return _found(self._detectors[name](image, resolution=size, params=params, mask=mask, rng_seed=seed))
+            except ControlNetError:
+                raise
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise _said(error, f'the preprocessor "{entry.spec.label}" failed', PreprocessorFailure) from error
+                if tried_before:
+                    self.unload()
+                    raise _out_of_memory(entry.spec, image, size, error) from error
+                log.warning('The memory was too small for "%s": what was idle is freed.', entry.spec.label)
+            self._make_room()  # outside of the handler, where the failed run's tensors are gone
+        raise AssertionError("the second try returns or raises")
+
+    def _make_room(self) -> None:
+        """Nothing of ours is on the device, and no other preprocessor's network in the computer's memory."""
+        self.unload()
+        self._free()
+        give_back(torch.device(self._runtime.device))
 
     def _refresh(self) -> None:
-        """Have the host's runtime as it is now, listening to `cancel` and telling the caller's progress."""
+        """Have the host's runtime as it is now, listening to `cancel` and telling the caller's progress.
+
+        Networks stay where their files are looked for in the same folders: those of another type are others, and every
+        device gets copies of the same.
+        """
         current = self._make_runtime()
-        if current != self._runtime:
-            self.unload()
-            self._runtime = dataclasses.replace(current, cancelled=self._cancelled.is_set, progress=self._tell)
+        if current == self._runtime:
+            return
+        networks = current.networks
+        if self._runtime is not None and current.weight_folders == self._runtime.weight_folders:
+            networks = self._runtime.networks
+        elif self._runtime is not None:
+            self._runtime.networks.clear()
+        self._detectors.clear()
+        self._runtime = dataclasses.replace(
+            current, networks=networks, cancelled=self._cancelled.is_set, progress=self._tell
+        )
 
     def _tell(self, part: float) -> None:
         if self._progress is not None:
@@ -220,12 +286,15 @@ def _found(result: Any) -> Found:
     return found
 
 
-def _out_of_memory(spec: PreprocessorSpec, size: int, error: Exception) -> PreprocessorError:
+def _out_of_memory(spec: PreprocessorSpec, image: Pixels, size: int, error: Exception) -> PreprocessorError:
+    height, width = image.shape[:2]
+    seen = f"a picture of {width}x{height}" + (f" at resolution {size}" if spec.resolution is not None else "")
+    lower = "lower its resolution" if spec.resolution is not None else "give it a smaller picture"
     return PreprocessorError(
         f'there is not enough memory for the preprocessor "{spec.label}"',
         field="module",
-        found=f"resolution {size}: {error}",
-        remedy="lower its resolution, or free memory; the preprocessors' networks have been unloaded",
+        found=f"{seen}: {error}",
+        remedy=f"{lower}, or free memory; all networks of preprocessors have been unloaded",
     )
 
 

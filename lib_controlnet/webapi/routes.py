@@ -109,7 +109,8 @@ class _Routes:
         bounds.check_count("images", len(images), bounds.IMAGES)
         masks = body.controlnet_masks or [None] * len(images)
         left = bounds.PixelBudget()
-        results = [self._run(spec, body, image, mask, left) for image, mask in zip(images, masks, strict=True)]
+        with self._services.preprocess.held():
+            results = [self._run(spec, body, image, mask, left) for image, mask in zip(images, masks, strict=True)]
         if body.low_vram:
             self._services.preprocess.unload()
         notes += [note for result in results for note in result.notes]

@@ -30,7 +30,7 @@ def gallery(registry: Any, pictures: Sequence[Path], options: Options, out: Path
     """Write `preprocessors.md` and a strip of maps for each preprocessor that can run into `out`; says what it did."""
     rows = listing(registry, options.folders)["preprocessors"]
     runtime = Runtime(device=options.device, weight_folders=options.folders)
-    runner = PreprocessRunner(registry, lambda: runtime, limit=0)
+    runner = PreprocessRunner(registry, lambda: runtime, limit=0, stays=True)
     images = [read_rgb(picture.read_bytes()) for picture in pictures]
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     _strip(images).save(out / FOLDER / "_input.jpg", quality=85)

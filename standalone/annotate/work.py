@@ -67,7 +67,7 @@ class Worker:
         runtime = Runtime(device=options.device, weight_folders=options.folders, trusted=lambda: trusted)
         registry = importlib.import_module("annotator.registry").discover("annotator", effects=None)
         self._options = options
-        self._runner = PreprocessRunner(registry, lambda: runtime, limit=0)
+        self._runner = PreprocessRunner(registry, lambda: runtime, limit=0, stays=True)
         self._spec: Any = self._runner.entry(options.preprocessor).spec
 
     def picture(self, task: Task) -> Outcome:

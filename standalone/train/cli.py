@@ -67,7 +67,7 @@ class Preprocessors:
     def __init__(self, weights: Sequence[Path]) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         runtime = Runtime(device=device, weight_folders=tuple(weights))
-        self._runner = PreprocessRunner(registry.discover("annotator"), lambda: runtime)  # type: ignore[arg-type]
+        self._runner = PreprocessRunner(registry.discover("annotator"), lambda: runtime, stays=True)  # type: ignore[arg-type]
 
     def __call__(self, name: str, picture: Pixels, resolution: int, settings: Sequence[float]) -> Pixels:
         thresholds = dict(zip(("threshold_a", "threshold_b"), settings, strict=False))

@@ -181,25 +181,6 @@ def test_a_network_is_loaded_once_and_again_after_unloading():
     assert network.made == 2
 
 
-def test_out_of_memory_unloads_everything_and_says_what_to_do():
-    class OutOfMemoryError(RuntimeError):
-        """As torch names its own."""
-
-    tight = [True]
-
-    def run(_runtime, _network, image):
-        if tight[0]:
-            raise OutOfMemoryError("tried to allocate 9 GiB")
-        return image.copy()
-
-    runner, network = with_network(run)
-    with pytest.raises(PreprocessorError, match=r"not enough memory.*9 GiB.*lower its resolution"):
-        runner.run("net", PICTURE)
-    tight[0] = False
-    assert np.array_equal(runner.run("net", PICTURE).map, PICTURE)
-    assert network.made == 2
-
-
 def test_a_preprocessor_is_stopped_at_its_next_stage_and_the_next_run_is_not():
     stages = []
 
