@@ -78,8 +78,8 @@ def interpolated(plain: Any, x: Tensor, *args: Any, **named: Any) -> Tensor:
     if settings.get("mode") != "bicubic" or settings.get("antialias"):
         return plain(x, *args, **named)
     size, factor = settings.get("size"), settings.get("scale_factor")
-    factors = list(factor) if isinstance(factor, (tuple, list)) else [factor] * 2
-    sizes = list(size) if isinstance(size, (tuple, list)) else [size] * 2
+    factors: list[Any] = list(factor) if isinstance(factor, (tuple, list)) else [factor] * 2
+    sizes: list[Any] = list(size) if isinstance(size, (tuple, list)) else [size] * 2
     if factor is not None:
         sizes = [int(have * by) for have, by in zip(x.shape[-2:], factors, strict=True)]
     by = [None if settings.get("recompute_scale_factor") else one for one in factors]
@@ -148,6 +148,6 @@ def _turns(size: int) -> tuple[Tensor, Tensor]:
 _OTHERWISE: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: attention,
     F.adaptive_avg_pool2d: adaptive_average,
-    torch._C._nn.adaptive_avg_pool2d: adaptive_average,
+    torch._C._nn.adaptive_avg_pool2d: adaptive_average,  # pyright: ignore[reportAttributeAccessIssue]
     F.interpolate: interpolated,
 }
