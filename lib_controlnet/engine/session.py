@@ -87,8 +87,6 @@ class ControlSession:
             with _said_of(unit.index):
                 self.runs += [self._preparation.prepare(part, low_vram) for part in parted(unit)]
         self._placement.adopt([run.model for run in self.runs], low_vram)
-        if low_vram:
-            self._services.preprocess.unload()
 
     def begin(self, pass_: Pass, width: int, height: int) -> None:
         """Binds every unit to its hint for a pass of `width` x `height` pixels."""

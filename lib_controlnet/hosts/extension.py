@@ -46,7 +46,7 @@ class Extension:
         library = ModelLibrary(lambda: model_folders(root), [demo], model_listing)
         families = discover()
         models = ModelCache(families, lambda: setting("controlnet_model_cache_gib", 6) * GIB)
-        preprocess = PreprocessRunner(registry, lambda: _annotator_runtime(annotator, root), free=models.clear)
+        preprocess = PreprocessRunner(registry, lambda: _annotator_runtime(annotator, root), free=models.release)
         weights = importlib.import_module(f"{annotator.__name__}.weights")
         self.services = PageServices(
             library,

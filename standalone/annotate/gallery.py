@@ -23,6 +23,12 @@ _INTRO = """# Preprocessors
 
 Made by `python launch.py annotate PICTURE... --gallery DIR`: every preprocessor on the same pictures at its default
 settings. Names in brackets are what other tools call it; API calls and infotext take any of them.
+
+Networks run where the WebUI runs ControlNet, in its type where their map stays within 1/255 of that in float32. They
+are on the graphics card only while the maps of a job are made; their weights stay in the computer's memory (4 GiB, the
+least used go first), so that the next job copies them and reads no file. Those in ONNX files run on the same card by
+CUDA, ROCm, DirectML or CoreML where the installed onnxruntime has them; where one fails, the console says so and the
+next takes its place, the CPU at last. Too little memory frees what is idle and tries once more.
 """
 
 
@@ -99,6 +105,10 @@ def _heading(row: dict[str, Any]) -> str:
         f"Weights: [{weight['name']}]({_link(weight['source'])}), {weight['size'] / 1e6:.0f} MB, {weight['licence']}."
         for weight in row.get("weights", ())
     ]
+    if row.get("half"):
+        facts.append(f"Computes in {' or '.join(row['half'])} where the host does.")
+    elif row.get("full_because"):
+        facts.append(f"Always in float32: {row['full_because']}.")
     return "\n".join([*parts, *([" ".join(facts) + "\n"] if facts else [])])
 
 

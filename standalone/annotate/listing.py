@@ -48,6 +48,8 @@ def _described(spec: PreprocessorSpec, folders: tuple[Path, ...]) -> dict[str, A
         "accepts_mask": spec.accepts_mask,
         "requires_mask": spec.requires_mask,
         "params": [_slider(slider) for slider in (*sliders, *spec.sliders)],
+        "half": list(spec.half),
+        "full_because": spec.full_because,
         "weights": [
             {
                 "name": weight.name,

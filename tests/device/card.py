@@ -26,6 +26,11 @@ ONE_TYPE = frozenset((
 WAITS = frozenset(("_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "unique", "_unique2"))
 """Kernels whose result the processor waits for."""
 
+MPS_LACKS = frozenset((
+    "upsample_bicubic2d", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "isin", "_fft_r2c", "_fft_c2r", "_fft_c2c",
+))  # fmt: skip
+"""Kernels that MPS has not in every release since 2.1."""
+
 INDEXED = frozenset(("index", "index_put", "index_put_", "_index_put_impl_"))
 
 
@@ -213,6 +218,8 @@ class Card:
             raise PretendedError(f"{name}: {[(tuple(leaf.shape), leaf.dtype) for leaf in leaves]} at {place()}")
         if name == "_adaptive_avg_pool2d" and self.device.type == "mps":
             _refuse_undivided(args)
+        if name in MPS_LACKS and self.device.type == "mps":
+            raise PretendedError(f"MPS has no {name} in older releases, at {place()}")
         if name == "_to_copy" and kwargs.get("dtype") not in (None, args[0].dtype):
             self.note("cast", f"{args[0].dtype} -> {kwargs['dtype']} {tuple(args[0].shape)}")
         result = func(*self.host(args), **self.host({**kwargs, **({"device": "cpu"} if "device" in kwargs else {})}))
