@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from annotator.face_features import SPEC, load
 from annotator.face_features.detector import aligned
 from annotator.registry import discover
 from annotator.spec import AnnotatorError, Runtime
+from tests.device.pretend import pretended
 
 from .makers import random_runtime
 from .torchvision_stand_in import normalize, stand_in
@@ -119,3 +122,16 @@ def test_damaged_weights_are_refused(folder: Path, tmp_path: Path) -> None:
 def test_without_its_libraries_the_entry_says_so() -> None:
     registry = discover("annotator")
     assert "facexlib" in registry or "which is not installed" in registry.disabled["facexlib"].reason
+
+
+def test_both_networks_work_on_a_card_and_leave_it(folder: Path) -> None:
+    """What facexlib puts beside its parameters goes along: means, scales, and where it makes its own tensors."""
+    runtime = random_runtime(SPEC, folder)
+    expected = load(runtime)(picture(), resolution=64)
+    with pretended("mps") as card:
+        found = load(replace(runtime, device="mps"))(picture(), resolution=64)
+        assert card.memory.peak
+        runtime.networks.put_away()
+        gc.collect()
+        assert not card.memory.live
+    assert np.array_equal(found, expected)

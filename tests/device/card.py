@@ -27,7 +27,8 @@ WAITS = frozenset(("_local_scalar_dense", "equal", "is_nonzero", "nonzero", "mas
 """Kernels whose result the processor waits for."""
 
 MPS_LACKS = frozenset((
-    "upsample_bicubic2d", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "isin", "_fft_r2c", "_fft_c2r", "_fft_c2c",
+    "upsample_bicubic2d", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "isin",
+    "_fft_r2c", "_fft_c2r", "_fft_c2c",
 ))  # fmt: skip
 """Kernels that MPS has not in every release since 2.1."""
 
