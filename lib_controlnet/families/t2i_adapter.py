@@ -143,7 +143,7 @@ def _of_rows(part: Tensor, step: Step) -> Tensor:
     """(n, C, h, w), one a picture or one for all -> (B, C, h, w)."""
     if part.shape[0] == 1:
         return part.expand(step.batch, -1, -1, -1)
-    return part[[image % part.shape[0] for image in step.images]]
+    return step.kept.of(part, [image % part.shape[0] for image in step.images])
 
 
 def _placed(features: Sequence[Tensor], places: Sequence[int]) -> tuple[Tensor | None, ...]:

@@ -32,7 +32,8 @@ from lib_controlnet.families.registry import discover
 from lib_controlnet.hosts.jobs import stray_job
 from lib_controlnet.hosts.sampling import Sampling
 from lib_controlnet.nets.config import UNetConfig
-from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, tiny_controlnet, tiny_unet
+from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapter
+from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
 
 from .card import Card, Event
 
@@ -45,15 +46,35 @@ CONFIGS = {
     "SDXL": replace(SDXL_SHAPED, channel_mult=(1, 2), num_res_blocks=1, transformer_depth=(0, 1), middle_depth=1),
 }
 """As small as they can be: what they compute by is what the true ones do."""
-INPAINTING = replace(CONFIGS["SD1"], in_channels=9)
+WHOLE = {
+    "SD1": replace(SD1_SHAPED, transformer_depth=(0, 0, 0, 0)),
+    "SDXL": replace(SDXL_SHAPED, transformer_depth=(0, 0, 0), middle_depth=1),
+}
+"""With as many blocks as the true ones, by which some families know what they fit."""
 
 
 def _controlnet_file(path: Path, config: UNetConfig, seed: int) -> None:
     save_file(tiny_controlnet(config, seed).state_dict(), path)
 
 
-FAMILY_FILES: Mapping[str, Callable[[Path, UNetConfig, int], None]] = {"controlnet": _controlnet_file}
-"""By family: writes a tiny file of it for a U-Net, with weights drawn from a seed."""
+def _adapter_file(path: Path, config: UNetConfig, seed: int) -> None:
+    widths = config.input_channels
+    if len(widths) == 9:
+        channels, read, unshuffle = [widths[3], widths[5], widths[8], config.middle_channels], 768, 16
+    else:
+        channels, read, unshuffle = [widths[place] for place in (2, 5, 8, 11)], 192, 8
+    entered = [channels[0], *channels[:-1]]
+    blocks = [(BlockSizes(come, go, 1, int(come != go)),) for come, go in zip(entered, channels, strict=True)]
+    net = T2IAdapter(AdapterConfig(read, unshuffle, tuple(blocks), tuple(channels), False))
+    save_file(randomise(net, seed).state_dict(), path)
+
+
+WriteFile = Callable[[Path, UNetConfig, int], None]
+FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
+    "controlnet": (_controlnet_file, CONFIGS),
+    "t2i_adapter": (_adapter_file, WHOLE),
+}
+"""By family: writes a tiny file of it for a U-Net, with weights drawn from a seed; and the U-Nets it fits."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +203,7 @@ class Studio:
         self.config = config
         self.folder = folder
         for name, seed in (("first", 2), ("second", 4)):
-            FAMILY_FILES[family](folder / f"{name}.safetensors", replace(config, in_channels=4), seed)
+            FAMILIES[family][0](folder / f"{name}.safetensors", replace(config, in_channels=4), seed)
 
     def made(
         self,

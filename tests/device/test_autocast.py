@@ -19,7 +19,7 @@ from tests.effects.test_reference import attentive_unet, hooked
 from tests.effects.test_sampling import hint, setup, step
 
 from .autocast import CudaAutocast, Kernels
-from .passes import CONFIGS, FAMILY_FILES, Generation, Studio, unit
+from .passes import FAMILIES, Generation, Studio, unit
 
 HALVES = [torch.float16, torch.bfloat16]
 CUDA = torch.device("cuda")
@@ -54,37 +54,39 @@ def residuals(made: ControlSession, now: Step) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("family", sorted(FAMILY_FILES))
+@pytest.mark.parametrize("name", ["SD1", "SDXL"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_no_casts_and_no_more_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, name: str, dtype: torch.dtype
 ) -> None:
     """Both are compared with float32 arithmetic on the same rounded weights and inputs."""
-    studio = Studio(tmp_path, CONFIGS[name], family)
+    studio = Studio(tmp_path, FAMILIES[family][1][name], family)
     half, now = session(studio, dtype), call(studio, dtype)
     exact = session(studio, torch.float32)
     rounded = {key: value.to(dtype).float() for key, value in exact.runs[0].model.net.state_dict().items()}  # type: ignore[attr-defined]
     exact.runs[0].model.net.load_state_dict(rounded)  # type: ignore[attr-defined]
     wanted = residuals(exact, call(studio, dtype))
-    residuals(half, now)  # the hint is encoded
     with Kernels() as plain:
         alone = residuals(half, now)
+    half = session(studio, dtype)
     monkeypatch.setattr("lib_controlnet.engine.session.own_types", lambda _: own_types([CUDA]))
     with CudaAutocast(dtype), Kernels() as within:
         switched_off = residuals(half, now)
     assert within.counts == plain.counts
     assert all(torch.equal(*pair) for pair in zip(switched_off, alone, strict=True))
+    half = session(studio, dtype)
     monkeypatch.setattr("lib_controlnet.engine.session.own_types", lambda _: own_types([]))
     with CudaAutocast(dtype), Kernels() as cast:
         widened = residuals(half, now)
-    assert cast.casts > within.casts + 40, "without casts to save the test would prove nothing"
-    assert error(alone, wanted) < 1.25 * error(widened, wanted)
-    assert error(alone, widened) < 2.0 * error(widened, wanted)
+    norms = plain.counts["native_group_norm"] + plain.counts["native_layer_norm"]
+    assert cast.casts - within.casts >= 2 * norms
+    assert error(alone, wanted) <= 1.25 * error(widened, wanted)
+    assert error(alone, widened) <= 2.0 * error(widened, wanted)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILY_FILES))
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_session_switches_its_devices_autocast_off(tmp_path: Path, family: str) -> None:
-    studio = Studio(tmp_path, CONFIGS["SD1"], family)
+    studio = Studio(tmp_path, FAMILIES[family][1]["SD1"], family)
     made, now = session(studio, torch.float32), call(studio, torch.float32)
     expected = residuals(made, now)
     with torch.autocast("cpu", dtype=torch.bfloat16):

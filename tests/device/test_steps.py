@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ from lib_controlnet.nets.config import UNetConfig
 
 from .passes import (
     CONFIGS,
-    FAMILY_FILES,
-    INPAINTING,
+    FAMILIES,
     ROWS,
     Made,
     Studio,
@@ -52,7 +52,7 @@ def check(studio: Studio, units: list[Any], kind: str = "cuda", types: Types = F
     assert all(torch.equal(*pair) for pair in zip(made.outputs, expected.outputs, strict=True))
 
 
-@pytest.fixture(scope="module", params=sorted(FAMILY_FILES))
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -71,7 +71,7 @@ def studios(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_every_family_has_a_file_here() -> None:
     """A new family adds the line that writes its file, and is held to all that follows."""
-    assert set(FAMILY_FILES) == {family.id for family in discover()}
+    assert set(FAMILIES) == {family.id for family in discover()}
 
 
 def test_every_effect_has_a_preprocessor() -> None:
@@ -82,7 +82,7 @@ def test_every_effect_has_a_preprocessor() -> None:
     ("name", "rows"), [*(("SD1", rows) for rows in ROWS), ("SDXL", "guidance"), ("SDXL", "batch with an AND")]
 )
 def test_rows_of_every_kind(studios: Any, family: str, name: str, rows: str) -> None:
-    check(studios(family, CONFIGS[name]), [unit(**FIRST)], rows=ROWS[rows], steps=3)
+    check(studios(family, FAMILIES[family][1][name]), [unit(**FIRST)], rows=ROWS[rows], steps=3)
 
 
 UNITS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
@@ -102,11 +102,12 @@ UNITS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 def test_units_of_every_kind(studios: Any, family: str, units: str, rows: str) -> None:
     fields, given = UNITS[units]
     units_ = [unit(index, **each) for index, each in enumerate(fields)]
-    check(studios(family, CONFIGS["SD1"]), units_, rows=ROWS[rows], **given)
+    check(studios(family, FAMILIES[family][1]["SD1"]), units_, rows=ROWS[rows], **given)
 
 
 def test_inpainting_checkpoints(studios: Any, family: str) -> None:
-    studio = studios(family, INPAINTING)
+    """Their U-Nets take nine channels."""
+    studio = studios(family, replace(FAMILIES[family][1]["SD1"], in_channels=9))
     for preprocessor in ("none", "reference_only", "reference_adain+attn", "inpaint_only", "tile_colorfix+sharp"):
         check(studio, [unit(preprocessor=preprocessor)], rows=ROWS["batch"])
 
@@ -128,7 +129,7 @@ def test_effects_with_a_hint_for_each_picture(studios: Any, preprocessor: str) -
 @pytest.mark.parametrize("types", HALVES, ids=str)
 def test_types_alike_and_different(studios: Any, family: str, types: Types) -> None:
     """A card refuses operands of two types; timesteps come in the U-Net's, in which 999 may be 1000."""
-    check(studios(family, CONFIGS["SD1"]), [unit(**FIRST), unit(1, **SECOND)], types=types)
+    check(studios(family, FAMILIES[family][1]["SD1"]), [unit(**FIRST), unit(1, **SECOND)], types=types)
 
 
 @pytest.mark.parametrize("type_", [torch.float16, torch.bfloat16])
