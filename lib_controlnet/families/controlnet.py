@@ -39,7 +39,7 @@ class ControlNetFamily:
     before: Sequence[str] = ()
     condition = KeyCondition(
         all_of=("input_hint_block.0.weight", "zero_convs.0.0.weight", "middle_block_out.0.weight"),
-        none_of=("lora_controlnet", "control_add_embedding.linear_1.weight", "task_embedding"),
+        none_of=("control_add_embedding.linear_1.weight", "task_embedding"),
     )
 
     def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> LoadedControlNet:
@@ -54,26 +54,7 @@ class ControlNetFamily:
                     remedy="load the checkpoint first",
                 )
             weights = add_base(weights, runtime.base_weights())
-        config = ControlNetConfig.from_weights(outlines(weights))
-        if len(config.hint_widths) != _HINT_LEVELS:
-            raise ModelFileError(
-                f'the hint encoder of "{path.name}" gives features of another size than the latents',
-                field="model",
-                found=f"1/{2 ** (len(config.hint_widths) - 1)} of the control image instead of 1/8",
-                remedy="use a ControlNet whose control image has 8 pixels for each latent one",
-            )
-        from_fp8 = any(tensor.dtype in FP8 for tensor in outlines(weights).values())
-        keeps = from_fp8 and runtime.keeps_fp8
-        net = fill(
-            lambda: ControlNet(config, Operations(runtime.dtype if keeps else None)),
-            weights,
-            dtype=runtime.dtype,
-            device="cpu",
-            name=path.name,
-            kept=FP8 if keeps else (),
-        )
-        reads = Reading(_pools(path, metadata), metadata.get(CHANNELS) == "bgr")
-        return LoadedControlNet(path, net, config, reads, holds_base=holds_base, from_fp8=from_fp8)
+        return load_controlnet(path, weights, metadata, runtime, holds_base=holds_base)
 
     def inspect(self, path: Path, weights: Weights) -> Sheet:
         """What the shapes tell before the file is loaded."""
@@ -87,6 +68,32 @@ class ControlNetFamily:
 
 
 FAMILY = ControlNetFamily()
+
+
+def load_controlnet(
+    path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime, *, holds_base: bool
+) -> LoadedControlNet:
+    """A network of the sizes of `weights`, all of which are its own by now. Raises ModelFileError; see `fill`."""
+    config = ControlNetConfig.from_weights(outlines(weights))
+    if len(config.hint_widths) != _HINT_LEVELS:
+        raise ModelFileError(
+            f'the hint encoder of "{path.name}" gives features of another size than the latents',
+            field="model",
+            found=f"1/{2 ** (len(config.hint_widths) - 1)} of the control image instead of 1/8",
+            remedy="use a ControlNet whose control image has 8 pixels for each latent one",
+        )
+    from_fp8 = any(tensor.dtype in FP8 for tensor in outlines(weights).values())
+    keeps = from_fp8 and runtime.keeps_fp8
+    net = fill(
+        lambda: ControlNet(config, Operations(runtime.dtype if keeps else None)),
+        weights,
+        dtype=runtime.dtype,
+        device="cpu",
+        name=path.name,
+        kept=FP8 if keeps else (),
+    )
+    reads = Reading(_pools(path, metadata), metadata.get(CHANNELS) == "bgr")
+    return LoadedControlNet(path, net, config, reads, holds_base=holds_base, from_fp8=from_fp8)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""Control-LoRA (Stability AI): a ControlNet stored as low-rank changes to the checkpoint it is used with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..core.errors import ModelFileError
+from ..loading.detect import KeyCondition
+from ..loading.lazy import outline
+from ..loading.low_rank import MARK, merge_base
+from ..nets.config import UNetConfig
+from .base import BaseModel, Runtime, Sheet, Weights
+from .controlnet import LoadedControlNet, load_controlnet
+
+_KINDS = {(12, 768): "SD 1.x", (12, 1024): "SD 2.x", (9, 2048): "SDXL"}
+"""By the number of input blocks and the width of the text."""
+
+
+class ControlLoraFamily:
+    """Detects by the mark, or by factors beside a whole hint encoder."""
+
+    id = "control_lora"
+    before: Sequence[str] = ("controlnet",)
+    condition = KeyCondition(
+        all_of=("input_hint_block.0.weight", "zero_convs.0.0.weight", "middle_block_out.0.weight"),
+        any_of=(MARK, "*.in_layers.2.up"),
+    )
+
+    def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> LoadedControlNet:
+        """Builds the network for the loaded checkpoint. Raises ModelFileError where names or shapes do not fit."""
+        if runtime.base_weights is None:
+            raise ModelFileError(
+                "the file holds changes to a base U-Net, and no checkpoint is loaded to make them to",
+                field="model",
+                found=path.name,
+                remedy="load the checkpoint first",
+            )
+        merged = merge_base(weights, runtime.base_weights())
+        return load_controlnet(path, merged, metadata, runtime, holds_base=True)
+
+    def inspect(self, path: Path, weights: Weights) -> Sheet:
+        """What the shapes tell before the file is loaded."""
+        del path
+        blocks = sum(f"zero_convs.{index}.0.weight" in weights for index in range(len(weights)))
+        widths = [
+            outline(weights, key).shape[1]
+            for key in weights
+            if key.endswith((".attn2.to_k.down", ".attn2.to_k.weight"))
+        ]
+        context = widths[0] if widths else 0
+
+        def fits(base: BaseModel) -> bool:
+            return _blocks(base.config) == (blocks, context or base.config.context_dim)
+
+        made_for = _KINDS.get((blocks, context), f"a U-Net of {blocks} input blocks with a text width of {context}")
+        return Sheet(blocks + 1, made_for, fits)
+
+
+FAMILY = ControlLoraFamily()
+
+
+def _blocks(config: UNetConfig) -> tuple[int, int]:
+    return len(config.input_channels), config.context_dim
