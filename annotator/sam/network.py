@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..libraries import controlnet_aux
 from ..networks import normalised
 from ..renaming import Weights, count
+from .attention import in_parts
 
 _MODELING = "segment_anything.modeling"
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -100,7 +101,8 @@ def _vit(weights: Weights) -> tuple[nn.Module, int]:
     depth = count(weights, r"^image_encoder\.blocks\.(\d+)\.")
     relative = [weights[f"image_encoder.blocks.{number}.attn.rel_pos_h"].shape for number in range(depth)]
     whole = 2 * grid - 1  # the distances in a block that attends to the whole picture instead of to windows
-    encoder = controlnet_aux(f"{_MODELING}.image_encoder").ImageEncoderViT(
+    module = controlnet_aux(f"{_MODELING}.image_encoder")
+    encoder = module.ImageEncoderViT(
         img_size=grid * _PATCH,
         patch_size=_PATCH,
         embed_dim=width,
@@ -114,6 +116,7 @@ def _vit(weights: Weights) -> tuple[nn.Module, int]:
         window_size=(min(distances for distances, _ in relative) + 1) // 2,
         global_attn_indexes=tuple(n for n, (distances, _) in enumerate(relative) if distances == whole),
     )
+    in_parts(encoder, module.add_decomposed_rel_pos)
     return encoder, grid * _PATCH
 
 
