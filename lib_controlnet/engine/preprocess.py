@@ -128,6 +128,7 @@ class PreprocessRunner:
         self._free = free
         self._holders = int(stays)
         self._counting = threading.Lock()
+        self._to_leave = self._to_unload = False
         self._runtime: Any = None
         self._limit = limit
         self._detectors: dict[str, Callable[..., Any]] = {}
@@ -183,6 +184,7 @@ class PreprocessRunner:
                     self._keep(key, found)
             else:
                 self._results.move_to_end(key)
+        self._settle()
         return PreprocessResult(found, spec, size, params, notes)
 
     def cancel(self) -> None:
@@ -205,17 +207,30 @@ class PreprocessRunner:
             return self._holders
 
     def put_away(self) -> None:
-        """Nothing of a network is on the device any more; what runs now is waited for."""
-        with self._lock:
-            if self._runtime is not None:
-                self._runtime.networks.put_away()
+        """Nothing of a network is on the device any more; while one runs in another thread, when it ends."""
+        self._to_leave = True
+        self._settle()
 
     def unload(self) -> None:
-        """Free the memory of all networks; what runs now keeps its own until it ends. Results stay."""
-        with self._lock:
-            self._detectors.clear()
-            if self._runtime is not None:
-                self._runtime.networks.clear()
+        """Free the memory of all networks; while one runs in another thread, when it ends. Results stay."""
+        self._to_unload = True
+        self._settle()
+
+    def _settle(self) -> None:
+        """Do what was asked for, unless a preprocessor runs in another thread, which does it afterwards.
+
+        Nobody waits: who asks may hold what the other one needs in order to end.
+        """
+        while (self._to_leave or self._to_unload) and self._lock.acquire(blocking=False):
+            try:
+                unload, self._to_leave = self._to_unload, False
+                if unload:
+                    self._to_unload = False
+                    self._detectors.clear()
+                if self._runtime is not None:
+                    (self._runtime.networks.clear if unload else self._runtime.networks.put_away)()
+            finally:
+                self._lock.release()
 
     def _detect(
         self, entry: Entry, image: Pixels, mask: Pixels | None, size: int, params: tuple[float, ...], seed: int

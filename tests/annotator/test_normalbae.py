@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from annotator.normalbae.detector import _geffnet
 from annotator.registry import discover
 
 from .makers import random_runtime
@@ -29,3 +31,13 @@ def test_the_map_is_that_of_controlnet_aux(folder: Path, capsys: pytest.CaptureF
     found = ENTRY.load(random_runtime(ENTRY.spec, folder))(image, resolution=64)
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_network_is_built_in_a_process_in_which_nobody_has_imported_its_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Modules of controlnet_aux's copy of geffnet import one another by that name, as if it was installed."""
+    for name in [name for name in sys.modules if "geffnet" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if "efficientnet_repo" not in path])
+    assert _geffnet("gen_efficientnet").tf_efficientnet_b5_ap

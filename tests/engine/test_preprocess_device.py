@@ -119,6 +119,43 @@ def test_ending_a_job_waits_for_nobody() -> None:
     preview.join()
 
 
+@pytest.mark.parametrize("act", ["put_away", "unload"])
+def test_who_asks_for_the_memory_of_a_running_one_does_not_wait_for_it(act: str) -> None:
+    """A step that is out of memory holds what a preview, out of memory too, needs: neither may wait for the other."""
+    turn, going, asked = threading.Lock(), threading.Event(), threading.Event()
+    freed: list[bool] = []
+
+    def free() -> None:
+        freed.append(turn.acquire(timeout=5))
+
+    def step() -> None:
+        assert going.wait(5)
+        with turn:
+            getattr(stage.runner, act)()
+        asked.set()
+
+    with pretended() as card:
+        stage = Stage("cuda", free=free)
+        load = stage.load
+
+        def detector(runtime: Runtime) -> Any:
+            def detect(image: np.ndarray, **settings: Any) -> np.ndarray:
+                going.set()
+                assert asked.wait(5), "the step waits for the preview"
+                stage.faults = [] if freed else [MemoryError()]
+                return load(runtime)(image, **settings)
+
+            return detect
+
+        stage.load = detector  # type: ignore[method-assign]
+        asking = threading.Thread(target=step)
+        asking.start()
+        stage.run()
+        asking.join(5)
+        assert freed == [True]
+        assert not live(card)
+
+
 OUT_OF_MEMORY = [
     MemoryError("no room"),
     torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB"),
