@@ -64,6 +64,8 @@ class Runtime:
     """The host keeps as little on the device as it can: every unit is as one with Low VRAM."""
     reserve: Callable[[int], None] | None = None
     """Asks the host to make room for that many bytes on the device, where it can."""
+    layout: torch.memory_format = torch.contiguous_format
+    """Of the weights of convolutions, which their results take: the U-Net's, so that control is added as it lies."""
 
 
 @dataclass(frozen=True)

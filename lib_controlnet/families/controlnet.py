@@ -91,6 +91,7 @@ def load_controlnet(
         device="cpu",
         name=path.name,
         kept=FP8 if keeps else (),
+        layout=runtime.layout,
     )
     reads = Reading(_pools(path, metadata), metadata.get(CHANNELS) == "bgr")
     return LoadedControlNet(path, net, config, reads, holds_base=holds_base, from_fp8=from_fp8)

@@ -50,6 +50,7 @@ class T2IAdapterFamily:
             dtype=runtime.dtype,
             device="cpu",
             name=path.name,
+            layout=runtime.layout,
         )
         return LoadedT2IAdapter(path, net)
 

@@ -20,6 +20,7 @@ from ..engine.injection import is_ldm_unet
 from ..engine.preprocess import PreprocessorSpec
 from ..families.base import BaseModel, Runtime
 from ..nets.config import UNetConfig
+from ..nets.operations import layout_of
 from .a1111_memory import is_rounded, is_short, is_shortest, keeps_fp8, reserve, true_weights
 from .a1111_pictures import unit_pictures, unit_region
 from .a1111_vae import encode
@@ -106,6 +107,7 @@ class A1111Host:
             short=is_short(shared.sd_model),
             low_vram=is_shortest(shared.sd_model),
             reserve=reserve,
+            layout=layout_of(unet),
         )
 
 

@@ -25,14 +25,15 @@ def fill(
     name: str = "the file",
     kept: Collection[torch.dtype] = (),
     ignored: Collection[str] = (),
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> Network:
     """The network that `factory` builds, with `weights` in `dtype` on `device`, ready to infer.
 
     `dtype` None keeps those of the file; `kept`: types that are kept whatever `dtype` is (float8; the network's
     `Operations` then say in what to compute). The network's memory is its own: a tensor that somebody else holds is
     copied, one that was read for it is kept. At no time is there more than the network and one tensor in memory, beside
-    what `weights` holds. `ignored`: patterns (`*`) of keys that may be left over. Raises `ModelFileError` with the keys
-    that are missing, left over or of another shape.
+    what `weights` holds. `ignored`: patterns (`*`) of keys that may be left over. `layout`: of the weights of
+    convolutions. Raises `ModelFileError` with the keys that are missing, left over or of another shape.
     """
     with torch.device("meta"):
         network = factory()
@@ -43,7 +44,8 @@ def fill(
     for key in wanted:
         tensor = weights[key]
         stored = tensor.dtype if dtype is None or tensor.dtype in kept else dtype
-        filled[key] = tensor.to(device, stored, copy=not own)
+        made = tensor.to(device, stored, copy=not own)
+        filled[key] = made.contiguous(memory_format=layout) if made.dim() == 4 else made
     network.load_state_dict(filled, strict=True, assign=True)
     return network.eval().requires_grad_(False)
 

@@ -112,6 +112,16 @@ class Conv2d(nn.Conv2d):
         return torch.cat([self._conv_forward(input, *pair) for pair in pairs], dim=1)
 
 
+def layout_of(network: nn.Module) -> torch.memory_format:
+    """How the weights of its convolutions lie, which a host may have changed (`--opt-channelslast`)."""
+    for weight in network.parameters():
+        # Of a convolution of one position both layouts are the same.
+        if weight.dim() == 4 and weight.shape[2] > 1 and weight.shape[1] > 1:
+            last = weight.is_contiguous(memory_format=torch.channels_last)
+            return torch.channels_last if last else torch.contiguous_format
+    return torch.contiguous_format
+
+
 def _parts(weight: Tensor) -> int:
     """In how many parts of its output channels a convolution is computed: more than 1 for big ones on the processor.
 

@@ -32,6 +32,7 @@ from lib_controlnet.families.registry import discover
 from lib_controlnet.hosts.jobs import stray_job
 from lib_controlnet.hosts.sampling import Sampling
 from lib_controlnet.nets.config import UNetConfig
+from lib_controlnet.nets.operations import layout_of
 from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapter
 from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
 
@@ -109,6 +110,7 @@ class Types:
 
     unet: torch.dtype = torch.float32
     net: torch.dtype = torch.float32
+    layout: torch.memory_format = torch.contiguous_format
 
 
 @dataclass
@@ -216,15 +218,16 @@ class Studio:
         **given: Any,
     ) -> Made:
         """A pass of `steps` denoiser steps. `given`: of the Generation; `is_hr_pass` makes it the hires pass."""
-        unet = (
-            tiny_unet(self.config).to(types.unet).requires_grad_(False)
-        )  # as in the card: it changes how sums are made
+        unet = tiny_unet(self.config).to(types.unet).to(memory_format=types.layout)
+        unet.requires_grad_(False)  # as on the card: it changes how sums are made
         device = torch.device("cpu") if card is None else card.device
         if card is not None:
             card.module(unet)
         hires = bool(given.pop("is_hr_pass", False))
         sources = [picture(place + 10) for place in range(len(rows.conds))]
-        generation = Generation(self.config, Runtime(device, types.net), sources, **given, hires=hires)
+        generation = Generation(
+            self.config, Runtime(device, types.net, layout=layout_of(unet)), sources, **given, hires=hires
+        )
         session = ControlSession(self._services(settings or {}), generation)
         with torch.no_grad():
             session.prepare(units)

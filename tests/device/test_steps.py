@@ -10,21 +10,28 @@ from typing import Any
 import pytest
 import torch
 
-from lib_controlnet.core.modes import ControlMode
+from lib_controlnet.core.hints import hint_from_map
+from lib_controlnet.core.modes import ControlMode, ResizeMode
+from lib_controlnet.core.step import Step
 from lib_controlnet.effects import registry as effects
-from lib_controlnet.families.registry import discover
+from lib_controlnet.families.base import BindOptions, Runtime
+from lib_controlnet.families.registry import discover, load_model
 from lib_controlnet.nets.config import UNetConfig
+from lib_controlnet.nets.operations import layout_of
+from tests.engine.tiny import tiny_unet
 
 from .passes import (
     CONFIGS,
     FAMILIES,
     ROWS,
+    SIZE,
     Made,
     Studio,
     Types,
     data_sheets,
     effect_preprocessors,
     half_mask,
+    picture,
     unit,
 )
 from .pretend import pretended
@@ -153,3 +160,22 @@ def test_what_a_step_runs_does_not_depend_on_values(studios: Any, preprocessor: 
         made = studios("controlnet", config).made([unit(preprocessor=preprocessor)], card=card, steps=4)
         check_steps(made)
     assert made.kernels[1] == made.kernels[2] == made.kernels[3]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_weights_and_residuals_lie_as_the_unets(studios: Any, family: str, layout: torch.memory_format) -> None:
+    """`--opt-channelslast`: a sum of two layouts would read one of them against the grain."""
+    studio = studios(family, FAMILIES[family][1]["SD1"])
+    unet = tiny_unet(studio.config).to(memory_format=layout)
+    assert layout_of(unet) is layout
+    runtime = Runtime(torch.device("cpu"), torch.float32, layout=layout_of(unet))
+    model: Any = load_model(studio.folder / "first.safetensors", runtime, discover())
+    weights = [weight for weight in model.net.parameters() if weight.dim() == 4]
+    assert weights
+    assert all(weight.is_contiguous(memory_format=layout) for weight in weights)
+    if layout is torch.channels_last:
+        bound = model.bind([hint_from_map(picture(1), SIZE, SIZE, ResizeMode.just_resize)], BindOptions(0))
+        x, text = torch.randn(2, 4, 8, 8), torch.randn(2, 7, studio.config.context_dim)
+        control = bound.control(Step(x, torch.tensor([9.0, 9.0]), text, None, (True, False), (0, 0), 0.0))
+        assert all(residual[:1].is_contiguous(memory_format=layout) for residual in control.outputs())
+    check(studio, [unit(**FIRST)], types=Types(layout=layout))
