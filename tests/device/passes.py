@@ -35,6 +35,7 @@ from lib_controlnet.nets.config import UNetConfig
 from lib_controlnet.nets.operations import layout_of
 from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapter
 from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
+from tests.families.test_control_lora import control_lora
 
 from .card import Card, Event
 
@@ -70,9 +71,16 @@ def _adapter_file(path: Path, config: UNetConfig, seed: int) -> None:
     save_file(randomise(net, seed).state_dict(), path)
 
 
+def _lora_file(path: Path, config: UNetConfig, seed: int) -> None:
+    del seed
+    file, _ = control_lora(config, dict(tiny_unet(config).state_dict()))
+    save_file({key: value.contiguous() for key, value in file.items()}, path)
+
+
 WriteFile = Callable[[Path, UNetConfig, int], None]
 FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "controlnet": (_controlnet_file, CONFIGS),
+    "control_lora": (_lora_file, CONFIGS),
     "t2i_adapter": (_adapter_file, WHOLE),
 }
 """By family: writes a tiny file of it for a U-Net, with weights drawn from a seed; and the U-Nets it fits."""
@@ -144,6 +152,11 @@ def _detected(spec: Any, image: Any, *, mask: Any, **_: Any) -> Any:
     if not spec.returns_image:
         return Detection(tensors={"image_embeds": torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(5))})
     return np.dstack([image, mask]) if spec.keeps_alpha else image.copy()
+
+
+def base_weights(config: UNetConfig) -> Callable[[], Mapping[str, Tensor]]:
+    """Of the U-Net that passes are made with."""
+    return lambda: dict(tiny_unet(config).state_dict())
 
 
 def effect_preprocessors() -> list[str]:
@@ -226,7 +239,11 @@ class Studio:
         hires = bool(given.pop("is_hr_pass", False))
         sources = [picture(place + 10) for place in range(len(rows.conds))]
         generation = Generation(
-            self.config, Runtime(device, types.net, layout=layout_of(unet)), sources, **given, hires=hires
+            self.config,
+            Runtime(device, types.net, base_weights(self.config), layout=layout_of(unet)),
+            sources,
+            **given,
+            hires=hires,
         )
         session = ControlSession(self._services(settings or {}), generation)
         with torch.no_grad():

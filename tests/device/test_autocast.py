@@ -19,14 +19,14 @@ from tests.effects.test_reference import attentive_unet, hooked
 from tests.effects.test_sampling import hint, setup, step
 
 from .autocast import CudaAutocast, Kernels
-from .passes import FAMILIES, Generation, Studio, unit
+from .passes import FAMILIES, Generation, Studio, base_weights, unit
 
 HALVES = [torch.float16, torch.bfloat16]
 CUDA = torch.device("cuda")
 
 
 def session(studio: Studio, dtype: torch.dtype) -> ControlSession:
-    generation = Generation(studio.config, Runtime(torch.device("cpu"), dtype), ())
+    generation = Generation(studio.config, Runtime(torch.device("cpu"), dtype, base_weights(studio.config)), ())
     made = ControlSession(studio._services({}), generation)
     made.prepare([unit(preprocessor="none")])
     made.begin(made._pass, 64, 64)

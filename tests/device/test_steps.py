@@ -28,6 +28,7 @@ from .passes import (
     Made,
     Studio,
     Types,
+    base_weights,
     data_sheets,
     effect_preprocessors,
     half_mask,
@@ -168,7 +169,7 @@ def test_weights_and_residuals_lie_as_the_unets(studios: Any, family: str, layou
     studio = studios(family, FAMILIES[family][1]["SD1"])
     unet = tiny_unet(studio.config).to(memory_format=layout)
     assert layout_of(unet) is layout
-    runtime = Runtime(torch.device("cpu"), torch.float32, layout=layout_of(unet))
+    runtime = Runtime(torch.device("cpu"), torch.float32, base_weights(studio.config), layout=layout_of(unet))
     model: Any = load_model(studio.folder / "first.safetensors", runtime, discover())
     weights = [weight for weight in model.net.parameters() if weight.dim() == 4]
     assert weights
