@@ -238,13 +238,8 @@ class Studio:
             card.module(unet)
         hires = bool(given.pop("is_hr_pass", False))
         sources = [picture(place + 10) for place in range(len(rows.conds))]
-        generation = Generation(
-            self.config,
-            Runtime(device, types.net, base_weights(self.config), layout=layout_of(unet)),
-            sources,
-            **given,
-            hires=hires,
-        )
+        runtime = Runtime(device, types.net, base_weights(self.config), layout=layout_of(unet))
+        generation = Generation(self.config, runtime, sources, **given, hires=hires)
         session = ControlSession(self._services(settings or {}), generation)
         with torch.no_grad():
             session.prepare(units)

@@ -115,6 +115,8 @@ def test_units_of_every_kind(studios: Any, family: str, units: str, rows: str) -
 
 def test_inpainting_checkpoints(studios: Any, family: str) -> None:
     """Their U-Nets take nine channels."""
+    if family == "control_lora":
+        pytest.skip("made for four channels, it refuses a checkpoint of nine: its first layer is the checkpoint's")
     studio = studios(family, replace(FAMILIES[family][1]["SD1"], in_channels=9))
     for preprocessor in ("none", "reference_only", "reference_adain+attn", "inpaint_only", "tile_colorfix+sharp"):
         check(studio, [unit(preprocessor=preprocessor)], rows=ROWS["batch"])
