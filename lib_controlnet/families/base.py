@@ -39,11 +39,13 @@ class Sheet:
     """What the names and shapes in a file tell before it is loaded.
 
     outputs: number of residuals. made_for: the checkpoints it controls, in words. fits: whether it controls one.
+    union_kinds: of control images that it must be told apart, 0 where there is nothing to tell.
     """
 
     outputs: int
     made_for: str
     fits: Callable[[BaseModel], bool]
+    union_kinds: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from ..loading.detect import KeyCondition
 from ..loading.lazy import outline
 from ..loading.low_rank import MARK, merge_base
 from ..nets.config import UNetConfig
+from ..nets.controlnet import ControlNet
 from .base import BaseModel, Runtime, Sheet, Weights
-from .controlnet import LoadedControlNet, load_controlnet
+from .controlnet import AnyControlNet, LoadedControlNet, load_controlnet
 
 _KINDS = {(12, 768): "SD 1.x", (12, 1024): "SD 2.x", (9, 2048): "SDXL"}
 """By the number of input blocks and the width of the text."""
@@ -27,7 +28,7 @@ class ControlLoraFamily:
         any_of=(MARK, "*.in_layers.2.up"),
     )
 
-    def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> LoadedControlNet:
+    def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> AnyControlNet:
         """Builds the network for the loaded checkpoint. Raises ModelFileError where names or shapes do not fit."""
         if runtime.base_weights is None:
             raise ModelFileError(
@@ -37,7 +38,9 @@ class ControlLoraFamily:
                 remedy="load the checkpoint first",
             )
         merged = merge_base(weights, runtime.base_weights())
-        return load_controlnet(path, merged, metadata, runtime, holds_base=True)
+        return load_controlnet(
+            path, merged, metadata, runtime, holds_base=True, network=ControlNet, model=LoadedControlNet
+        )
 
     def inspect(self, path: Path, weights: Weights) -> Sheet:
         """What the shapes tell before the file is loaded."""

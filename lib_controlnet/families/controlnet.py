@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ from ..nets.operations import Operations
 from ..nets.residence import Residence
 from .base import BaseModel, BindOptions, Runtime, Sheet, Weights, describe_config
 
+Network = TypeVar("Network", bound=ControlNet)
+Loaded = TypeVar("Loaded")
+
 DIFFERENCE_KEY = "difference"
 _HINT_LEVELS = 4
 """Sizes in the hint encoder: as many halvings as lie between picture and latents, and its input."""
@@ -42,7 +46,7 @@ class ControlNetFamily:
         none_of=("control_add_embedding.linear_1.weight", "task_embedding"),
     )
 
-    def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> LoadedControlNet:
+    def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> AnyControlNet:
         """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""
         holds_base = DIFFERENCE_KEY in weights
         if holds_base:
@@ -54,7 +58,9 @@ class ControlNetFamily:
                     remedy="load the checkpoint first",
                 )
             weights = add_base(weights, runtime.base_weights())
-        return load_controlnet(path, weights, metadata, runtime, holds_base=holds_base)
+        return load_controlnet(
+            path, weights, metadata, runtime, holds_base=holds_base, network=ControlNet, model=LoadedControlNet
+        )
 
     def inspect(self, path: Path, weights: Weights) -> Sheet:
         """What the shapes tell before the file is loaded."""
@@ -71,9 +77,19 @@ FAMILY = ControlNetFamily()
 
 
 def load_controlnet(
-    path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime, *, holds_base: bool
-) -> LoadedControlNet:
-    """A network of the sizes of `weights`, all of which are its own by now. Raises ModelFileError; see `fill`."""
+    path: Path,
+    weights: Weights,
+    metadata: Mapping[str, str],
+    runtime: Runtime,
+    *,
+    holds_base: bool,
+    network: Callable[[ControlNetConfig, Operations], Network],
+    model: Callable[..., Loaded],
+) -> Loaded:
+    """A `model` of a `network` of the sizes of `weights`, all of which are its own by now.
+
+    Raises ModelFileError; see `fill`.
+    """
     config = ControlNetConfig.from_weights(outlines(weights))
     if len(config.hint_widths) != _HINT_LEVELS:
         raise ModelFileError(
@@ -85,7 +101,7 @@ def load_controlnet(
     from_fp8 = any(tensor.dtype in FP8 for tensor in outlines(weights).values())
     keeps = from_fp8 and runtime.keeps_fp8
     net = fill(
-        lambda: ControlNet(config, Operations(runtime.dtype if keeps else None)),
+        lambda: network(config, Operations(runtime.dtype if keeps else None)),
         weights,
         dtype=runtime.dtype,
         device="cpu",
@@ -94,7 +110,7 @@ def load_controlnet(
         layout=runtime.layout,
     )
     reads = Reading(_pools(path, metadata), metadata.get(CHANNELS) == "bgr")
-    return LoadedControlNet(path, net, config, reads, holds_base=holds_base, from_fp8=from_fp8)
+    return model(path, net, config, reads, holds_base=holds_base, from_fp8=from_fp8)
 
 
 @dataclass(frozen=True)
@@ -105,7 +121,7 @@ class Reading:
     bgr: bool = False
 
 
-class LoadedControlNet:
+class LoadedControlNet(Generic[Network]):
     """One ControlNet file's network."""
 
     ramp: Sequence[float] = ()
@@ -113,7 +129,7 @@ class LoadedControlNet:
     def __init__(
         self,
         path: Path,
-        net: ControlNet,
+        net: Network,
         config: ControlNetConfig,
         reads: Reading,
         *,
@@ -142,8 +158,11 @@ class LoadedControlNet:
             remedy=f"choose a control model for {base.kind}, or a checkpoint of {describe_config(own)}",
         )
 
-    def bind(self, hints: Sequence[Hint], options: BindOptions) -> BoundControlNet:
+    def bind(self, hints: Sequence[Hint], options: BindOptions) -> BoundControlNet[Network]:
         """The network with hints `(1, hint_channels, H, W)` of one size: one, or one for each image of the batch."""
+        return BoundControlNet(self, self._hint(hints, options), pooled=self._pools(options))
+
+    def _hint(self, hints: Sequence[Hint], options: BindOptions) -> Tensor:
         hint = torch.cat([hint.image for hint in hints])
         if hint.shape[1] != self.config.hint_channels:
             raise ModelFileError(
@@ -153,9 +172,7 @@ class LoadedControlNet:
                 found=f"{hint.shape[1]} channels",
                 remedy="use a preprocessor made for this model",
             )
-        if self.reads.bgr:
-            hint = hint.flip(1)
-        return BoundControlNet(self, hint, pooled=self._pools(options))
+        return hint.flip(1) if self.reads.bgr else hint
 
     def _pools(self, options: BindOptions) -> bool:
         """Where nothing says it, a name that tells of a shuffle model counts, if the hint was shuffled indeed."""
@@ -164,10 +181,13 @@ class LoadedControlNet:
         return options.scattered and "shuffle" in self.path.stem.lower()
 
 
-class BoundControlNet:
+AnyControlNet = LoadedControlNet[ControlNet]
+
+
+class BoundControlNet(Generic[Network]):
     """A ControlNet with one unit's hint; the hint encoder runs once a size, not once a step."""
 
-    def __init__(self, model: LoadedControlNet, hint: Tensor, *, pooled: bool) -> None:
+    def __init__(self, model: LoadedControlNet[Network], hint: Tensor, *, pooled: bool) -> None:
         self._model = model
         self._hint = hint
         self._features: dict[tuple[int, int], Tensor] = {}
@@ -186,8 +206,17 @@ class BoundControlNet:
             distinct.timesteps.to(place[0]),
             step.context.to(*place),
             None if step.y is None or self._model.config.unet.adm_channels is None else step.y.to(*place),
+            self._further(),
         )
         return Control(skip=outputs[:-1], middle=outputs[-1])
+
+    def _further(self) -> Tensor | None:
+        """What belongs to the embedding of the timesteps besides, (1, E)."""
+        return None
+
+    def _encoded(self, hint: Tensor) -> Tensor:
+        """What the network adds for a hint (n, hint_channels, H, W): (n, C, H/8, W/8)."""
+        return self._model.net.encode_hint(hint)
 
     def _distinct(self, step: Step) -> int:
         """How many rows the others merely repeat with other prompts, as guidance does; all of them otherwise.
@@ -217,7 +246,7 @@ class BoundControlNet:
             hint = self._hint.to(x)
             if hint.shape[2:] != (height * 8, width * 8):
                 hint = functional.interpolate(hint, (height * 8, width * 8), mode="bilinear", align_corners=False)
-            self._features = {(height, width): self._model.net.encode_hint(hint)}
+            self._features = {(height, width): self._encoded(hint)}
         return self._features[height, width]
 
 

@@ -49,14 +49,18 @@ class ControlNet(Encoder):
         timesteps: Tensor,
         context: Tensor | None = None,
         y: Tensor | None = None,
+        further: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Residuals for each input block's skip and, last, for the middle block's output; not scaled.
 
         x (B, 4, h, w), hint_features (B or 1, model_channels, h, w) from `encode_hint`, timesteps (B,),
         context (B, N, context_dim), y (B, adm_channels) for SDXL. Without y there may be k * B contexts: the prompts
         in which the same B rows are read, all of the first prompt's first. The residuals then have k * B rows.
+        further (1, 4 * model_channels): added to the embedding of the timesteps.
         """
         emb = self.embed(timesteps, y)
+        if further is not None:
+            emb = emb + further
         context = None if context is None else context.to(self.dtype)
         h = x.to(self.dtype)
         residuals: list[Tensor] = []

@@ -46,7 +46,7 @@ def unit_notes(
 
 def _union_update(facts: Facts | None, control_type: str) -> Any:
     """The union type is a question of union models only; the control type answers it where it can."""
-    if facts is None or "Union" not in facts.kind:
+    if facts is None or facts.sheet is None or not facts.sheet.union_kinds:
         return gr.update(visible=False, value=UnionType.unknown.value)
     known = UNION_TYPES.get(control_type)
     return gr.update(visible=True) if known is None else gr.update(visible=True, value=known.value)
