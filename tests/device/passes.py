@@ -18,7 +18,7 @@ from torch.nn import functional
 from annotator import registry
 from annotator.spec import Detection
 from annotator.spec import Runtime as AnnotatorRuntime
-from lib_controlnet.core.modes import ResizeMode
+from lib_controlnet.core.modes import ResizeMode, UnionType
 from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.effects.base import Sampling as Checkpoint
 from lib_controlnet.engine.generation import Picture
@@ -31,10 +31,11 @@ from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover
 from lib_controlnet.hosts.jobs import stray_job
 from lib_controlnet.hosts.sampling import Sampling
-from lib_controlnet.nets.config import UNetConfig
+from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
+from lib_controlnet.nets.controlnet_union import ControlNetUnion, UnionConfig
 from lib_controlnet.nets.operations import layout_of
 from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapter
-from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
+from tests.engine.tiny import HINT_WIDTHS, SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
 from tests.families.test_control_lora import control_lora
 
 from .card import Card, Event
@@ -77,10 +78,16 @@ def _lora_file(path: Path, config: UNetConfig, seed: int) -> None:
     save_file({key: value.contiguous() for key, value in file.items()}, path)
 
 
+def _union_file(path: Path, config: UNetConfig, seed: int) -> None:
+    sizes = ControlNetConfig(config, 3, HINT_WIDTHS)
+    save_file(randomise(ControlNetUnion(sizes, UnionConfig(6, 1, 8)), seed).state_dict(), path)
+
+
 WriteFile = Callable[[Path, UNetConfig, int], None]
 FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "controlnet": (_controlnet_file, CONFIGS),
     "control_lora": (_lora_file, CONFIGS),
+    "controlnet_union": (_union_file, CONFIGS),
     "t2i_adapter": (_adapter_file, WHOLE),
 }
 """By family: writes a tiny file of it for a U-Net, with weights drawn from a seed; and the U-Nets it fits."""
@@ -207,7 +214,8 @@ def half_mask() -> Any:
 
 def unit(index: int = 0, **fields: Any) -> ControlNetUnit:
     """A unit with a picture of its own."""
-    given = {"model": "first", "image": picture(index), "mask": half_mask(), "resize_mode": ResizeMode.just_resize}
+    given: dict[str, Any] = {"model": "first", "image": picture(index), "mask": half_mask()}
+    given |= {"resize_mode": ResizeMode.just_resize, "union_type": UnionType.depth}
     return ControlNetUnit(index=index, enabled=True, **{**given, **fields})
 
 
