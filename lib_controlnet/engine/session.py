@@ -25,6 +25,7 @@ from .generation import Generation, UnitRun
 from .placement import Placement
 from .preparation import UnitPreparation
 from .services import Services
+from .side_stream import SideStream
 from .tiles import TiledHint
 
 _NO_BASE_PASS = "it did nothing: it acts in the first pass alone, and this job only enlarges a picture"
@@ -77,6 +78,7 @@ class ControlSession:
         self._calls = 0
         self._begun = False
         self._placement = Placement(services, generation.runtime)
+        self._side = SideStream()
         weakref.finalize(self, self._placement.leave).atexit = False  # a job that broke off is never closed
 
     def prepare(self, units: Iterable[ControlNetUnit]) -> None:
@@ -143,7 +145,7 @@ class ControlSession:
             run.acting.in_range += 1
             self._check_size(run, step)
         step = self.effects.conditioned(step)
-        control = self.control(step)
+        control = self._side.control(step, self.control) if self._overlaps(step) else self.control(step)
         self.effects.before(unet, step)
         return step, control
 
@@ -152,6 +154,7 @@ class ControlSession:
 
         Raises HostError if there are any.
         """
+        self._side.finish()
         acting = [run for run in self._in_range(step) if run.effect is not None or self._rows(run, step)]
         if left and acting:
             raise HostError(
@@ -200,6 +203,13 @@ class ControlSession:
             if not run.acting.acted:
                 raise never_acted(run.acting)
         return ""
+
+    def _overlaps(self, step: Step) -> bool:
+        """Control is computed beside the U-Net's encoder: where asked for, on CUDA, and with memory for both."""
+        if step.x.device.type != "cuda" or self._generation.runtime.device.type != "cuda":
+            return False
+        wanted = self._services.setting("controlnet_side_stream", False)
+        return bool(wanted) and not self._side.useless and not self._placement.sparing
 
     @torch.no_grad()
     def control(self, step: Step) -> Control | None:

@@ -96,6 +96,8 @@ def _add_memory(add: Callable[[str, Any], None], info: Any, slider: Callable[...
     add("controlnet_device_cache_gib", slider(0, left, 0, 64, 0.5))
     pinned = "Page-lock control models in the computer's memory, from where a card copies them without a wait"
     add("controlnet_pinned_memory", info(True, pinned, section=SECTION))
+    beside = "CUDA: compute control beside the U-Net's encoder, on a stream of its own (more memory; not with Low VRAM)"
+    add("controlnet_side_stream", info(False, beside, section=SECTION))
 
 
 def _add_panel(add: Callable[[str, Any], None], info: Any) -> None:
