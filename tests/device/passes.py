@@ -236,9 +236,13 @@ class Studio:
         types: Types = Types(),
         steps: int = STEPS,
         settings: Mapping[str, Any] | None = None,
+        control_device: str = "",
         **given: Any,
     ) -> Made:
-        """A pass of `steps` denoiser steps. `given`: of the Generation; `is_hr_pass` makes it the hires pass."""
+        """A pass of `steps` denoiser steps. `given`: of the Generation; `is_hr_pass` makes it the hires pass.
+
+        control_device: where the host puts the task "controlnet", if not where the U-Net is.
+        """
         unet = tiny_unet(self.config).to(types.unet).to(memory_format=types.layout)
         unet.requires_grad_(False)  # as on the card: it changes how sums are made
         device = torch.device("cpu") if card is None else card.device
@@ -246,7 +250,8 @@ class Studio:
             card.module(unet)
         hires = bool(given.pop("is_hr_pass", False))
         sources = [picture(place + 10) for place in range(len(rows.conds))]
-        runtime = Runtime(device, types.net, base_weights(self.config), layout=layout_of(unet))
+        place = torch.device(control_device or device)
+        runtime = Runtime(place, types.net, base_weights(self.config), layout=layout_of(unet))
         generation = Generation(self.config, runtime, sources, **given, hires=hires)
         session = ControlSession(self._services(settings or {}), generation)
         with torch.no_grad():
