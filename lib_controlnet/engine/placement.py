@@ -119,9 +119,11 @@ class Placement:
         if self._absent(model):
             if self.sparing:
                 self.settle((model,))
-            self._make_room(model.residence.size)
-            pinned = bool(self._services.setting("controlnet_pinned_memory", True))
-            model.residence.come(self._runtime.device, pinned=pinned)
+            setting = self._services.setting
+            by_block = self.sparing and bool(setting("controlnet_stream_blocks", False))
+            self._make_room(0 if by_block else model.residence.size)
+            pinned = bool(setting("controlnet_pinned_memory", True))
+            model.residence.come(self._runtime.device, pinned=pinned, by_block=by_block)
         return ask()
 
     def _make_room(self, size: int) -> None:
@@ -154,5 +156,6 @@ class Placement:
             f"the memory of the device {device} is too small for the unit's control",
             field="model",
             found=f'"{model.path.name}" of {in_words(model.residence.size)} with {size}{needed}{there}',
-            remedy="switch on Low VRAM, make a smaller picture or a smaller batch, or close what else uses the device",
+            remedy="switch on Low VRAM (and in the settings that it brings models block after block), make a smaller "
+            "picture or batch, or close what else uses the device",
         )

@@ -197,7 +197,7 @@ class BoundControlNet(Generic[Network]):
     def control(self, step: Step) -> Control:
         """Residuals of the rows of `step`: one a input block, then the middle one."""
         net = self._model.net
-        place = next(net.parameters()).device, net.dtype
+        place = self._model.residence.place, net.dtype
         distinct = step.select(range(self._distinct(step)))
         x = distinct.x[:, : self._model.config.unet.in_channels].to(*place)
         outputs = net(

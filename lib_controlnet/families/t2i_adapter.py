@@ -128,7 +128,7 @@ class BoundT2IAdapter:
         height, width = x.shape[2:]
         if (height, width) not in self._features:
             net = self._model.net
-            hint = self._hint.to(next(net.parameters()))
+            hint = self._hint.to(self._model.residence.place, next(net.parameters()).dtype)
             size = tuple(_rounded_up(side * 8, net.config.unshuffle) for side in (height, width))
             if hint.shape[2:] != size:
                 hint = functional.interpolate(hint, size, mode="bilinear", align_corners=False)

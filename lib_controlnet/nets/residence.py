@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .streaming import BlockStream
+
 log = logging.getLogger("ControlNet")
 
 
@@ -21,12 +23,11 @@ class _Weight:
     locked: Tensor | None = None
     """The memory of `home` where it is page-locked."""
 
-    def come(self, device: torch.device) -> None:
-        if self.locked is None:
-            made = self.home.detach().to(device)
-        else:
-            made = self.locked.to(device, non_blocking=True)
-        setattr(self.module, self.name, self._like_home(made))
+    def copied(self, device: torch.device) -> Tensor:
+        return self.home.detach().to(device) if self.locked is None else self.locked.to(device, non_blocking=True)
+
+    def put(self, tensor: Tensor) -> None:
+        setattr(self.module, self.name, self._like_home(tensor))
 
     def leave(self) -> None:
         setattr(self.module, self.name, self.home)
@@ -45,10 +46,12 @@ class _Weight:
 class Residence:
     """The weights of one network. What they are at home never leaves, so going there is free and copies nothing.
 
-    `place`: where they are now.
+    `place`: where they are now, or where the network computes with them, block by block.
     """
 
     def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._stream: BlockStream | None = None
         self._weights = [
             _Weight(module, name, tensor)
             for module in network.modules()
@@ -69,11 +72,11 @@ class Residence:
         """They take memory of a device."""
         return self.place != self._home
 
-    def come(self, device: torch.device, *, pinned: bool = False) -> None:
+    def come(self, device: torch.device, *, pinned: bool = False, by_block: bool = False) -> None:
         """Copies the weights to `device`; nothing where they are there. Where it fails they are at home.
 
-        `pinned`: for a CUDA device they are page-locked at home, at the first time: copies are faster, and nobody
-        waits for them.
+        `by_block`: each block comes when it computes, and goes after that. `pinned`: for a CUDA device they are
+        page-locked at home, at the first time: copies are faster, and nobody waits for them.
         """
         if self.place == device:
             return
@@ -81,8 +84,10 @@ class Residence:
         if pinned and self._pins and device.type == "cuda":
             self._pin()
         try:
-            for weight in self._weights:
-                weight.come(device)
+            if by_block:
+                self._stream = BlockStream(self._network, self._weights, device)
+            for weight in () if by_block else self._weights:
+                weight.put(weight.copied(device))
         except BaseException:
             self.leave()
             raise
@@ -90,6 +95,9 @@ class Residence:
 
     def leave(self) -> None:
         """Lets go of what is on a device. The weights are at home."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
         for weight in self._weights:
             weight.leave()
         self.place = self._home

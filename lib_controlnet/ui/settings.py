@@ -98,6 +98,8 @@ def _add_memory(add: Callable[[str, Any], None], info: Any, slider: Callable[...
     add("controlnet_pinned_memory", info(True, pinned, section=SECTION))
     beside = "CUDA: compute control beside the U-Net's encoder, on a stream of its own (more memory; not with Low VRAM)"
     add("controlnet_side_stream", info(False, beside, section=SECTION))
+    streams = "Low VRAM brings control models to the graphics card block after block (slower; for very small cards)"
+    add("controlnet_stream_blocks", info(False, streams, section=SECTION))
 
 
 def _add_panel(add: Callable[[str, Any], None], info: Any) -> None:

@@ -6,6 +6,7 @@ import gc
 import random
 import weakref
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from lib_controlnet.engine.services import Services
 from lib_controlnet.engine.session import ControlSession
 from lib_controlnet.families.base import Runtime
 from lib_controlnet.families.controlnet import BoundControlNet
+from lib_controlnet.nets.streaming import blocks_of
 from tests.device import pretend
-from tests.device.pretend import Card, pretended
+from tests.device.pretend import Card, OnCard, pretended
 
 from .test_session import SIZE, FakeGeneration, reference, services, step, unit
 
@@ -442,3 +444,85 @@ def test_room_is_made_before_a_model_comes(card: Card, folder: Path, monkeypatch
     job.call()
     assert idle.there == []
     assert job.there == [0, 1]
+
+
+def test_by_block_two_blocks_at_most_are_there_and_the_sum_is_the_same(card: Card, folder: Path) -> None:
+    whole = Job(card, folder, *three((0.0, 1.0), (0.0, 1.0)))
+    expected = whole.call()
+    assert expected is not None
+    whole.session.close()
+    gc.collect()
+    job = Job(card, folder, *three((0.0, 1.0), (0.0, 1.0), low_vram=True), controlnet_stream_blocks=True)
+    largest = max(size_of(block) for block in blocks_of(net_of(job.models[0])))
+    before = card.memory.live
+    card.restart()
+    for _ in range(3):
+        control = job.call()
+        assert control is not None
+        for ours, theirs in zip(control.outputs(), expected.outputs(), strict=True):
+            assert torch.equal(card.host(ours), card.host(theirs))
+    outputs = sum(tensor.nbytes for tensor in expected.outputs())
+    assert card.memory.peak - before < job.size / 2
+    assert card.memory.peak - before > largest
+    assert card.memory.live - before < largest + 8 * outputs
+    assert not any(parameter.device.type == "cuda" for parameter in net_of(job.models[0]).parameters())
+    job.session.end(3)
+    hooks = [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in net_of(job.models[0]).modules()]
+    assert not any(hooks), "nothing is left on the network"
+
+
+def test_by_block_a_step_that_fails_leaves_no_block_behind(card: Card, folder: Path) -> None:
+    job = Job(card, folder, unit(low_vram=True), controlnet_stream_blocks=True)
+    job.call()
+    net: Any = net_of(job.models[0])
+    handle = net.input_blocks[4][0].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
+    with pytest.raises(RuntimeError, match="broken"):
+        job.call()
+    handle.remove()
+    assert not any(parameter.device.type == "cuda" for parameter in net.parameters())
+    assert job.call() is not None
+
+
+class CopyStream:
+    """A second stream of a pretended card: what is made on it may be used once its event has been waited for."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def record_event(self) -> str:
+        self.log.append("sent")
+        return "whole"
+
+    def wait_event(self, event: str) -> None:
+        assert event == "whole"
+        self.log.append("waited")
+
+
+def test_by_block_the_next_block_is_copied_while_one_computes(
+    card: Card, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+    job = Job(card, folder, unit(low_vram=True), controlnet_stream_blocks=True)
+    stream = CopyStream(log)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "is_available", lambda: True)
+        patched.setattr(torch.cuda, "Stream", lambda _: stream)
+        patched.setattr(torch.cuda, "stream", lambda _: nullcontext())
+        patched.setattr(torch.cuda, "current_stream", lambda _: stream)
+        patched.setattr(OnCard, "record_stream", lambda *_: log.append("kept"), raising=False)
+        patched.setattr(placement, "free_bytes", lambda _: None)
+        first = job.call()
+        assert not log, "the order is learnt in the first call"
+        again = job.call()
+        job.session.break_off()
+    blocks = sum(1 for block in blocks_of(net_of(job.models[0])) if size_of(block))
+    hint = sum(1 for block in blocks_of(nn.Sequential(net_of(job.models[0]).input_hint_block)) if size_of(block))
+    assert log.count("waited") >= blocks - hint - 1, "all but the first find what was sent for"
+    assert log.count("kept") > log.count("waited"), "each weight's memory is not reused before it was computed with"
+    assert first is not None
+    assert again is not None
+    assert torch.equal(card.host(first.middle), card.host(again.middle))
+
+
+def size_of(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
