@@ -89,7 +89,7 @@ class UnitPreparation:
             return []
         return [
             "its model holds differences to the checkpoint, which is held in fp8: they were added to rounded weights; "
-            'with the option "Cache FP16 weight" the host keeps the true ones'
+            'with the option "Cache FP16 weight for LoRA" the host keeps the true ones'
         ]
 
     def _model(self, unit: ControlNetUnit, spec: PreprocessorSpec, low_vram: bool) -> tuple[str, ControlModel]:
