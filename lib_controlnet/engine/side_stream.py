@@ -17,8 +17,9 @@ from ..core.step import Step
 class _Arrival:
     """When control computed elsewhere may be read on the stream that reads it."""
 
-    def __init__(self, streams: Any, done: Any) -> None:
+    def __init__(self, streams: Any, device: torch.device, done: Any) -> None:
         self._streams = streams
+        self._device = device
         self._done = done
         self._waited = False
 
@@ -26,12 +27,12 @@ class _Arrival:
         """The reading stream waits, once; the processor does not."""
         if not self._waited:
             self._waited = True
-            self._streams.current_stream().wait_event(self._done)
+            self._streams.current_stream(self._device).wait_event(self._done)
 
     def read(self, tensor: Tensor) -> Tensor:
         """`tensor`, which the reading stream may read; its memory is not used anew before it has done so."""
         self.join()
-        tensor.record_stream(self._streams.current_stream())
+        tensor.record_stream(self._streams.current_stream(self._device))
         return tensor
 
 
@@ -60,15 +61,16 @@ class SideStream:
 
     def control(self, step: Step, compute: Callable[[Step], Control | None]) -> Control | None:
         """What `compute` gives for `step`, without a wait for it."""
+        device = step.x.device
         if self._stream is None:
-            self._stream = self._streams.Stream(step.x.device)
-        self._stream.wait_stream(self._streams.current_stream())
+            self._stream = self._streams.Stream(device)
+        self._stream.wait_stream(self._streams.current_stream(device))
         for tensor in (getattr(step, each.name) for each in fields(step)):
             if isinstance(tensor, Tensor):
                 tensor.record_stream(self._stream)
         with self._streams.stream(self._stream):
             control = compute(replace(step, kept=self._kept))
-            self._arrival = _Arrival(self._streams, self._stream.record_event())
+            self._arrival = _Arrival(self._streams, device, self._stream.record_event())
         if control is None:
             return None
         self.useless = any(tensor is not None for tensor in control.encoder)

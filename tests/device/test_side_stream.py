@@ -33,7 +33,8 @@ class Streams:
         self.made += 1
         return _Stream(self, "side")
 
-    def current_stream(self) -> Any:
+    def current_stream(self, device: Any) -> Any:
+        assert device == torch.device("cuda", 0), "the U-Net's card, which need not be the current one"
         return self.now
 
     @contextmanager
