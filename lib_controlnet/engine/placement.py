@@ -134,7 +134,7 @@ class Placement:
         free = free_bytes(device)
         if free is not None and free < size:
             self._services.models.release(keep=self._models)
-            self._services.preprocess.unload()
+            self._services.preprocess.put_away()
             give_back(device)
 
     def _free_for(self, model: ControlModel) -> None:
