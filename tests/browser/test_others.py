@@ -11,6 +11,8 @@ from PIL import Image
 
 from tests.browser.conftest import Panel, pixels
 
+playwright = pytest.importorskip("playwright.sync_api")
+
 FIND = {
     "depth library": 'document.querySelector("#txt2img_controlnet").querySelector("input[type=\'file\']")',
     "openpose editor": 'document.querySelector("#txt2img_script_container").querySelector("#controlnet")'
@@ -19,7 +21,9 @@ FIND = {
     ".querySelectorAll('div[data-testid=\"image\"]')[0].querySelector(\"input[type='file']\")",
 }
 OPEN = """() => {
-    const label = document.querySelector("#txt2img_controlnet").querySelector("div.label-wrap");
+    // gradio 4 has buttons there; what looks for a div finds no panel in its hosts, and opens none
+    const panel = document.querySelector("#txt2img_controlnet");
+    const label = panel.querySelector("div.label-wrap") ?? panel.querySelector("button.label-wrap");
     const icon = document.querySelector("#txt2img_script_container").querySelector("#controlnet > .label-wrap > .icon");
     if (icon === null) throw new Error("there is no icon to open the panel by");
     if (!label.classList.contains("open")) label.click();
@@ -48,7 +52,8 @@ def test_a_picture_sent_by_another_page_is_the_first_units(panel: Panel, tmp_pat
     shown = pixels(panel, "input_image").astype(int)
     middle = shown[shown.shape[0] // 2, shown.shape[1] // 2]
     assert middle[0] > 200 > 60 > middle[1]
-    assert panel.part("controlnet_enable_checkbox").locator("input").is_checked()
+    enabled = panel.part("controlnet_enable_checkbox").locator("input")
+    playwright.expect(enabled).to_be_checked(timeout=20_000)  # the page does it when the upload has come back
 
 
 def test_both_tabs_have_the_ids_that_others_look_for(panel: Panel) -> None:
