@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ..core.errors import BaseModelError
 from .canonical import DIFFERENCE_KEY
-from .lazy import LazyWeights, outline
-
-_COPIED = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
+from .lazy import outline
+from .on_base import OnBase
 
 
 def add_base(weights: Mapping[str, Tensor], base_unet_weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -33,39 +32,15 @@ def add_base(weights: Mapping[str, Tensor], base_unet_weights: Mapping[str, Tens
                 found=f"{key}: {own} in the file, {other} in the base",
                 remedy="load a checkpoint of the kind the control model was made for",
             )
-    return _Sum(weights, base_unet_weights)
+    return _Sum(weights, base_unet_weights, (key for key in weights if key != DIFFERENCE_KEY))
 
 
-class _Sum(LazyWeights):
-    fresh = False
-
-    def __init__(self, differences: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
-        self._differences = differences
-        self._base = base
-        unchanged = (key for key in base if key.startswith(_COPIED) and key not in differences)
-        self._keys = dict.fromkeys([*(key for key in differences if key != DIFFERENCE_KEY), *unchanged])
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._keys:
-            raise KeyError(key)
-        if key not in self._differences:
+class _Sum(OnBase):
+    def made(self, key: str) -> Tensor:
+        if key not in self._file:
             return self._base[key]
-        difference = self._differences[key]
+        difference = self._file[key]
         if key not in self._base:
             return difference
         base = self._base[key].to("cpu", torch.float32)
         return difference.float() + base.view(difference.shape)
-
-    def outline(self, key: str) -> Tensor:
-        if key not in self._keys:
-            raise KeyError(key)
-        return outline(self._differences if key in self._differences else self._base, key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys

@@ -6,19 +6,19 @@ Stability AI, 2023 (huggingface.co/stabilityai/control-lora); as ComfyUI reads i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ..core.errors import BaseModelError, ModelFileError
-from .lazy import LazyWeights, outline
+from .lazy import outline
+from .on_base import OnBase
 
 MARK = "lora_controlnet"
 """An empty tensor of this name says what the file is."""
 
 _UP, _DOWN = ".up", ".down"
-_COPIED = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
 
 
 def merge_base(weights: Mapping[str, Tensor], base_unet_weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -49,7 +49,8 @@ def merge_base(weights: Mapping[str, Tensor], base_unet_weights: Mapping[str, Te
                 found=f"{target}: {own} numbers in the file, {other or 'no such layer'} in the base",
                 remedy="load a checkpoint of the kind the control model was made for",
             )
-    return _Merged(weights, base_unet_weights)
+    whole = (key for key in weights if key != MARK and not key.endswith((_UP, _DOWN)))
+    return _Merged(weights, base_unet_weights, whole)
 
 
 def _product_size(weights: Mapping[str, Tensor], module: str) -> int:
@@ -57,19 +58,8 @@ def _product_size(weights: Mapping[str, Tensor], module: str) -> int:
     return up[0] * math.prod(down[1:]) if up.numel() // up[0] == down[0] else -1
 
 
-class _Merged(LazyWeights):
-    fresh = False
-
-    def __init__(self, file: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
-        self._file = file
-        self._base = base
-        whole = (key for key in file if key != MARK and not key.endswith((_UP, _DOWN)))
-        copied = (key for key in base if key.startswith(_COPIED) and key not in file)
-        self._keys = dict.fromkeys([*whole, *copied])
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._keys:
-            raise KeyError(key)
+class _Merged(OnBase):
+    def made(self, key: str) -> Tensor:
         if key in self._file:
             return self._file[key]
         module = key.removesuffix(".weight")
@@ -78,17 +68,3 @@ class _Merged(LazyWeights):
         up, down = (self._file[module + factor].float().flatten(1) for factor in (_UP, _DOWN))
         base = self._base[key].to("cpu", torch.float32)
         return base + (up @ down).reshape(base.shape)
-
-    def outline(self, key: str) -> Tensor:
-        if key not in self._keys:
-            raise KeyError(key)
-        return outline(self._file if key in self._file else self._base, key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +13,7 @@ from lib_controlnet.families.base import Runtime
 from .card import CardMeter
 from .measure import Goal, Progress, Result
 from .stage import CPU, Stage
+from .storages import StorageBytes
 
 MIB = 1 << 20
 
@@ -28,34 +28,21 @@ class AllocationMeter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.live = 0
-        self.peak = 0
-        self._known: set[int] = set()
+        self._storages = StorageBytes()
+
+    @property
+    def peak(self) -> int:
+        """The most bytes at a time."""
+        return self._storages.peak
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for tensor in _tensors((args, kwargs)):
-            self._meet(tensor, size=0)
+            self._storages.meet(tensor, size=0)
         result = func(*args, **kwargs)
         for tensor in _tensors(result):
-            self._meet(tensor, size=tensor.untyped_storage().nbytes())
+            self._storages.meet(tensor)
         return result
-
-    def _meet(self, tensor: Tensor, size: int) -> None:
-        """Count `size` bytes for the tensor's storage unless it is known."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        # PyTorch keeps one Python object a storage alive as long as the storage itself.
-        weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self.live -= size
-        self._known.discard(key)
 
 
 def memory_added(pixels: int, progress: Progress, runtime: Runtime = CPU) -> Result:

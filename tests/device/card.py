@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+
+from standalone.bench.storages import StorageBytes
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OURS = tuple(str(_ROOT / part) for part in ("lib_controlnet", "annotator", "standalone"))
@@ -69,7 +70,7 @@ class OnCard(Tensor):
             ),
         )  # fmt: skip
         made.held, made.card = held, card
-        card.memory.add(held)
+        card.memory.meet(held)
         return made
 
     @property
@@ -94,33 +95,12 @@ class OnCard(Tensor):
         return card.kernel(func, args, kwargs or {})
 
 
-class Memory:
+class Memory(StorageBytes):
     """The bytes that lie on a card, now and at most since `restart`."""
-
-    def __init__(self) -> None:
-        self.live = 0
-        self.peak = 0
-        self._known: set[int] = set()
 
     def restart(self) -> None:
         """The peak counts from what lies there now."""
         self.peak = self.live
-
-    def add(self, held: Tensor) -> None:
-        """Counts a tensor's memory until nothing holds it any more; once for all views of it."""
-        storage = held.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        # PyTorch keeps one Python object a storage alive as long as the storage itself.
-        weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self.live -= size
-        self._known.discard(key)
 
 
 class Card:
