@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.control import Control
+from ..core.errors import ModelFileError
 from ..core.hints import Hint
 from ..core.modes import UnionType
 from ..core.step import Step
@@ -68,6 +69,17 @@ class Runtime:
     """Asks the host to make room for that many bytes on the device, where it can."""
     layout: torch.memory_format = torch.contiguous_format
     """Of the weights of convolutions, which their results take: the U-Net's, so that control is added as it lies."""
+
+    def needed_base(self, path: Path) -> Weights:
+        """The base's weights, which the file at `path` is of no use without. Raises ModelFileError without them."""
+        if self.base_weights is None:
+            raise ModelFileError(
+                "the file holds changes to a base U-Net, and no checkpoint is loaded to add them to",
+                field="model",
+                found=path.name,
+                remedy="load the checkpoint first",
+            )
+        return self.base_weights()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..core.errors import ModelFileError
 from ..loading.detect import KeyCondition
 from ..loading.lazy import outline
 from ..loading.low_rank import MARK, merge_base
@@ -30,14 +29,7 @@ class ControlLoraFamily:
 
     def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> AnyControlNet:
         """Builds the network for the loaded checkpoint. Raises ModelFileError where names or shapes do not fit."""
-        if runtime.base_weights is None:
-            raise ModelFileError(
-                "the file holds changes to a base U-Net, and no checkpoint is loaded to make them to",
-                field="model",
-                found=path.name,
-                remedy="load the checkpoint first",
-            )
-        merged = merge_base(weights, runtime.base_weights())
+        merged = merge_base(weights, runtime.needed_base(path))
         return load_controlnet(
             path, merged, metadata, runtime, holds_base=True, network=ControlNet, model=LoadedControlNet
         )

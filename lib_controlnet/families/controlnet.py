@@ -50,14 +50,7 @@ class ControlNetFamily:
         """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""
         holds_base = DIFFERENCE_KEY in weights
         if holds_base:
-            if runtime.base_weights is None:
-                raise ModelFileError(
-                    "the file holds differences to a base U-Net, and no checkpoint is loaded to add them to",
-                    field="model",
-                    found=path.name,
-                    remedy="load the checkpoint first",
-                )
-            weights = add_base(weights, runtime.base_weights())
+            weights = add_base(weights, runtime.needed_base(path))
         return load_controlnet(
             path, weights, metadata, runtime, holds_base=holds_base, network=ControlNet, model=LoadedControlNet
         )
