@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.control import Control
 from ..core.errors import ControlNetError, HostError, ModelFileError
+from ..core.residuals import Residuals
 
 
 @dataclass(eq=False)
@@ -27,7 +27,7 @@ class Acting:
     read: bool = False
     """`peak` has been looked at."""
 
-    def measure(self, control: Control) -> None:
+    def measure(self, control: Residuals) -> None:
         """Remembers how large the first residuals are. On the CPU a wrong size raises at once: see `check`."""
         if self.peak is not None or not control.outputs():
             return

@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.control import RegionMask
 from ..core.errors import BaseModelError
 from ..core.hints import Hint
 from ..core.modes import ResizeMode
+from ..core.residuals import RegionMask
 from ..core.schedule import GuidanceRange
 from ..core.step import Pass
 from ..core.units import ControlNetUnit

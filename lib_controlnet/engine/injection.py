@@ -1,4 +1,4 @@
-"""Adds a Control to an LDM-layout U-Net by hooks; the U-Net's `forward` stays its own.
+"""Adds residuals to an LDM-layout U-Net by hooks; the U-Net's `forward` stays its own.
 
 Bit-equal to cldm's `ControlledUnetModel.forward` (lllyasviel/ControlNet, cldm/cldm.py), which adds each residual to the
 skip tensor before concatenation: here the same sum is formed in the last channels of the fresh concatenation.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from ..core.control import Control
+from ..core.residuals import Residuals
 from ..core.step import Step
 
 
@@ -30,7 +30,7 @@ class LdmUNet(Protocol):
 class PassControl(Protocol):
     """All that acts in a pass as one: what a host's hooks drive, two calls for each of the U-Net's."""
 
-    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Control | None]:
+    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Residuals | None]:
         """The call as the U-Net is to get it (its context and y count), and what is to be added to it."""
         ...
 
@@ -55,7 +55,7 @@ class _Call:
     """One U-Net call under way, and the places of its control that no block has come by yet."""
 
     step: Step | None = None
-    control: Control | None = None
+    control: Residuals | None = None
     left: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
 
     def take(self, place: str, index: int) -> Tensor | None:

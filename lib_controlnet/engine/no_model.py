@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ..core.control import Control
 from ..core.hints import Hint
+from ..core.residuals import Residuals
 from ..core.step import Step
 from ..families.base import BaseModel, BindOptions
 from ..nets.residence import Residence
@@ -34,6 +34,6 @@ class NoModel:
         del hints, options
         return self
 
-    def control(self, step: Step) -> Control:
+    def control(self, step: Step) -> Residuals:
         del step
-        return Control()
+        return Residuals()

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.control import RegionMask
 from ..core.errors import UnitError
 from ..core.hints import Hint, hint_from_map
 from ..core.inputs import preprocessor_input
 from ..core.modes import HiResOption, ResizeMode
+from ..core.residuals import RegionMask
 from ..core.resize import fit_map, pixel_perfect_resolution
 from ..core.schedule import GuidanceRange, layer_weights
 from ..core.step import Pass

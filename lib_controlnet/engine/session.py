@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core.batch import parted
-from ..core.control import Control, RegionMask
 from ..core.errors import BaseModelError, ControlNetError, HostError
 from ..core.hints import Hint
 from ..core.precision import own_types
+from ..core.residuals import RegionMask, Residuals
 from ..core.step import Pass, Step
 from ..core.units import ControlNetUnit
 from ..effects.running import RunningEffects
@@ -131,7 +131,7 @@ class ControlSession:
                     remedy="let the unit end before that (ending control step), or use one kind of checkpoint",
                 )
 
-    def begin_call(self, unet: nn.Module, step: Step) -> tuple[Step, Control | None]:
+    def begin_call(self, unet: nn.Module, step: Step) -> tuple[Step, Residuals | None]:
         """A U-Net call begins: the step as the U-Net is to get it, and what is to be added to it.
 
         Raises ControlNetError where a unit that is to act cannot.
@@ -212,13 +212,13 @@ class ControlSession:
         return bool(wanted) and not self._side.useless and not self._placement.sparing
 
     @torch.no_grad()
-    def control(self, step: Step) -> Control | None:
+    def control(self, step: Step) -> Residuals | None:
         """The sum of what the active units add to one U-Net call, or None."""
         in_range = [run for run in self._in_range(step) if any(run.weights)]
         self._placement.settle({run.model for run in in_range})
         going_on = {run.model for run in in_range if run.guidance.end > step.progress}
         acting = self._with_rows(step)
-        parts: dict[int, Control] = {}
+        parts: dict[int, Residuals] = {}
         total, added = None, 0  # summed in the order of the units, whichever computes first
         for place in self._placement.in_turn([run.model for run, _ in acting], going_on):
             parts[place] = self._part(step, *acting[place])
@@ -313,7 +313,7 @@ class ControlSession:
             if (step.is_cond[row] or not cond_only) and step.images[row] % units == position % units
         ]
 
-    def _part(self, step: Step, run: UnitRun, rows: list[int]) -> Control:
+    def _part(self, step: Step, run: UnitRun, rows: list[int]) -> Residuals:
         if run.bound is None:
             raise RuntimeError("control asked for before the pass began")
         bound, region = run.bound, run.region

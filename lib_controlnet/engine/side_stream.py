@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.control import Control
+from ..core.residuals import Residuals
 from ..core.rows import RowTensors
 from ..core.step import Step
 
@@ -37,7 +37,7 @@ class _Arrival:
 
 
 @dataclass(frozen=True)
-class _ControlBeside(Control):
+class _ControlBeside(Residuals):
     """Waits where its first residual is needed."""
 
     arrival: _Arrival | None = None
@@ -59,7 +59,7 @@ class SideStream:
         self.useless = False
         """Residuals go into the encoder, which has to wait for them at once."""
 
-    def control(self, step: Step, compute: Callable[[Step], Control | None]) -> Control | None:
+    def control(self, step: Step, compute: Callable[[Step], Residuals | None]) -> Residuals | None:
         """What `compute` gives for `step`, without a wait for it."""
         device = step.x.device
         if self._stream is None:

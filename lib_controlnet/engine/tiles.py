@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.control import RegionMask
 from ..core.errors import HostError
+from ..core.residuals import RegionMask
 from ..core.step import Step
 
 _CHANNELS = 3

@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..core.control import Control
 from ..core.errors import ModelFileError
 from ..core.hints import Hint
 from ..core.modes import UnionType
+from ..core.residuals import Residuals
 from ..core.step import Step
 from ..loading.detect import KeyCondition
 from ..nets.config import UNetConfig
@@ -98,7 +98,7 @@ class BoundControl(Protocol):
     pooled: bool
     """True where residuals are averaged over their positions after masking; then only cond rows get control."""
 
-    def control(self, step: Step) -> Control:
+    def control(self, step: Step) -> Residuals:
         """Residuals for the rows of `step`, unweighted."""
         ...
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.control import Control
 from ..core.errors import BaseModelError, ModelFileError
 from ..core.hints import Hint
+from ..core.residuals import Residuals
 from ..core.step import Step
 from ..loading.build import fill
 from ..loading.detect import KeyCondition
@@ -187,7 +187,7 @@ class BoundControlNet(Generic[Network]):
         self._repeated: dict[tuple[int, ...], bool] = {}
         self.pooled = pooled
 
-    def control(self, step: Step) -> Control:
+    def control(self, step: Step) -> Residuals:
         """Residuals of the rows of `step`: one a input block, then the middle one."""
         net = self._model.net
         place = self._model.residence.place, net.dtype
@@ -201,7 +201,7 @@ class BoundControlNet(Generic[Network]):
             None if step.y is None or self._model.config.unet.adm_channels is None else step.y.to(*place),
             self._further(),
         )
-        return Control(skip=outputs[:-1], middle=outputs[-1])
+        return Residuals(skip=outputs[:-1], middle=outputs[-1])
 
     def _further(self) -> Tensor | None:
         """What belongs to the embedding of the timesteps besides, (1, E)."""

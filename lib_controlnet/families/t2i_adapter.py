@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.control import Control
 from ..core.errors import BaseModelError, ModelFileError
 from ..core.hints import Hint
+from ..core.residuals import Residuals
 from ..core.step import Step
 from ..loading.build import fill
 from ..loading.detect import KeyCondition
@@ -117,12 +117,12 @@ class BoundT2IAdapter:
         self._hint = hint
         self._features: dict[tuple[int, int], tuple[Tensor, ...]] = {}
 
-    def control(self, step: Step) -> Control:
+    def control(self, step: Step) -> Residuals:
         """Residuals of the rows of `step`: the same at every timestep and for every prompt."""
         features = [_of_rows(part, step) for part in self._features_at(step.x)]
         if self._model.net.config.unshuffle == 16:
-            return Control(encoder=_placed(features[:-1], _SDXL_PLACES), middle=features[-1])
-        return Control(encoder=_placed(features, _SD_PLACES))
+            return Residuals(encoder=_placed(features[:-1], _SDXL_PLACES), middle=features[-1])
+        return Residuals(encoder=_placed(features, _SD_PLACES))
 
     def _features_at(self, x: Tensor) -> tuple[Tensor, ...]:
         height, width = x.shape[2:]

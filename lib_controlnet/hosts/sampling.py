@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.control import Control
+from ..core.residuals import Residuals
 from ..core.rows import RowTensors
 from ..core.step import Pass, RowCursor, Step
 from ..engine.injection import UNetHooks
@@ -189,7 +189,7 @@ class Sampling:
         self._on_denoiser.callback(denoiser.register_forward_pre_hook(before).remove)
         self._denoiser = denoiser
 
-    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Control | None]:
+    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Residuals | None]:
         """A U-Net call begins (PassControl). Whoever calls the U-Net may swallow what is raised, so it is kept."""
         if self.job.error is not None:
             raise self.job.error

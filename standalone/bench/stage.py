@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib_controlnet.core.control import Control
+from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.step import Pass, RowCursor, Step
 from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.effects import registry as effects
@@ -149,7 +149,7 @@ class ControlledStep:
         """The first unit's ControlNet."""
         return cast(Any, self.session.runs[0].model).net
 
-    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Control | None]:
+    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Residuals | None]:
         """As a host's sampling drives the session."""
         step = Step(x, timesteps, context, y, *self._cursor.take(x.shape[0]), progress=self.progress)
         return self.session.begin_call(self._stage.unet, step)

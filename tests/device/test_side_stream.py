@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_controlnet.core.control import Control
+from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.step import Step
 from lib_controlnet.engine.side_stream import SideStream
 
@@ -142,7 +142,7 @@ def test_what_was_not_read_is_waited_for_at_the_calls_end(monkeypatch: pytest.Mo
     with pretended() as card:
         x = card.tensor(torch.zeros(1, 4, 2, 2))
         step = Step(x, x[:, 0, 0, 0], x, None, (True,), (0,), 0.0)
-        assert side.control(step, lambda given: Control(middle=given.x)) is not None
+        assert side.control(step, lambda given: Residuals(middle=given.x)) is not None
         side.finish()
         side.finish()
     assert streams.said[-1] == ("main", "waits until", "done")

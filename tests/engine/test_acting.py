@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lib_controlnet.core.control import Control
 from lib_controlnet.core.errors import HostError, ModelFileError
 from lib_controlnet.core.modes import ControlMode
+from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.step import Pass
 from lib_controlnet.engine.injection import UNetHooks
 
@@ -67,7 +67,7 @@ def test_a_forward_that_passes_the_blocks_by_is_found_out(config, replace):
     unet, net, given = tiny_unet(config), tiny_controlnet(config), inputs(config)
     residuals = net(given["x"], net.encode_hint(torch.rand(1, 3, 128, 128)), *(given[k] for k in list(given)[1:]))
     replace(unet)
-    control = Adding(Control(skip=residuals[:-1], middle=residuals[-1]))
+    control = Adding(Residuals(skip=residuals[:-1], middle=residuals[-1]))
     hooks = UNetHooks(unet, control)
     unet(**given)
     hooks.remove()
@@ -82,7 +82,7 @@ def test_each_single_place_that_is_passed_by_is_named():
     places = {f"skip {count - 1 - i}": block for i, block in enumerate(unet.output_blocks)}
     places["middle 0"] = unet.middle_block
     for place, block in places.items():
-        control = Adding(Control(skip=residuals[:-1], middle=residuals[-1]))
+        control = Adding(Residuals(skip=residuals[:-1], middle=residuals[-1]))
         hooks = UNetHooks(unet, control)
         saved = block._forward_hooks.copy(), block._forward_pre_hooks.copy()
         block._forward_hooks.clear(), block._forward_pre_hooks.clear()  # as if its forward were called directly
@@ -98,7 +98,7 @@ def test_each_single_place_that_is_passed_by_is_named():
 @torch.no_grad()
 def test_residuals_for_blocks_that_the_unet_has_not_are_left():
     unet, given = tiny_unet(), inputs(SD1_SHAPED)
-    control = Adding(Control(encoder=(None,) * 40 + (torch.ones(1, 1, 1, 1),)))
+    control = Adding(Residuals(encoder=(None,) * 40 + (torch.ones(1, 1, 1, 1),)))
     hooks = UNetHooks(unet, control)
     unet(**given)
     hooks.remove()
@@ -110,7 +110,7 @@ def test_a_call_within_a_call_leaves_the_outer_ones_control_alone():
     """Another extension's hook calls the U-Net once more, as those with a reference of their own do."""
     unet, net, given = tiny_unet(), tiny_controlnet(), inputs(SD1_SHAPED)
     residuals = net(given["x"], net.encode_hint(torch.rand(1, 3, 128, 128)), given["timesteps"], given["context"])
-    control = Adding(Control(skip=residuals[:-1], middle=residuals[-1]))
+    control = Adding(Residuals(skip=residuals[:-1], middle=residuals[-1]))
     hooks = UNetHooks(unet, control)
     expected = unet(**given)
     depth = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_controlnet.core.control import Control
+from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.engine.injection import RaisingHook, UNetHooks
 
 from .tiny import SD1_SHAPED, SDXL_SHAPED, Adding, cldm_forward, hook_counts, inputs, tiny_controlnet, tiny_unet
@@ -23,7 +23,7 @@ def test_hooks_equal_the_reference_bit_for_bit(config, by_name):
     plain = unet(**given)
     assert (expected - plain).abs().max() > 0.01, "the residuals must matter"
 
-    hooks = UNetHooks(unet, Adding(Control(skip=residuals[:-1], middle=residuals[-1])))
+    hooks = UNetHooks(unet, Adding(Residuals(skip=residuals[:-1], middle=residuals[-1])))
     x, timesteps = given["x"], given["timesteps"]
     if by_name:
         got = unet(x, timesteps=timesteps, context=given["context"], y=given["y"])
@@ -50,7 +50,7 @@ def test_encoder_residuals_reach_trunk_and_skip():
         h = module(torch.cat([h, skips.pop()], dim=1), emb, given["context"])
     expected = unet.out(h)
 
-    hooks = UNetHooks(unet, Adding(Control(encoder=(None, None, residual))))
+    hooks = UNetHooks(unet, Adding(Residuals(encoder=(None, None, residual))))
     assert torch.equal(unet(**given), expected)
     hooks.remove()
 
@@ -62,7 +62,7 @@ def test_two_hooks_add_up_and_come_off_in_any_order():
     for first_off in (0, 1):
         unet = tiny_unet()
         before, plain = hook_counts(unet), unet(**given)
-        pair = [UNetHooks(unet, Adding(Control(middle=part))) for part in (middle, -middle)]
+        pair = [UNetHooks(unet, Adding(Residuals(middle=part))) for part in (middle, -middle)]
         both = unet(**given)
         pair[first_off].remove()
         one = unet(**given)
@@ -78,7 +78,7 @@ def test_two_hooks_add_up_and_come_off_in_any_order():
 def test_an_exception_inside_the_unet_leaves_no_residuals_behind():
     unet, given = tiny_unet(), inputs(SD1_SHAPED)
     plain = unet(**given)
-    answers = [Control(middle=torch.ones(2, 64, 2, 2)), None]
+    answers = [Residuals(middle=torch.ones(2, 64, 2, 2)), None]
     hooks = UNetHooks(unet, Adding(lambda _: answers.pop(0)))
 
     def run_out_of_memory(*_):
@@ -98,7 +98,7 @@ def test_odd_sizes_are_fitted():
     unet, net = tiny_unet(), tiny_controlnet()
     given = inputs(SD1_SHAPED, size=13)
     residuals = net(given["x"], net.encode_hint(torch.rand(1, 3, 104, 104)), given["timesteps"], given["context"])
-    hooks = UNetHooks(unet, Adding(Control(skip=residuals[:-1], middle=residuals[-1])))
+    hooks = UNetHooks(unet, Adding(Residuals(skip=residuals[:-1], middle=residuals[-1])))
     got = unet(**given)
     hooks.remove()
     assert got.shape == given["x"].shape
@@ -111,7 +111,7 @@ def test_no_tensor_of_the_control_is_changed():
     net = tiny_controlnet()
     residuals = net(given["x"], net.encode_hint(torch.rand(1, 3, 128, 128)), given["timesteps"], given["context"])
     copies = [residual.clone() for residual in residuals]
-    hooks = UNetHooks(unet, Adding(Control(skip=residuals[:-1], middle=residuals[-1])))
+    hooks = UNetHooks(unet, Adding(Residuals(skip=residuals[:-1], middle=residuals[-1])))
     unet(**given)
     hooks.remove()
     assert all(torch.equal(a, b) for a, b in zip(residuals, copies, strict=True))

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lib_controlnet.core.control import Control
 from lib_controlnet.core.errors import DeviceMemoryError
+from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.step import Pass, Step
 from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.engine import device_memory, placement
@@ -62,7 +62,7 @@ class Job:
         self.size = self.models[0].residence.size
         self.computed: list[int] = []
 
-    def call(self, progress: float = 0.0, **fields: Any) -> Control | None:
+    def call(self, progress: float = 0.0, **fields: Any) -> Residuals | None:
         given, control = self.session.begin_call(nn.Identity(), on_card(self.card, step(progress=progress, **fields)))
         self.session.end_call(given, given.x, [])
         return control
@@ -181,7 +181,7 @@ def watched_peak(job: Job) -> list[int]:
         bound: Any = run.bound
         control = bound.control
 
-        def watched(given: Step, control: Any = control, model: Any = run.model) -> Control:
+        def watched(given: Step, control: Any = control, model: Any = run.model) -> Residuals:
             there = {id(m) for m in job.models if m.residence.away}
             assert id(model) in there
             seen.append(len(there))
@@ -235,7 +235,7 @@ def test_whichever_way_a_step_ends_the_job_leaves_nothing(
     weights = {name: p.clone() for name, p in net_of(job.models[1]).named_parameters()}
     job.call(0.0)
 
-    def fail(_: Step) -> Control:
+    def fail(_: Step) -> Residuals:
         raise error
 
     bound: Any = job.session.runs[1].bound
@@ -362,7 +362,7 @@ class Full:
         self.left, self.tried = times, 0
         control = BoundControlNet.control
 
-        def limited(bound: Any, given: Step) -> Control:
+        def limited(bound: Any, given: Step) -> Residuals:
             self.tried += 1
             if self.left:
                 self.left -= 1

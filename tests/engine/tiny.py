@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib_controlnet.core.control import Control
+from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.step import Step
 from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
@@ -68,12 +68,12 @@ def tiny_controlnet(config: UNetConfig = SD1_SHAPED, seed: int = 2) -> ControlNe
 class Adding:
     """A PassControl that adds what `answer` gives for each call; what blocks passed by is kept in `left`."""
 
-    def __init__(self, answer: Callable[[Step], Control | None] | Control | None, end: Any = None) -> None:
+    def __init__(self, answer: Callable[[Step], Residuals | None] | Residuals | None, end: Any = None) -> None:
         self._answer = answer
         self._end = end
         self.left: list[str] = []
 
-    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Control | None]:
+    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Residuals | None]:
         step = Step(x, timesteps, context, y, (True,) * len(x), (0,) * len(x), 0.5)
         return step, self._answer(step) if callable(self._answer) else self._answer
 

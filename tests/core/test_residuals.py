@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_controlnet.core.control import Control, RegionMask
+from lib_controlnet.core.residuals import RegionMask, Residuals
 
 
-def control(seed: int = 0, batch: int = 2) -> Control:
+def control(seed: int = 0, batch: int = 2) -> Residuals:
     generator = torch.Generator().manual_seed(seed)
     make = lambda c, s: torch.randn(batch, c, s, s, generator=generator)  # noqa: E731
-    return Control(encoder=(None, make(3, 4)), skip=(make(2, 4), make(2, 2)), middle=make(5, 2))
+    return Residuals(encoder=(None, make(3, 4)), skip=(make(2, 4), make(2, 2)), middle=make(5, 2))
 
 
 def test_each_output_gets_its_own_weight():
@@ -29,7 +29,7 @@ def test_a_wrong_number_of_weights_is_refused():
 
 
 def test_merging_is_a_sum_whatever_the_order_and_length():
-    a, b = control(1), Control(skip=(*control(2).skip, torch.ones(2, 1, 1, 1)))
+    a, b = control(1), Residuals(skip=(*control(2).skip, torch.ones(2, 1, 1, 1)))
     ab, ba = a.merged(b), b.merged(a)
     assert torch.equal(ab.skip[0], a.skip[0] + b.skip[0])
     assert torch.equal(ab.skip[2], torch.ones(2, 1, 1, 1))
@@ -39,7 +39,7 @@ def test_merging_is_a_sum_whatever_the_order_and_length():
 
 @pytest.mark.parametrize("rows", [[0], [1], [0, 2], [2, 3], [1, 3]])
 def test_rows_not_computed_get_nothing(rows):
-    part = Control(middle=torch.rand(len(rows), 3, 2, 2) + 1)
+    part = Residuals(middle=torch.rand(len(rows), 3, 2, 2) + 1)
     whole = part.spread(rows, 4).middle
     for row in range(4):
         expected = part.middle[rows.index(row)] if row in rows else torch.zeros(3, 2, 2)

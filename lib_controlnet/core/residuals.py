@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from .rows import RowTensors
 
-Residuals = tuple[Tensor | None, ...]
+Places = tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True)
-class Control:
+class Residuals:
     """What one or several control models add to one U-Net call; index = input block.
 
     encoder[i]: added to the output of input_blocks[i] (trunk and skip; T2I-Adapter).
@@ -26,8 +26,8 @@ class Control:
     The tensors belong to whoever made them and are never changed in place.
     """
 
-    encoder: Residuals = ()
-    skip: Residuals = ()
+    encoder: Places = ()
+    skip: Places = ()
     middle: Tensor | None = None
 
     def outputs(self) -> tuple[Tensor, ...]:
@@ -44,22 +44,22 @@ class Control:
         part = {"encoder": self.encoder, "skip": self.skip, "middle": (self.middle,)}[place]
         return part[index] if index < len(part) else None
 
-    def scaled(self, weights: Sequence[float]) -> Control:
+    def scaled(self, weights: Sequence[float]) -> Residuals:
         """Every output times its own layer weight (order of `outputs`)."""
         if len(weights) != len(self.outputs()):
             raise ValueError(f"{len(weights)} layer weights for {len(self.outputs())} outputs")
         queue = iter(weights)
         return self.changed(lambda t: _times(t, next(queue)))
 
-    def masked(self, mask: RegionMask) -> Control:
+    def masked(self, mask: RegionMask) -> Residuals:
         """Every output times the region mask, stretched to its size."""
         return self.changed(lambda t: t * mask.at(t))
 
-    def pooled(self) -> Control:
+    def pooled(self) -> Residuals:
         """Every output averaged over its positions, `(B, C, 1, 1)` (cldm's `global_average_pooling`)."""
         return self.changed(lambda t: t.mean(dim=(2, 3), keepdim=True))
 
-    def spread(self, rows: Sequence[int], batch: int, kept: RowTensors | None = None) -> Control:
+    def spread(self, rows: Sequence[int], batch: int, kept: RowTensors | None = None) -> Residuals:
         """Outputs computed for some `rows` only, put back into a batch whose other rows get nothing."""
         if len(rows) == batch:
             return self
@@ -72,22 +72,22 @@ class Control:
 
         return self.changed(put)
 
-    def merged(self, other: Control) -> Control:
+    def merged(self, other: Residuals) -> Residuals:
         """The sum of both controls."""
-        return Control(
+        return Residuals(
             encoder=tuple(_plus(a, b) for a, b in zip_longest(self.encoder, other.encoder)),
             skip=tuple(_plus(a, b) for a, b in zip_longest(self.skip, other.skip)),
             middle=_plus(self.middle, other.middle),
         )
 
-    def changed(self, change: Callable[[Tensor], Tensor]) -> Control:
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Residuals:
         """A control whose outputs are `change(output)`, called in the order of `outputs`."""
 
-        def each(residuals: Residuals) -> Residuals:
+        def each(residuals: Places) -> Places:
             return tuple(None if t is None else change(t) for t in residuals)
 
         encoder, skip = each(self.encoder), each(self.skip)
-        return Control(encoder, skip, None if self.middle is None else change(self.middle))
+        return Residuals(encoder, skip, None if self.middle is None else change(self.middle))
 
 
 class RegionMask:
