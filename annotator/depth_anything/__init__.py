@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..spec import FLOAT16, Detector, Library, PreprocessorSpec, Runtime, WeightFile
+from ..spec import FLOAT16, Detector, PreprocessorSpec, Runtime, WeightFile
 
 _MEGABYTE = 1_000_000
 _SIZES = {"small": ("s", 99), "base": ("b", 390), "large": ("l", 1341), "giant": ("g", 4500)}
-_RELATIVE = (Library("transformers", minimum="4.38"),)
-_METRIC = (Library("transformers", minimum="4.46"),)
 
 
 def _first(size: str) -> WeightFile:
@@ -47,9 +43,8 @@ def _metric(place: str, where: str) -> WeightFile:
     )
 
 
-def _spec(id_: str, weight: WeightFile, *aliases: str, libraries: tuple[Library, ...] = _RELATIVE) -> PreprocessorSpec:
-    fields: dict[str, Any] = {"aliases": aliases, "weights": (weight,), "libraries": libraries, "half": FLOAT16}
-    return PreprocessorSpec(id=id_, control_types=("Depth",), **fields)
+def _spec(id_: str, weight: WeightFile, *aliases: str) -> PreprocessorSpec:
+    return PreprocessorSpec(id=id_, aliases=aliases, control_types=("Depth",), weights=(weight,), half=FLOAT16)
 
 
 _SAFETENSORS = WeightFile(
@@ -73,9 +68,8 @@ SPECS = (
         "depth_anything_v2_metric_indoor",
         _metric("hypersim", "Hypersim"),
         "Metric_DepthAnythingV2Preprocessor",
-        libraries=_METRIC,
     ),
-    _spec("depth_anything_v2_metric_outdoor", _metric("vkitti", "VKITTI"), libraries=_METRIC),
+    _spec("depth_anything_v2_metric_outdoor", _metric("vkitti", "VKITTI")),
 )
 
 

@@ -58,8 +58,7 @@ class DepthAnything:
         scaled = cv2.resize(pixels.astype(np.float32) / 255.0, size, interpolation=cv2.INTER_CUBIC)
         with torch.no_grad():
             seen = normalised(to_tensor(scaled, self._runtime), _MEAN, _STD)
-            depth = network(seen).predicted_depth
-            return F.interpolate(depth[None], (height, width), mode="bilinear")[0, 0].cpu().numpy()
+            return F.interpolate(network(seen)[None], (height, width), mode="bilinear")[0, 0].cpu().numpy()
 
     def _load(self) -> torch.nn.Module:
         return load_sized(
