@@ -133,6 +133,7 @@ class PreprocessorSpec:
     resolution: None where the picture's own size or a fixed one is used. sliders: threshold_a, threshold_b, ...
     effect: what must happen while or after the picture is sampled for the map to mean what its name promises
     ("tile_colorfix", "reference", ...); an engine that has no such effect must not offer the entry.
+    effect_options: how, where entries with the same effect differ.
     """
 
     id: str
@@ -161,7 +162,12 @@ class PreprocessorSpec:
     """False: the result depends on the seed."""
     keeps_alpha: bool = False
     """The map has a fourth channel, 255 where to paint."""
+    fills_border: bool = False
+    """It fills what is masked, and so the border that "Resize and Fill" adds: it is to see the picture with it."""
+    within_host_mask: str = ""
+    """The id of the entry that takes its place where the host itself paints within a mask and keeps the rest."""
     effect: str = ""
+    effect_options: Mapping[str, object] = field(default_factory=dict[str, object], hash=False)
     half: tuple[str, ...] = ()
     """The types of 16 bits in which the map stays within 1/255 of that in float32, as torch names them. In a runtime's
     other type the networks compute in float32."""

@@ -64,8 +64,19 @@ SPECS = (
         **_IP_ADAPTER,
     ),
     PreprocessorSpec(id="ip-adapter_clip_sdxl_plus_vith", weights=(CLIP_H,), **_IP_ADAPTER),
-    PreprocessorSpec(id="revision_clipvision", aliases=("CLIP-G (Revision)",), rank=100, **_REVISION),
-    PreprocessorSpec(id="revision_ignore_prompt", aliases=("CLIP-G (Revision ignore prompt)",), **_REVISION),
+    PreprocessorSpec(
+        id="revision_clipvision",
+        aliases=("CLIP-G (Revision)",),
+        rank=100,
+        effect_options={"ignores_prompt": False},
+        **_REVISION,
+    ),
+    PreprocessorSpec(
+        id="revision_ignore_prompt",
+        aliases=("CLIP-G (Revision ignore prompt)",),
+        effect_options={"ignores_prompt": True},
+        **_REVISION,
+    ),
 )
 _WEIGHTS = {spec.id: spec.weights[0] for spec in SPECS}
 

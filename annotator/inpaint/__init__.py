@@ -23,7 +23,9 @@ SPECS = (
         accepts_mask=True,
         requires_mask=True,
         keeps_alpha=True,
+        within_host_mask="inpaint",
         effect="inpaint_only",
+        effect_options={"from_filling": False},
     ),
 )
 

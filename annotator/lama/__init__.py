@@ -17,7 +17,9 @@ SPEC = PreprocessorSpec(
     accepts_mask=True,
     requires_mask=True,
     keeps_alpha=True,
+    fills_border=True,
     effect="inpaint_only",
+    effect_options={"from_filling": True},
 )
 
 

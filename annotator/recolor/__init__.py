@@ -17,6 +17,7 @@ SPECS = (
         resolution=None,
         sliders=(_GAMMA,),
         effect="recolor_luminance",
+        effect_options={"light": "luminance"},
     ),
     PreprocessorSpec(
         id="recolor_intensity",
@@ -25,6 +26,7 @@ SPECS = (
         resolution=None,
         sliders=(_GAMMA,),
         effect="recolor_intensity",
+        effect_options={"light": "intensity"},
     ),
 )
 

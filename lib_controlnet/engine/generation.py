@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..core.errors import BaseModelError
 from ..core.hints import Hint
 from ..core.modes import ResizeMode
+from ..core.preprocessors import PreprocessorSpec
 from ..core.residuals import RegionMask
 from ..core.schedule import GuidanceRange
 from ..core.step import Pass
@@ -20,7 +21,7 @@ from ..core.units import ControlNetUnit
 from ..effects.base import Effect, Sampling
 from ..families.base import BaseModel, BoundControl, ControlModel, Runtime
 from .acting import Acting
-from .preprocess import PreprocessorSpec, PreprocessResult
+from .preprocess import PreprocessResult
 from .tiles import TiledHint
 
 Pixels = NDArray[np.uint8]

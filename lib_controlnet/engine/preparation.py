@@ -12,20 +12,20 @@ from torch import Tensor
 
 from ..core.errors import UnitError
 from ..core.hints import Hint, hint_from_map
-from ..core.inputs import preprocessor_input
-from ..core.modes import HiResOption, ResizeMode
+from ..core.modes import HiResOption
+from ..core.preprocessors import PreprocessorSpec
 from ..core.residuals import RegionMask
-from ..core.resize import fit_map, pixel_perfect_resolution
 from ..core.schedule import GuidanceRange, layer_weights
 from ..core.step import Pass
 from ..core.units import ControlNetUnit
 from ..effects.base import Effect, Setup
 from ..effects.registry import discover
 from ..families.base import BindOptions, ControlModel
-from .generation import Generation, Picture, Pixels, UnitRun
+from .generation import Generation, Pixels, UnitRun
 from .library import NO_MODEL
+from .look import Target, chosen, look
 from .no_model import NoModel
-from .preprocess import PreprocessorSpec, PreprocessResult
+from .preprocess import PreprocessResult
 from .services import Services
 from .tiles import with_region
 
@@ -44,11 +44,8 @@ class UnitPreparation:
 
         Raises ControlNetError.
         """
+        unit, target = self._seen(unit)
         spec = self._services.preprocess.entry(unit.preprocessor).spec
-        if spec.id == "inpaint_only" and self._generation.paints_mask:  # as the peers
-            log.warning("Unit %d: the host paints within a mask itself: inpaint_only becomes inpaint.", unit.index)
-            unit = replace(unit, preprocessor="inpaint")
-            spec = self._services.preprocess.entry(unit.preprocessor).spec
         model_name, model = self._model(unit, spec, low_vram)
         pictures = self._generation.pictures(unit, spec)
         if not pictures:
@@ -59,7 +56,7 @@ class UnitPreparation:
                 remedy="give the unit an image, use img2img, or disable the unit",
             )
         with self._services.preprocess.held():
-            results = [self._map(unit, spec, picture) for picture in pictures]
+            results = [look(self._services, unit, picture, target) for picture in pictures]
         notes = [*self._notes(unit, spec, results), *self._model_notes(model)]
         unit = replace(unit, notes=(*unit.notes, *notes))
         mask = self._generation.region(unit)
@@ -68,6 +65,17 @@ class UnitPreparation:
         run = UnitRun(unit, model_name, model, results, pictures[0].resize_mode, guidance, region)
         self.weights(run, Pass.base)  # a wrong list of weights is found now, not while sampling
         return run
+
+    def _seen(self, unit: ControlNetUnit) -> tuple[ControlNetUnit, Target]:
+        """The unit with the preprocessor that is run for it, and what its map is made for."""
+        generation = self._generation
+        size = (generation.width, generation.height)
+        target = Target(size, generation.final_size, generation.seed, generation.paints_mask)
+        seen = chosen(self._services, unit, target)
+        if seen is not unit:  # as the peers
+            text = "Unit %d: the host paints within a mask itself: %s becomes %s."
+            log.warning(text, unit.index, unit.preprocessor, seen.preprocessor)
+        return seen, target
 
     def _notes(self, unit: ControlNetUnit, spec: PreprocessorSpec, results: Sequence[PreprocessResult]) -> list[str]:
         """What the user may not expect of this unit. Raises UnitError for a region that nothing would keep to."""
@@ -108,38 +116,6 @@ class UnitPreparation:
         model = self._services.models.get(entry.path, runtime, self._generation.base_id)
         model.check(self._generation.base)
         return entry.name, model
-
-    def _map(self, unit: ControlNetUnit, spec: PreprocessorSpec, picture: Picture) -> PreprocessResult:
-        ignore = bool(self._services.setting("controlnet_ignore_noninpaint_mask", False))
-        picture = self._outpainted(spec, picture)
-        image, mask = preprocessor_input(
-            picture.image, picture.mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore
-        )
-        return self._services.preprocess.run(
-            unit.preprocessor,
-            image,
-            mask,
-            resolution=unit.resolution,
-            pixel_perfect=self._pixel_perfect(unit, picture),
-            threshold_a=unit.threshold_a,
-            threshold_b=unit.threshold_b,
-            seed=self._generation.seed,
-        )
-
-    def _outpainted(self, spec: PreprocessorSpec, picture: Picture) -> Picture:
-        """A picture that LaMa is to fill is brought to the job's size beforehand, so that the border is filled too."""
-        if spec.id != "inpaint_only+lama" or picture.resize_mode is not ResizeMode.resize_and_fill:
-            return picture
-        mask = np.zeros(picture.image.shape[:2], np.uint8) if picture.mask is None else picture.mask
-        fitted = fit_map(np.dstack([picture.image, mask]), *self._generation.final_size, picture.resize_mode)
-        fitted = np.rint(fitted.clip(0, 255)).astype(np.uint8)
-        return replace(picture, image=np.ascontiguousarray(fitted[:, :, :3]), mask=fitted[:, :, 3].copy())
-
-    def _pixel_perfect(self, unit: ControlNetUnit, picture: Picture) -> int | None:
-        if not unit.pixel_perfect:
-            return None
-        generation = self._generation
-        return pixel_perfect_resolution(picture.image, generation.height, generation.width, picture.resize_mode)
 
     def bind(self, run: UnitRun, pass_: Pass, width: int, height: int) -> Effect | None:
         """Binds a unit to its hints for a pass of `width` x `height` pixels; gives its effect on sampling, if any."""
@@ -214,7 +190,7 @@ class UnitPreparation:
     @staticmethod
     def options(run: UnitRun) -> BindOptions:
         """What the unit's family is told besides the hint."""
-        scattered = bool(getattr(run.spec, "scatters", False))
+        scattered = run.spec.scatters
         return BindOptions(unit=run.unit.index, scattered=scattered, union_type=run.unit.union_type)
 
 

@@ -7,63 +7,21 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..core.errors import ControlNetError, PreprocessorError, PreprocessorFailure
+from ..core.images import Pixels
+from ..core.preprocessors import Annotators, Detection, Detector, Entry, PreprocessorSpec, Runtime
 from .device_memory import give_back, is_out_of_memory
-from .preprocess_settings import DEFAULT, Asked, SliderSpec, used_settings
+from .preprocess_settings import DEFAULT, Asked, used_settings
 
 log = logging.getLogger("ControlNet")
-
-Pixels = NDArray[np.uint8]
-
-
-class PreprocessorSpec(Protocol):
-    """A preprocessor's data sheet (see annotator/spec.py)."""
-
-    id: str
-    label: str
-    resolution: SliderSpec | None
-    sliders: Sequence[SliderSpec]
-    accepts_mask: bool
-    requires_mask: bool
-    model_free: bool
-    effect: str
-    """What must happen to the sampling for the map to mean what its name promises (see effects/); "" for nothing."""
-    soft_weights_in_hires: bool
-    cacheable: bool
-    returns_image: bool
-
-
-class Entry(Protocol):
-    """A preprocessor that can be loaded."""
-
-    spec: PreprocessorSpec
-    load: Callable[[Any], Callable[..., Any]]
-
-
-class Annotators(Protocol):
-    """The registry of preprocessors (see annotator/registry.py); it raises KeyError for names it does not know."""
-
-    def get(self, name: str) -> Entry:
-        """By id, label or alias."""
-        ...
-
-    def register_third_party(self, peer: Any) -> None:
-        """Add a preprocessor that another extension made for sd-webui-controlnet."""
-        ...
-
-    @property
-    def entries(self) -> Iterable[Entry]:
-        """All that can run."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -117,7 +75,7 @@ class PreprocessRunner:
     def __init__(
         self,
         annotators: Annotators,
-        runtime: Callable[[], Any],
+        runtime: Callable[[], Runtime],
         limit: int = 256 << 20,
         *,
         stays: bool = False,
@@ -129,9 +87,9 @@ class PreprocessRunner:
         self._holders = int(stays)
         self._counting = threading.Lock()
         self._to_leave = self._to_unload = False
-        self._runtime: Any = None
+        self._runtime: Runtime | None = None
         self._limit = limit
-        self._detectors: dict[str, Callable[..., Any]] = {}
+        self._detectors: dict[str, Detector] = {}
         self._results: OrderedDict[bytes, Found] = OrderedDict()
         self._lock = threading.RLock()
         self._cancelled = threading.Event()
@@ -259,7 +217,8 @@ class PreprocessRunner:
         """Nothing of ours is on the device, and no other preprocessor's network in the computer's memory."""
         self.unload()
         self._free()
-        give_back(torch.device(self._runtime.device))
+        if self._runtime is not None:
+            give_back(torch.device(self._runtime.device))
 
     def _refresh(self) -> None:
         """Have the host's runtime as it is now, listening to `cancel` and telling the caller's progress.
@@ -290,10 +249,10 @@ class PreprocessRunner:
             self._results.popitem(last=False)
 
 
-def _found(result: Any) -> Found:
+def _found(result: Pixels | Detection) -> Found:
     """A detector's answer, a map or the annotator's `Detection`, as ours."""
     if isinstance(result, np.ndarray):
-        found = Found(cast(Pixels, result))
+        found = Found(result)
     else:
         found = Found(result.map, result.pose, result.tensors)
     if found.map is not None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..core.legacy import PLACEHOLDER_THRESHOLD
+from ..core.preprocessors import PreprocessorSpec, Slider
 
 DEFAULT = -1
 FIXED_SIZE = 512
@@ -14,23 +13,6 @@ FIXED_SIZE = 512
 
 PLACEHOLDER = {"processor_res": FIXED_SIZE, "threshold_a": PLACEHOLDER_THRESHOLD, "threshold_b": PLACEHOLDER_THRESHOLD}
 """What clients send for a setting that they do not know of; where it cannot be meant, there is nothing to be said."""
-
-
-class SliderSpec(Protocol):
-    """A setting of a preprocessor (see annotator/spec.py)."""
-
-    label: str
-    minimum: float
-    maximum: float
-    default: float
-
-
-class Sliders(Protocol):
-    """The settings of a preprocessor."""
-
-    id: str
-    resolution: SliderSpec | None
-    sliders: Sequence[SliderSpec]
 
 
 @dataclass(frozen=True)
@@ -42,7 +24,7 @@ class Asked:
     threshold_b: float = DEFAULT
 
 
-def used_settings(spec: Sliders, asked: Asked) -> tuple[int, tuple[float, ...], tuple[str, ...]]:
+def used_settings(spec: PreprocessorSpec, asked: Asked) -> tuple[int, tuple[float, ...], tuple[str, ...]]:
     """(resolution, one number for each slider, what to tell the user), as sd-webui-controlnet replaces numbers."""
     notes: list[str] = []
     resolution = _used(spec, "processor_res", spec.resolution, asked.processor_res, notes)
@@ -55,7 +37,7 @@ def used_settings(spec: Sliders, asked: Asked) -> tuple[int, tuple[float, ...], 
     return size, tuple(used[: len(spec.sliders)]), tuple(notes)
 
 
-def _used(spec: Sliders, field: str, slider: SliderSpec | None, value: float, notes: list[str]) -> float:
+def _used(spec: PreprocessorSpec, field: str, slider: Slider | None, value: float, notes: list[str]) -> float:
     if slider is None:
         if value not in (DEFAULT, PLACEHOLDER[field]):
             notes.append(f'the preprocessor "{spec.id}" has no {field}; {value:g} was not used')

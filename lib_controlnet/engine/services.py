@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.preprocessors import Annotators
 from ..families.base import BaseModel
 from .facts import FactReader
 from .library import ModelLibrary
 from .model_cache import ModelCache
-from .preprocess import Annotators, Pixels, PreprocessRunner
+from .preprocess import Pixels, PreprocessRunner
 from .weights import WeightFiles
 
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..core.errors import HostError
+from ..core.preprocessors import PreprocessorSpec
 from ..core.units import ControlNetUnit
 from ..effects.base import Sampling
 from ..engine.generation import Picture
 from ..engine.injection import is_ldm_unet
-from ..engine.preprocess import PreprocessorSpec
 from ..families.base import BaseModel, Runtime
 from ..nets.config import UNetConfig
 from ..nets.operations import layout_of

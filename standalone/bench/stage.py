@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lib_controlnet.core.preprocessors import PreprocessorSpec
 from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.step import Pass, RowCursor, Step
 from lib_controlnet.core.units import ControlNetUnit
@@ -24,7 +25,7 @@ from lib_controlnet.engine.generation import Picture, Pixels
 from lib_controlnet.engine.injection import UNetHooks
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
-from lib_controlnet.engine.preprocess import PreprocessorSpec, PreprocessRunner
+from lib_controlnet.engine.preprocess import PreprocessRunner
 from lib_controlnet.engine.services import Services
 from lib_controlnet.engine.session import ControlSession
 from lib_controlnet.families.base import BaseModel, Runtime

@@ -13,6 +13,7 @@ from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from safetensors.torch import save_file
 
 from annotator.registry import UnknownPreprocessor
+from annotator.spec import PreprocessorSpec, Slider
 from annotator.spec import Runtime as AnnotatorRuntime
 from lib_controlnet.core.errors import BaseModelError, ModelFileError, PreprocessorError, UnitError
 from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode
@@ -49,20 +50,12 @@ def reference(seed: int) -> ControlNetModel:
     return randomise(net, seed)
 
 
-@dataclass
-class FakeSpec:
+@dataclass(frozen=True, kw_only=True)
+class FakeSpec(PreprocessorSpec):
     """A preprocessor that passes pictures through: what is tested here comes after it."""
 
     id: str = "none"
-    label: str = "none"
-    resolution: object = None
-    sliders: tuple = ()
-    accepts_mask: bool = False
-    requires_mask: bool = False
-    model_free: bool = False
-    effect: str = ""
-    soft_weights_in_hires: bool = False
-    cacheable: bool = True
+    resolution: Slider | None = None
 
 
 class FakeAnnotators:
@@ -309,9 +302,9 @@ def test_another_base_in_mid_generation_stops_units_that_would_act(folder):
     assert session.control(step(progress=0.4)) is not None
 
 
-def test_lama_fills_what_resize_and_fill_adds(folder):
+def test_what_fills_gaps_fills_what_resize_and_fill_adds(folder):
     """Outpainting: the preprocessor sees the picture in the job's size, with the border to be painted."""
-    spec = FakeSpec(id="inpaint_only+lama", accepts_mask=True)
+    spec = FakeSpec(id="filling", accepts_mask=True, fills_border=True)
     shared = services(folder, spec)
     seen = []
 

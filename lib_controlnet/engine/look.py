@@ -1,0 +1,84 @@
+"""What a preprocessor sees of a unit's picture, and running it: the same for a job, a preview and the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..core.inputs import preprocessor_input
+from ..core.modes import ResizeMode
+from ..core.resize import fit_map, pixel_perfect_resolution
+from ..core.units import ControlNetUnit
+from .generation import Picture
+from .preprocess import PreprocessResult
+from .services import Services
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a map is made for, as far as it depends on that.
+
+    size: (width, height) of the base pass. final_size: of the finished picture. None where there is no job that has
+    them: "Pixel Perfect" and the border of "Resize and Fill" are left out then. seed: the job's. paints_mask: the host
+    itself paints within a mask.
+    """
+
+    size: tuple[int, int] | None = None
+    final_size: tuple[int, int] | None = None
+    seed: int = 0
+    paints_mask: bool = False
+
+
+def chosen(services: Services, unit: ControlNetUnit, target: Target) -> ControlNetUnit:
+    """The unit with the preprocessor that is run for it. Raises PreprocessorError."""
+    spec = services.preprocess.entry(unit.preprocessor).spec
+    if not (target.paints_mask and spec.within_host_mask):
+        return unit
+    return replace(unit, preprocessor=spec.within_host_mask)
+
+
+def look(
+    services: Services,
+    unit: ControlNetUnit,
+    picture: Picture,
+    target: Target,
+    progress: Callable[[float], None] | None = None,
+) -> PreprocessResult:
+    """The map, pose or embedding of a unit's picture, before it is fitted to a pass.
+
+    `progress` is told the part done, 0..1. Raises PreprocessorError, and UnitError for a picture that cannot be fitted.
+    """
+    unit = chosen(services, unit, target)
+    spec = services.preprocess.entry(unit.preprocessor).spec
+    if spec.fills_border and target.final_size is not None and picture.resize_mode is ResizeMode.resize_and_fill:
+        picture = _with_border(picture, target.final_size)
+    ignore = bool(services.setting("controlnet_ignore_noninpaint_mask", False))
+    image, mask = preprocessor_input(picture.image, picture.mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore)
+    return services.preprocess.run(
+        unit.preprocessor,
+        image,
+        mask,
+        resolution=unit.resolution,
+        pixel_perfect=_pixel_perfect(unit, picture, target),
+        threshold_a=unit.threshold_a,
+        threshold_b=unit.threshold_b,
+        seed=target.seed,
+        progress=progress,
+    )
+
+
+def _with_border(picture: Picture, size: tuple[int, int]) -> Picture:
+    """Brought to `size` beforehand, the border of its own to be painted too."""
+    mask = np.zeros(picture.image.shape[:2], np.uint8) if picture.mask is None else picture.mask
+    fitted = fit_map(np.dstack([picture.image, mask]), *size, picture.resize_mode)
+    fitted = np.rint(fitted.clip(0, 255)).astype(np.uint8)
+    return replace(picture, image=np.ascontiguousarray(fitted[:, :, :3]), mask=fitted[:, :, 3].copy())
+
+
+def _pixel_perfect(unit: ControlNetUnit, picture: Picture, target: Target) -> int | None:
+    if not unit.pixel_perfect or target.size is None:
+        return None
+    width, height = target.size
+    return pixel_perfect_resolution(picture.image, height, width, picture.resize_mode)
