@@ -11,10 +11,13 @@ from .lazy import RenamedWeights
 
 DIFFERENCE_KEY = "difference"
 
-_WRAPPERS = ("state_dict.", "module.", "adapter.")
+_WRAPPERS = ("state_dict.", "module.", "model.", "adapter.")
 _CONTROL = "control_model."
 _DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
 _ADAPTER = "body.0.resnets.0.block1.weight"
+_IP_ADAPTER = {"image_proj_model.": "image_proj.", "adapter_modules.": "ip_adapter."}
+"""As the training scripts of IP-Adapter name what the released files call otherwise."""
+_UNET = "unet."
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -36,10 +39,11 @@ _TOP = {
 
 
 def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """`weights` under LDM names, without `module.`, `adapter.` or `control_model.`; no tensor is read or changed.
+    """`weights` under LDM names, without `module.`, `adapter.` and the like; no tensor is read or changed.
 
     Of a whole-model file (`control_model.` beside `model.diffusion_model.`) only the ControlNet remains. Diffusers
-    ControlNet and T2I-Adapter names are translated; keys of other kinds, and those a kind adds, keep their names.
+    ControlNet and T2I-Adapter names are translated, and those of IP-Adapters as they are trained, beside which the
+    untrained U-Net may lie; keys of other kinds, and those a kind adds, keep their names.
     """
     names = {key: key for key in weights}
     for prefix in _WRAPPERS:
@@ -56,12 +60,21 @@ def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         names = {translate(key): origin for key, origin in names.items()}
     if _ADAPTER in names:
         names = _adapter_names(names)
+    if any(key.startswith(tuple(_IP_ADAPTER)) for key in names):
+        names = {_released(key): origin for key, origin in names.items() if not key.startswith(_UNET)}
     return RenamedWeights(weights, names)
 
 
 def is_diffusers(keys: Collection[str]) -> bool:
     """Whether a ControlNet's file has diffusers' names."""
     return any(key.endswith(_DIFFUSERS) for key in keys)
+
+
+def _released(key: str) -> str:
+    for trained, released in _IP_ADAPTER.items():
+        if key.startswith(trained):
+            return released + key.removeprefix(trained)
+    return key
 
 
 def _adapter_names(names: Mapping[str, str]) -> dict[str, str]:

@@ -36,6 +36,8 @@ _LOAD_ERRORS = (
 )
 _LONGEST_HEADER = 100_000_000
 """Bytes of a safetensors header, as the format's own reader has it."""
+_DEEPEST = 2
+"""Tables within tables of weights, as in {"model": {"ip_adapter": {...}}}; deeper lie an optimiser's notes."""
 _NOT_MODELS = (
     (rb"\s*(?:<!doctype|<html|<\?xml)", "a web page", "download the file itself, not the page that describes it"),
     (rb"version https://git-lfs", "a Git LFS pointer", "fetch the file itself with `git lfs pull`, or download it"),
@@ -170,12 +172,14 @@ def _tensors(path: Path, content: object) -> dict[str, Tensor]:
     if isinstance(inner, Mapping):
         table = cast("Mapping[Any, Any]", inner)
     found: dict[str, Tensor] = {}
-    for key, value in table.items():
-        if isinstance(value, Tensor):
-            found[str(key)] = value.detach()
-        elif isinstance(value, Mapping) and value:
-            nested = cast("Mapping[Any, Any]", value)
-            found |= {f"{key}.{name}": leaf.detach() for name, leaf in nested.items() if isinstance(leaf, Tensor)}
+    waiting = [("", table, 0)]
+    while waiting:
+        prefix, part, depth = waiting.pop()
+        for key, value in part.items():
+            if isinstance(value, Tensor):
+                found[f"{prefix}{key}"] = value.detach()
+            elif isinstance(value, Mapping) and depth < _DEEPEST:
+                waiting.append((f"{prefix}{key}.", cast("Mapping[Any, Any]", value), depth + 1))
     return found
 
 
