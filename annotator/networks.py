@@ -19,7 +19,7 @@ from torch.serialization import load as torch_load
 from .spec import AnnotatorError, OutOfRange, Runtime, WeightFile
 from .weights import find
 
-_WRAPPERS = ("state_dict", "model", "params_ema", "params", "model_state_dict", "depth_model")
+_WRAPPERS = ("state_dict", "model", "module", "params_ema", "params", "model_state_dict", "depth_model")
 _DATA_PARALLEL = "module."
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -53,11 +53,6 @@ UNAVAILABLE: tuple[Unavailable, ...] = (
         "choose ip-adapter_clip_h, ip-adapter_clip_g or ip-adapter_face_id as the model demands",
         control_types=_IP,
     ),
-    Unavailable(
-        "ip-adapter_pulid",
-        "the image encoder EVA02-CLIP-L-14-336, which is in no package that this version runs on",
-        control_types=_IP,
-    ),
     Unavailable("metric3d_depth", _METRIC, control_types=_DEPTH, aliases=("Metric3D-DepthMapPreprocessor",)),
     Unavailable("metric3d_normal", _METRIC, control_types=_NORMAL, aliases=("Metric3D-NormalMapPreprocessor",)),
     Unavailable(

@@ -20,13 +20,17 @@ PARTS = WeightFile(
     licence="its authors' own, to which facexlib refers",
     note=f"{_RELEASES}/v0.2.0/parsing_bisenet.pth",
 )
+LIBRARIES = (
+    Library("facexlib", why="it finds a face and cuts it out"),
+    Library("torchvision", why="facexlib is built on it"),
+)
 
 SPEC = PreprocessorSpec(
     id="facexlib",
     resolution=None,
     full_because="on the border of two classes a rounding makes another class",
     weights=(FINDER, PARTS),
-    libraries=(Library("facexlib"), Library("torchvision", why="facexlib is built on it")),
+    libraries=LIBRARIES,
 )
 
 

@@ -55,27 +55,31 @@ class FaceFeatures:
     ) -> Pixels:
         """The map, (512, 512, 3)."""
         padded, _ = resize_and_pad(image, resolution)
+        levels = (self.plane(self.face(padded))[0, 0] * 255.0).to(torch.uint8).cpu().numpy()
+        return np.repeat(levels[:, :, None], 3, axis=2)
+
+    def face(self, picture: Pixels) -> Pixels:
+        """(H, W, 3) to the face next to its middle, (512, 512, 3), upright."""
         finder: Any = self._runtime.network("facexlib/finder", self._load_finder)
         self._runtime.stage(0.1)
         finder.device = torch.device(self._runtime.device)  # where it puts what it computes with
         with torch.no_grad():
             # rows of box, score, and x and y of five points
-            found = finder.detect_faces(np.ascontiguousarray(padded[:, :, ::-1]), _LEAST_SCORE)
+            found = finder.detect_faces(np.ascontiguousarray(picture[:, :, ::-1]), _LEAST_SCORE)
         if not len(found):
             raise AnnotatorError("no face was found", remedy="choose a picture whose face is larger or clearer")
         self._runtime.stage(0.6)
-        return self._features(aligned(padded, found))
+        return aligned(picture, found)
 
-    def _features(self, face: Pixels) -> Pixels:
+    def plane(self, face: Pixels) -> torch.Tensor:
+        """(512, 512, 3) to (1, 1, 512, 512) in 0..1: grey where the face is, 1 elsewhere."""
         network: Any = self._runtime.network("facexlib/parts", self._load_parts)
         with torch.no_grad():
             pixels = to_tensor(face, self._runtime) / 255.0
             classes = network(normalised(pixels, _MEAN, _STD))[0].argmax(dim=1, keepdim=True)
             grey = sum(weight * pixels[:, channel, None] for channel, weight in enumerate(_GREY))
             beyond = (classes == pixels.new_tensor(_NOT_THE_FACE).view(1, -1, 1, 1)).any(dim=1, keepdim=True)
-            plane = torch.where(beyond, torch.ones_like(pixels[:, :1]), grey)[0, 0]
-        levels = (plane * 255.0).to(torch.uint8).cpu().numpy()
-        return np.repeat(levels[:, :, None], 3, axis=2)
+            return torch.where(beyond, torch.ones_like(pixels[:, :1]), grey)
 
     def _load_finder(self) -> torch.nn.Module:
         library = _facexlib("detection.retinaface")

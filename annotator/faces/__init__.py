@@ -8,7 +8,11 @@ from ..clip_vision import CLIP_H, TRANSFORMERS
 from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile
 
 LIBRARIES = (
-    Library("insightface", minimum="0.7", why="it finds and recognises faces"),
+    Library(
+        "insightface",
+        minimum="0.7",
+        why="it finds and recognises faces; its models may be used for non-commercial research alone",
+    ),
     Library("onnxruntime", minimum="1.14", why="it runs InsightFace's networks"),
 )
 _LICENCE = "non-commercial research only"
@@ -69,6 +73,6 @@ def load(runtime: Runtime, id_: str) -> Detector:
     if id_ == "ip-adapter_face_id_plus":
         from ..clip_vision.detector import ClipVision
 
-        return FaceIdPlus(FaceId(runtime, BUFFALO), ClipVision(runtime, CLIP_H))
+        return FaceIdPlus(runtime, BUFFALO, ClipVision(runtime, CLIP_H))
     kind = InstantIdEmbedding if id_ == "instant_id_face_embedding" else InstantIdKeypoints
     return kind(runtime, ANTELOPE)

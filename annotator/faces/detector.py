@@ -20,12 +20,20 @@ from ..weights import find
 
 SIDE = 640
 """The finder sees the picture in a square of this size."""
+SMALLER = tuple(range(576, 192, -64))
+"""And where it finds nothing in smaller ones: a face that fills the picture is too large for it at first."""
+CROP = 224
+"""A face that is cut out for CLIP has this side, as IP-Adapter's authors trained with."""
 SURE = 0.5
 LIMBS = ((0, 2), (1, 2), (3, 2), (4, 2))
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
 HALF_WIDTH = 4
 RADIUS = 10
 DIMMED = 0.6
+
+
+class NoFace(AnnotatorError):
+    """There is no face in the picture, or none that can be found."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +49,42 @@ class Finder:
     device: str = "cpu"
 
     def face(self, image: Pixels) -> tuple[Array, Array, float]:
-        """The largest face's box (x0, y0, x1, y1), its points (5, 2) and how sure it is. Raises without any face."""
-        boxes, points = self.detection.detect(_bgr(image), max_num=0, metric="default")
-        if not len(boxes):
-            raise AnnotatorError(
-                "no face was found in the picture", remedy="use one in which a face is larger and not covered"
-            )
+        """The largest face's box (x0, y0, x1, y1), its points (5, 2) and how sure it is. Raises `NoFace`."""
+        for side in (SIDE, *SMALLER):
+            boxes, points = self.detection.detect(_bgr(image), input_size=(side, side), max_num=0, metric="default")
+            if len(boxes):
+                break
+        else:
+            raise NoFace("no face was found in the picture", remedy="use one in which a face is larger and not covered")
         largest = int(np.argmax((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])))
         return boxes[largest, :4], points[largest], float(boxes[largest, 4])
 
     def embedding(self, image: Pixels) -> torch.Tensor:
-        """(1, 512) float32, not normalised."""
+        """(1, 512) float32, not normalised, of the largest face. Raises `NoFace`."""
+        return self.identity(image)[0]
+
+    def identity(self, image: Pixels) -> tuple[torch.Tensor, Array]:
+        """`embedding` and the five points (5, 2) of that face."""
         from insightface.app.common import Face  # pyright: ignore[reportMissingImports]
 
         box, points, sure = self.face(image)
         embedding = self.recognition.get(_bgr(image), Face(bbox=box, kps=points, det_score=sure))
-        return torch.from_numpy(np.array(embedding, np.float32).reshape(1, -1))
+        return _row(embedding), points
+
+    def embedding_of_crop(self, face: Pixels) -> torch.Tensor:
+        """(1, 512) float32, not normalised, of a picture that is one upright face and nothing else."""
+        return _row(self.recognition.get_feat(_bgr(face)))
 
 
-class _Faces:
+class Faces:
     """`weights`: finder's and recogniser's."""
 
     def __init__(self, runtime: Runtime, weights: Sequence[WeightFile]) -> None:
         self._runtime = runtime
         self._weights = weights
 
-    def _finder(self) -> Finder:
+    def finder(self) -> Finder:
+        """Both networks, on the device."""
         return self._runtime.network(self._weights[0].folder, self._load)
 
     def _load(self) -> Finder:
@@ -82,7 +100,7 @@ class _Faces:
         return Finder(finder.network, teller.network, nbytes, max(places, key=lambda place: place != "cpu"))
 
 
-class FaceId(_Faces):
+class FaceId(Faces):
     """The embedding at unit length, of the picture at its own size."""
 
     def __call__(
@@ -95,15 +113,15 @@ class FaceId(_Faces):
         rng_seed: int = 0,
     ) -> Detection:
         """face_embeds: (1, 512)."""
-        embedding = self._finder().embedding(to_rgb(image))
-        return Detection(tensors={"face_embeds": embedding / embedding.norm(dim=1, keepdim=True)})
+        return Detection(tensors={"face_embeds": _unit(self.finder().embedding(to_rgb(image)))})
 
 
-class FaceIdPlus:
-    """The face's embedding beside CLIP's of the whole picture."""
+class FaceIdPlus(Faces):
+    """The embedding at unit length beside what CLIP sees of the face, upright and cut out."""
 
-    def __init__(self, face: Detector, clip: Detector) -> None:
-        self._parts = (face, clip)
+    def __init__(self, runtime: Runtime, weights: Sequence[WeightFile], clip: Detector) -> None:
+        super().__init__(runtime, weights)
+        self._clip = clip
 
     def __call__(
         self,
@@ -115,15 +133,16 @@ class FaceIdPlus:
         rng_seed: int = 0,
     ) -> Detection:
         """face_embeds, and what the CLIP entries give."""
-        tensors: dict[str, torch.Tensor] = {}
-        for part in self._parts:
-            found = part(image, resolution=resolution)
-            assert isinstance(found, Detection)
-            tensors.update(found.tensors or {})
-        return Detection(tensors=tensors)
+        from insightface.utils import face_align  # pyright: ignore[reportMissingImports]
+
+        picture = to_rgb(image)
+        embedding, points = self.finder().identity(picture)
+        found = self._clip(face_align.norm_crop(picture, points, CROP), resolution=resolution)
+        assert isinstance(found, Detection)
+        return Detection(tensors={"face_embeds": _unit(embedding), **(found.tensors or {})})
 
 
-class InstantIdEmbedding(_Faces):
+class InstantIdEmbedding(Faces):
     """The embedding as it comes, of the picture at the resolution asked for."""
 
     def __call__(
@@ -137,10 +156,10 @@ class InstantIdEmbedding(_Faces):
     ) -> Detection:
         """face_embeds: (1, 512)."""
         padded, _ = resize_and_pad(image, resolution)
-        return Detection(tensors={"face_embeds": self._finder().embedding(padded)})
+        return Detection(tensors={"face_embeds": self.finder().embedding(padded)})
 
 
-class InstantIdKeypoints(_Faces):
+class InstantIdKeypoints(Faces):
     """Eyes, nose and corners of the mouth, drawn."""
 
     def __call__(
@@ -154,7 +173,7 @@ class InstantIdKeypoints(_Faces):
     ) -> Pixels:
         """The map, (h, w, 3)."""
         padded, cut = resize_and_pad(image, resolution)
-        _, points, _ = self._finder().face(padded)
+        _, points, _ = self.finder().face(padded)
         return cut(draw(points, padded.shape[0], padded.shape[1]))
 
 
@@ -172,6 +191,14 @@ def draw(points: Array, height: int, width: int) -> Pixels:
     for (x, y), colour in zip(points, COLOURS, strict=True):
         cv2.circle(canvas, (int(x), int(y)), RADIUS, colour, -1)
     return canvas
+
+
+def _unit(embedding: torch.Tensor) -> torch.Tensor:
+    return embedding / embedding.norm(dim=1, keepdim=True)
+
+
+def _row(embedding: Array) -> torch.Tensor:
+    return torch.from_numpy(np.array(embedding, np.float32).reshape(1, -1))
 
 
 def _bgr(image: Pixels) -> Pixels:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from annotator.faces import ANTELOPE, BUFFALO, SPECS, load
-from annotator.faces.detector import Finder
+from annotator.faces.detector import FaceIdPlus, Finder
 from annotator.registry import discover
 from annotator.spec import AnnotatorError, Detection, Runtime
 
@@ -21,15 +21,23 @@ BOXES = np.array([[10, 10, 40, 40, 0.9], [50, 30, 140, 130, 0.8], [5, 90, 45, 12
 
 
 class FakeDetection:
-    def __init__(self, boxes: np.ndarray) -> None:
-        self.boxes = boxes
-        self.seen = np.zeros(())
+    """It finds nothing in squares larger than `largest`."""
 
-    def detect(self, image: np.ndarray, max_num: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    def __init__(self, boxes: np.ndarray, largest: int = 640) -> None:
+        self.boxes = boxes
+        self.largest = largest
+        self.seen = np.zeros(())
+        self.asked: list[int] = []
+
+    def detect(
+        self, image: np.ndarray, input_size: tuple[int, int], max_num: int, metric: str
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.seen = image
-        points = np.zeros((len(self.boxes), 5, 2), np.float32)
+        self.asked.append(input_size[0])
+        boxes = self.boxes if input_size[0] <= self.largest else self.boxes[:0]
+        points = np.zeros((len(boxes), 5, 2), np.float32)
         points[1:2] = POINTS
-        return self.boxes, points
+        return boxes, points
 
 
 class FakeRecognition:
@@ -71,6 +79,44 @@ def test_the_largest_face_is_taken_and_its_length_is_one(library: None) -> None:
     raw = torch.tensor([[50.0, 30.0, 140.0, 130.0] + [0.8] * 508])
     torch.testing.assert_close(found, raw / raw.norm())
     assert np.array_equal(detection.seen, image[:, :, ::-1]), "the library wants blue first, at the picture's size"
+
+
+def test_clip_sees_the_face_cut_out(library: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upright at 224 pixels by the library's own function, as IP-Adapter FaceID plus was trained, not the picture."""
+    crop, given, shown = picture(224, 224), [], []
+    utils, align = ModuleType("insightface.utils"), ModuleType("insightface.utils.face_align")
+    monkeypatch.setattr(align, "norm_crop", lambda *args: (given.append(args), crop)[1], raising=False)
+    monkeypatch.setattr(utils, "face_align", align, raising=False)
+    monkeypatch.setitem(sys.modules, "insightface.utils", utils)
+
+    def clip(image: np.ndarray, **_named: Any) -> Detection:
+        shown.append(image)
+        return Detection(tensors={"penultimate_hidden_state": torch.ones(1, 257, 1280)})
+
+    lent, _ = runtime()
+    image = picture()
+    found = FaceIdPlus(lent, BUFFALO, clip)(image, resolution=64)
+    assert embedding(found).norm() == pytest.approx(1.0)
+    assert found.tensors is not None
+    assert set(found.tensors) == {"face_embeds", "penultimate_hidden_state"}
+    (seen, points, side), *others = given
+    assert np.array_equal(seen, image)
+    assert np.array_equal(points, POINTS)
+    assert side == 224
+    assert not others
+    assert [np.array_equal(one, crop) for one in shown] == [True]
+
+
+@pytest.mark.parametrize(
+    ("largest", "asked"), [(640, [640]), (512, [640, 576, 512]), (256, list(range(640, 192, -64)))]
+)
+def test_a_face_that_fills_the_picture_is_looked_for_in_smaller_squares(largest: int, asked: list[int]) -> None:
+    lent, detection = runtime()
+    detection.largest = largest
+    found = load(lent, "instant_id_face_keypoints")(picture(), resolution=128)
+    assert isinstance(found, np.ndarray)
+    assert found.any()
+    assert detection.asked == asked
 
 
 def test_instant_id_takes_the_embedding_as_it_is_at_the_resolution(library: None) -> None:
