@@ -139,6 +139,9 @@ def _layers(weights: Mapping[str, Tensor]) -> Iterable[LayerSizes]:
         parts = found[number]
         pair = parts.get("to_k_ip", parts.get("to_v_ip"))
         names = sorted({name.partition(".")[0] for name in parts if "_lora." in name})
+        absent = [f"{name}.{side}" for name in names for side in ("down", "up") if f"{name}.{side}" not in parts]
+        if absent:
+            raise ValueError(f"no {LAYERS}{number}.{absent[0]}.weight")
         added = tuple(
             (name, parts[f"{name}.down"].shape[1], parts[f"{name}.down"].shape[0], parts[f"{name}.up"].shape[0])
             for name in names
@@ -186,8 +189,7 @@ class IPAdapter(nn.Module):
 
     def layer(self, number: int) -> AdapterLayer | None:
         """What belongs to the attention of that number; None where there is nothing."""
-        layers: Mapping[str, nn.Module] = self.ip_adapter  # pyright: ignore[reportAssignmentType]
-        found = layers.get(str(number))
+        found = dict(self.ip_adapter.items()).get(str(number))
         return found if isinstance(found, AdapterLayer) else None
 
 

@@ -112,3 +112,14 @@ def test_a_missing_pair_is_named() -> None:
     del weights["ip_adapter.7.to_k_ip.weight"], weights["ip_adapter.7.to_v_ip.weight"]
     with pytest.raises(ValueError, match=r"ip_adapter\.7\.to_k_ip"):
         IPAdapterConfig.from_weights(weights)
+
+
+def test_the_layers_are_found_by_the_files_number() -> None:
+    net = ours("faceid")
+    weights = weights_of("faceid", SD1)["ip_adapter"]
+    layer, own = net.layer(3), net.layer(2)
+    assert layer is not None
+    assert own is not None
+    assert torch.equal(layer.to_k_ip.weight, weights["3.to_k_ip.weight"])
+    assert sorted(own.added) == ["to_k_lora", "to_out_lora", "to_q_lora", "to_v_lora"]
+    assert net.layer(32) is None
