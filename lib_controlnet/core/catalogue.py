@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from .control_types import (
     NO_PREPROCESSOR,
@@ -13,46 +13,15 @@ from .control_types import (
     preprocessors_of,
     type_names,
 )
+from .preprocessors import PreprocessorSpec, Slider
 
 
-class SliderLike(Protocol):
-    """A number that a preprocessor lets the user choose."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def minimum(self) -> float: ...
-    @property
-    def maximum(self) -> float: ...
-    @property
-    def step(self) -> float: ...
-    @property
-    def default(self) -> float: ...
-
-
-class ListedSpec(Protocol):
-    """What is told of a preprocessor."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def control_types(self) -> tuple[str, ...]: ...
-    @property
-    def resolution(self) -> SliderLike | None: ...
-    @property
-    def sliders(self) -> Sequence[SliderLike]: ...
-    @property
-    def model_free(self) -> bool: ...
-
-
-def module_names(specs: Iterable[ListedSpec], alias_names: bool) -> list[str]:
+def module_names(specs: Iterable[PreprocessorSpec], alias_names: bool) -> list[str]:
     """Ids, or with `alias_names` the labels of the page."""
     return [spec.label if alias_names else spec.id for spec in specs]
 
 
-def module_details(specs: Iterable[ListedSpec], alias_names: bool) -> dict[str, Any]:
+def module_details(specs: Iterable[PreprocessorSpec], alias_names: bool) -> dict[str, Any]:
     """Name -> `{"model_free", "sliders": [{"name", "value", "min", "max", "step"}]}`."""
     return {
         spec.label if alias_names else spec.id: {
@@ -63,7 +32,7 @@ def module_details(specs: Iterable[ListedSpec], alias_names: bool) -> dict[str, 
     }
 
 
-def control_types(specs: Sequence[ListedSpec], models: Sequence[str]) -> dict[str, Any]:
+def control_types(specs: Sequence[PreprocessorSpec], models: Sequence[str]) -> dict[str, Any]:
     """Type -> its preprocessors' labels, its models with "None" first, and the defaults of both."""
     details: dict[str, Any] = {}
     for control_type in type_names(specs):
@@ -77,7 +46,7 @@ def control_types(specs: Sequence[ListedSpec], models: Sequence[str]) -> dict[st
     return details
 
 
-def _slider(slider: SliderLike) -> dict[str, Any]:
+def _slider(slider: Slider) -> dict[str, Any]:
     return {
         "name": slider.label,
         "value": slider.default,

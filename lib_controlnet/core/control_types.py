@@ -8,25 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from .modes import UnionType
+from .preprocessors import PreprocessorSpec
 
 ALL = "All"
 NO_PREPROCESSOR = "none"
 NO_MODEL = "None"
 
 
-class TypedSpec(Protocol):
-    """What is read of a preprocessor's specification."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def control_types(self) -> tuple[str, ...]: ...
-
-
-_Spec = TypeVar("_Spec", bound=TypedSpec)
+_Spec = TypeVar("_Spec", bound=PreprocessorSpec)
 
 
 @dataclass(frozen=True)
@@ -78,13 +70,13 @@ UNION_TYPES: Mapping[str, UnionType] = {
 """What a union model is told for a control type; "Unknown" for the others."""
 
 
-def type_names(specs: Iterable[TypedSpec] = ()) -> list[str]:
+def type_names(specs: Iterable[PreprocessorSpec] = ()) -> list[str]:
     """All types: "All", the peers', and those that third-party preprocessors add."""
     extra = {name for spec in specs for name in spec.control_types} - set(MODEL_WORDS) - {ALL}
     return [ALL, *sorted({*MODEL_WORDS, *extra})]
 
 
-def usable_types(specs: Sequence[TypedSpec], models: Sequence[str]) -> list[str]:
+def usable_types(specs: Sequence[PreprocessorSpec], models: Sequence[str]) -> list[str]:
     """The types for which there is a preprocessor or a model here; the others would offer nothing."""
     return [
         name

@@ -72,6 +72,8 @@ class Setup:
     """
 
     preprocessor: str
+    options: Mapping[str, object]
+    """What its data sheet says of how it acts (`effect_options`)."""
     hints: Sequence[Hint]
     tensors: Sequence[Mapping[str, Tensor]]
     params: tuple[float, ...]

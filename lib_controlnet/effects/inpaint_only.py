@@ -35,7 +35,7 @@ class InpaintOnly(Effect):
         self._seams = [_seam(hint, setup.blur) for hint in setup.hints]
 
     def noise(self, noise: Tensor) -> Tensor:
-        if "+lama" not in self._setup.preprocessor or self._setup.pass_ is not Pass.base:
+        if not self._setup.options["from_filling"] or self._setup.pass_ is not Pass.base:
             return noise
         latents = self._latents.like(noise)
         latents = latents[[place % len(latents) for place in range(len(noise))]]

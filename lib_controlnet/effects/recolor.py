@@ -20,7 +20,7 @@ class Recolor(Effect):
 
     def __init__(self, setup: Setup) -> None:
         self._lights = [np.ascontiguousarray(hint.display[:, :, 0]) for hint in setup.hints]
-        if "luminance" in setup.preprocessor:
+        if setup.options["light"] == "luminance":
             self._channel, self._to, self._from = 0, cv2.COLOR_RGB2LAB, cv2.COLOR_LAB2RGB
         else:
             self._channel, self._to, self._from = 2, cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB

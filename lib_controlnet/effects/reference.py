@@ -53,11 +53,10 @@ class Reference(Effect):
         self._layers: list[_Attention | _Statistics] = []
 
     def attach(self, unet: nn.Module) -> Sequence[RemovableHandle]:
-        kinds = self._setup.preprocessor.removeprefix("reference_").split("+")
         self._layers = []
-        if "only" in kinds or "attn" in kinds:
+        if self._setup.options["attention"]:
             self._layers += _attentions(unet, self._setup.weight)
-        if "adain" in kinds:
+        if self._setup.options["adain"]:
             self._layers += _statistics(unet, self._setup.weight, self._setup.sdxl)
         return [handle for layer in self._layers for handle in layer.hook(self)]
 

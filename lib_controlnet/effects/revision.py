@@ -28,7 +28,7 @@ class Revision(Effect):
                 found="a checkpoint that takes no pooled prompt",
                 remedy="load a checkpoint of SDXL, or choose another preprocessor",
             )
-        self.ignores_prompt = setup.preprocessor == "revision_ignore_prompt" or setup.sampling.no_prompt
+        self.ignores_prompt = bool(setup.options["ignores_prompt"]) or setup.sampling.no_prompt
         embedding = setup.tensors[0][_EMBEDDING].float()
         timestep = min(max(int(setup.params[0] * 1000), 0), 999)
         noise = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(setup.sampling.seed))

@@ -175,6 +175,7 @@ class UnitPreparation:
         return discover()[run.spec.effect](
             Setup(
                 preprocessor=run.spec.id,
+                options=run.spec.effect_options,
                 hints=run.hints[pass_],
                 tensors=[result.found.tensors or {} for result in run.results],
                 params=run.results[0].params,

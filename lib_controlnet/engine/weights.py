@@ -5,22 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 from ..core.errors import ControlNetError, PreprocessorError
-
-
-class WeightFile(Protocol):
-    """A file that a preprocessor's network reads (see annotator/spec.py)."""
-
-    name: str
-    folder: str
-    size: int
-    licence: str
-    repo: str
-
-    @property
-    def source(self) -> str: ...
+from ..core.preprocessors import PreprocessorSpec, WeightFile, WeightStore
 
 
 class WeightFiles:
@@ -30,7 +17,7 @@ class WeightFiles:
     once and for all.
     """
 
-    def __init__(self, module: Any, folders: Callable[[], Sequence[Path]]) -> None:
+    def __init__(self, module: WeightStore, folders: Callable[[], Sequence[Path]]) -> None:
         self._module = module
         self._folders = folders
         self._lock = threading.Lock()
@@ -40,11 +27,11 @@ class WeightFiles:
         """Where the file is; None where it is missing."""
         return self._module.existing_file(file, tuple(self._folders()))
 
-    def missing(self, spec: Any) -> list[WeightFile]:
+    def missing(self, spec: PreprocessorSpec) -> list[WeightFile]:
         """The files of a preprocessor that are in no folder."""
-        return [file for file in getattr(spec, "weights", ()) if self.path(file) is None]
+        return [file for file in spec.weights if self.path(file) is None]
 
-    def download(self, spec: Any, progress: Callable[[float, str], None]) -> None:
+    def download(self, spec: PreprocessorSpec, progress: Callable[[float, str], None]) -> None:
         """Brings what is missing into the first folder; `progress` is told the part done and the file's name.
 
         Raises PreprocessorError: no network, no room, stopped, or a file that its owner gives to registered users only.
@@ -58,7 +45,7 @@ class WeightFiles:
         """Stops the download that runs now, if any; the next one resumes it."""
         self._cancelled.set()
 
-    def _bring(self, spec: Any, file: WeightFile, progress: Callable[[float, str], None]) -> None:
+    def _bring(self, spec: PreprocessorSpec, file: WeightFile, progress: Callable[[float, str], None]) -> None:
         if not file.repo:
             raise PreprocessorError(
                 f"{file.name} cannot be downloaded from here",

@@ -47,7 +47,7 @@ class Extension:
         families = discover()
         models = ModelCache(families, lambda: setting("controlnet_model_cache_gib", 6) * GIB)
         preprocess = PreprocessRunner(registry, lambda: _annotator_runtime(annotator, root), free=models.release)
-        weights = importlib.import_module(f"{annotator.__name__}.weights")
+        weights: Any = importlib.import_module(f"{annotator.__name__}.weights")
         self.services = PageServices(
             library,
             registry,

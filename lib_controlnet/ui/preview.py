@@ -12,10 +12,10 @@ from ..core.batch import read_source
 from ..core.errors import ControlNetError, UnitError
 from ..core.hints import inpaint_display
 from ..core.images import Picture
-from ..core.inputs import preprocessor_input
 from ..core.modes import ResizeMode
-from ..core.resize import pixel_perfect_resolution
 from ..core.units import ControlNetUnit, parse_unit
+from ..engine.generation import Picture as Source
+from ..engine.look import Target, look
 from ..engine.preprocess import PreprocessResult
 from ..engine.services import PageServices
 from .events import QUICK, fields_of, page_size, shown_errors
@@ -104,20 +104,13 @@ def run_preprocessor(
     """
     asked = {**fields, "own_image": True, "use_preview": False}
     unit = parse_unit({**as_mapping([asked[name] for name in FIELDS]), "enabled": True}, index)
-    image, mask = _picture(unit)
-    spec = services.preprocess.entry(unit.preprocessor).spec
-    ignore = bool(services.setting("controlnet_ignore_noninpaint_mask", False))
-    image, mask = preprocessor_input(image, mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore)
-    fitting = pixel_perfect_resolution(image, int(target[1]), int(target[0]), unit.resize_mode)
-    return services.preprocess.run(
-        unit.preprocessor,
-        image,
-        mask,
-        resolution=unit.resolution,
-        pixel_perfect=fitting if unit.pixel_perfect else None,
-        threshold_a=unit.threshold_a,
-        threshold_b=unit.threshold_b,
-        progress=None if progress is None else lambda part: progress(part, desc=spec.label),
+    label = services.preprocess.entry(unit.preprocessor).spec.label
+    return look(
+        services,
+        unit,
+        Source(*_picture(unit), unit.resize_mode),
+        Target((int(target[0]), int(target[1]))),
+        None if progress is None else lambda part: progress(part, desc=label),
     )
 
 

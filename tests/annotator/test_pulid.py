@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from annotator import libraries
 from annotator.faces.detector import NoFace
 from annotator.pulid import EVA, SPEC
 from annotator.pulid.detector import Pulid
 from annotator.pulid.eva import network_of
-from annotator.registry import discover
 from annotator.renaming import load_sized
 from annotator.spec import AnnotatorError, Detection, Runtime, WeightFile
 from tests.device.pretend import pretended
@@ -182,10 +182,9 @@ def test_it_works_on_a_card_and_leaves_it(tmp_path: Path) -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
 
 
-def test_without_its_libraries_the_entry_says_what_to_install_and_the_licence() -> None:
-    registry = discover("annotator")
-    if SPEC.id not in registry:
-        reason = registry.disabled[SPEC.id].reason
-        assert "which is not installed" in reason
-        assert "insightface" not in reason or "non-commercial research" in reason
+def test_without_its_libraries_the_entry_says_what_to_install_and_the_licence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "_is_there", lambda module: module != "insightface")
+    reason = libraries.problem(SPEC.libraries)
+    assert "insightface" in reason
+    assert "non-commercial research" in reason
     assert [weight.licence for weight in SPEC.weights if isinstance(weight, WeightFile)][-1] == "MIT"

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch.nn import functional
 
+from annotator.registry import discover as discover_annotators
 from lib_controlnet.core.hints import Hint, hint_from_map
 from lib_controlnet.core.modes import ControlMode, ResizeMode
 from lib_controlnet.core.step import Pass, Step
@@ -21,6 +22,7 @@ from lib_controlnet.effects.registry import discover
 from lib_controlnet.effects.tile_colorfix import TileColorfix
 
 SIZE = 64
+SHEETS = discover_annotators("annotator", effects=None)
 
 
 def scheduler(kind: str) -> DDIMScheduler:
@@ -58,7 +60,8 @@ def hint(channels: int = 3, seed: int = 0) -> Hint:
 
 
 def setup(name: str, *hints: Hint, **changes: object) -> Setup:
-    given = Setup(name, hints, (), (), 1.0, ControlMode.balanced, Pass.base, False, 7, sampling())
+    options = SHEETS.get(name).spec.effect_options
+    given = Setup(name, options, hints, (), (), 1.0, ControlMode.balanced, Pass.base, False, 7, sampling())
     return replace(given, **changes)  # type: ignore[arg-type]
 
 
