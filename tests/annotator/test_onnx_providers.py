@@ -175,10 +175,10 @@ def test_insightface_gets_the_same_providers(
     for weight in ANTELOPE:
         (tmp_path / weight.name).write_bytes(b"....")
     detector: Any = load(Runtime(device="cuda:1", weight_folders=(tmp_path,)), "instant_id_face_embedding")
-    assert detector._finder().device == "cpu"
+    assert detector.finder().device == "cpu"
     assert prepared == [-1]
     assert ("CUDAExecutionProvider", "1") in [(asked[0][0], asked[0][1].get("device_id")) for asked in library.asked]
     library.broken.clear()
     detector._runtime.networks.clear()
-    assert detector._finder().device == "cuda:1"
+    assert detector.finder().device == "cuda:1"
     assert prepared == [-1, 0]
