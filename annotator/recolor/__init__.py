@@ -16,7 +16,7 @@ SPECS = (
         rank=100,
         resolution=None,
         sliders=(_GAMMA,),
-        effect="recolor_luminance",
+        effect="recolor",
         effect_options={"light": "luminance"},
     ),
     PreprocessorSpec(
@@ -25,7 +25,7 @@ SPECS = (
         control_types=("Recolor",),
         resolution=None,
         sliders=(_GAMMA,),
-        effect="recolor_intensity",
+        effect="recolor",
         effect_options={"light": "intensity"},
     ),
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -39,3 +39,11 @@ def own_types(devices: Iterable[torch.device]) -> Generator[None, None, None]:
         for kind in {device.type for device in devices if autocast_type(device) is not None}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def types_of_now(device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Gives the way back into the autocast of now, or out of it, for what is called from inside of `own_types`."""
+    type_ = autocast_type(device)
+    if type_ is None:
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype=type_)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .errors import HostError
 from .rows import RowTensors
 
 Places = tuple[Tensor | None, ...]
@@ -104,11 +105,27 @@ class RegionMask:
 
     def at(self, features: Tensor) -> Tensor:
         """The mask at the size, dtype and device of `features` `(B, C, h, w)`; computed once a size."""
-        height, width = features.shape[2:]
-        key = (height, width, features.dtype, features.device)
+        return self._resized((int(features.shape[2]), int(features.shape[3])), features)
+
+    def of_tokens(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        """The mask (1, N, 1) of `tokens` (B, N, C), which are the positions of a picture of `size` (h, w).
+
+        Raises HostError where they are not as many.
+        """
+        if tokens.shape[1] != size[0] * size[1]:
+            raise HostError(
+                "a layer of the U-Net has not one token for each position, so that the region mask does not fit",
+                field="effective_region_mask",
+                found=f"{tokens.shape[1]} tokens at {size[1]}x{size[0]}",
+                remedy="switch off what merges tokens (such as Token Merging), or remove the mask",
+            )
+        return self._resized(size, tokens).flatten(2).transpose(1, 2)
+
+    def _resized(self, size: tuple[int, int], like: Tensor) -> Tensor:
+        key = (*size, like.dtype, like.device)
         if key not in self._sizes:
-            resized = functional.interpolate(self._mask, (height, width), mode="bilinear", align_corners=False)
-            self._sizes[key] = resized.to(features)
+            resized = functional.interpolate(self._mask, size, mode="bilinear", align_corners=False)
+            self._sizes[key] = resized.to(like)
         return self._sizes[key]
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.checkpoint import Checkpoint
 from ..core.errors import BaseModelError
 from ..core.hints import Hint
 from ..core.modes import ResizeMode
@@ -18,9 +19,9 @@ from ..core.residuals import RegionMask
 from ..core.schedule import GuidanceRange
 from ..core.step import Pass
 from ..core.units import ControlNetUnit
-from ..effects.base import Effect, Sampling
-from ..families.base import BaseModel, BoundControl, ControlModel, Runtime
+from ..families.base import BaseModel, BoundControl, ControlModel, Runtime, UnitSettings
 from .acting import Acting
+from .parts import Part
 from .preprocess import PreprocessResult
 from .tiles import TiledHint
 
@@ -69,7 +70,7 @@ class Generation(Protocol):
         """The unit's region mask (h, w) as it lies over the pictures of the job, cropped as the host crops."""
         ...
 
-    def sampling(self) -> Sampling:
+    def checkpoint(self) -> Checkpoint:
         """The checkpoint's noise schedule and VAE."""
         ...
 
@@ -87,20 +88,49 @@ class UnitRun:
     guidance: GuidanceRange
     region: RegionMask | None
     hints: dict[Pass, Sequence[Hint]] = field(default_factory=dict[Pass, Sequence[Hint]])
-    bound: BoundControl | None = None
+    own: ControlModel | None = None
+    """What its preprocessor does to the sampling beside its model."""
+    parts: Sequence[Part] = ()
+    """What acts in the pass that has begun: its model, then its preprocessor."""
     weights: tuple[float, ...] = ()
     rests: bool = False
     """The unit has no part in the pass that has begun (hires option)."""
     took_part: bool = False
     """The unit has had a part in a pass."""
-    effect: Effect | None = None
-    """What the preprocessor does to the sampling besides, in the pass that has begun."""
     acting: Acting = field(default_factory=Acting)
     tile: TiledHint | None = None
     """Pieces of the hint for the U-Net calls to come, where a tiler runs."""
     tile_orders: dict[tuple[int, int], bool] = field(default_factory=dict[tuple[int, int], bool])
     mismatch: BaseModelError | None = None
     """Why the U-Net in use cannot take this unit's model, if so; raised when the unit would act."""
+
+    _settings: UnitSettings | None = None
+
+    @property
+    def settings(self) -> UnitSettings:
+        """What its controls were bound with for the pass that has begun."""
+        if self._settings is None:
+            raise RuntimeError("control asked for before the pass began")
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: UnitSettings) -> None:
+        self._settings = settings
+
+    @property
+    def models(self) -> Sequence[ControlModel]:
+        """Its model, and what its preprocessor does beside it."""
+        return (self.model,) if self.own is None else (self.model, self.own)
+
+    @property
+    def bound(self) -> BoundControl | None:
+        """What its model does in the pass that has begun."""
+        return self.parts[0].bound if self.parts else None
+
+    @property
+    def takes_part(self) -> bool:
+        """It is to act in the pass that has begun, where its range says so."""
+        return not self.rests and not self.idle_by_choice
 
     @property
     def spec(self) -> PreprocessorSpec:

@@ -34,8 +34,12 @@ class PassControl(Protocol):
         """The call as the U-Net is to get it (its context and y count), and what is to be added to it."""
         ...
 
-    def end(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
+    def end(self, output: Tensor, left: Sequence[str]) -> Tensor:
         """The prediction for the host; `left` names the places whose residual was not added."""
+        ...
+
+    def done(self) -> None:
+        """A call that has begun is over, whichever way."""
         ...
 
 
@@ -54,7 +58,8 @@ def is_ldm_unet(module: object) -> bool:
 class _Call:
     """One U-Net call under way, and the places of its control that no block has come by yet."""
 
-    step: Step | None = None
+    begun: bool = False
+    """The control was told of it."""
     control: Residuals | None = None
     left: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
 
@@ -89,7 +94,8 @@ class UNetHooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._calls.clear()
+        while self._calls:  # a call that broke off in a way that hooks are not told of
+            self._after()
 
     def _install(self, unet: nn.Module, blocks: LdmUNet) -> None:
         keep = self._handles.append
@@ -109,7 +115,7 @@ class UNetHooks:
             return None
         given = _unet_arguments(args, kwargs)
         step, call.control = self._control.begin(*given)
-        call.step = step
+        call.begun = True
         call.left = set() if call.control is None else set(call.control.places())
         if step.context is given[2] and step.y is given[3]:
             return None
@@ -117,14 +123,14 @@ class UNetHooks:
 
     def _finish(self, _unet: nn.Module, _args: object, output: Tensor) -> Tensor | None:
         call = self._calls[-1] if self._calls else None
-        if call is None or call.step is None:
+        if call is None or not call.begun:
             return None
         left = [f"{place} {index}" for place, index in sorted(call.left)]
-        return self._control.end(call.step, output, left)
+        return self._control.end(output, left)
 
     def _after(self, *_: object) -> None:
-        if self._calls:
-            self._calls.pop()
+        if self._calls and self._calls.pop().begun:
+            self._control.done()
 
     def _take(self, place: str, index: int) -> Tensor | None:
         return self._calls[-1].take(place, index) if self._calls else None

@@ -39,15 +39,27 @@ class Placement:
         self._services = services
         self._runtime = runtime
         self._models: list[ControlModel] = []
+        self._staying: Sequence[ControlModel] = ()
+        """Those that the U-Net call under way cannot do without."""
         self.sparing = False
 
     def adopt(self, models: Sequence[ControlModel], low_vram: bool) -> None:
         """These are the session's models. `low_vram`: a unit of it, or the host, asks for the least memory."""
-        self._models = list(dict.fromkeys(models))
+        self._models = [model for model in dict.fromkeys(models) if not model.residence.empty]
         self.sparing = low_vram
 
+    def stay(self, models: Sequence[ControlModel]) -> None:
+        """Brings `models`, which compute while the U-Net's layers do, to the device until the next call's control."""
+        self._staying = models
+        for model in models:
+            self.compute(model, lambda: None, "the U-Net's layers")
+
     def settle(self, wanted: Collection[ControlModel]) -> None:
-        """The session's models that are not `wanted` leave."""
+        """A U-Net call begins: the session's models that are not `wanted` leave."""
+        self._staying = ()
+        self._keep(wanted)
+
+    def _keep(self, wanted: Collection[ControlModel]) -> None:
         for model in self._models:
             if model not in wanted and model.residence.away:
                 self._leave(model)
@@ -106,10 +118,10 @@ class Placement:
             self._services.models.release(int(kept * GIB))
         else:
             self.leave()
-        self._models = []
+        self._models, self._staying = [], ()
 
     def _absent(self, model: ControlModel) -> bool:
-        return model.residence.place != self._runtime.device
+        return not model.residence.empty and model.residence.place != self._runtime.device
 
     def _leave(self, model: ControlModel) -> None:
         with self._services.models.turn:
@@ -118,7 +130,7 @@ class Placement:
     def _ask(self, model: ControlModel, ask: Callable[[], Result]) -> Result:
         if self._absent(model):
             if self.sparing:
-                self.settle((model,))
+                self._keep((model, *self._staying))
             setting = self._services.setting
             by_block = self.sparing and bool(setting("controlnet_stream_blocks", False))
             self._make_room(0 if by_block else model.residence.size)
@@ -141,7 +153,7 @@ class Placement:
         """Everything of ours but `model` leaves the device, and from now on the session's models take turns."""
         device, others = self._runtime.device, len(self._models) > 1
         self.sparing = True
-        self._services.models.release(keep=(model,))
+        self._services.models.release(keep=(model, *self._staying))
         self._services.preprocess.unload()
         give_back(device)
         turns = "; the control models of this job take turns there, as with Low VRAM" if others else ""

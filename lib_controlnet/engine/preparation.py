@@ -18,13 +18,12 @@ from ..core.residuals import RegionMask
 from ..core.schedule import GuidanceRange, layer_weights
 from ..core.step import Pass
 from ..core.units import ControlNetUnit
-from ..effects.base import Effect, Setup
-from ..effects.registry import discover
-from ..families.base import BindOptions, ControlModel
+from ..families.base import ControlModel, UnitSettings
+from ..families.registry import own_controls
 from .generation import Generation, Pixels, UnitRun
 from .library import NO_MODEL
 from .look import Target, chosen, look
-from .no_model import NoModel
+from .parts import Part
 from .preprocess import PreprocessResult
 from .services import Services
 from .tiles import with_region
@@ -63,6 +62,7 @@ class UnitPreparation:
         region = None if mask is None else RegionMask(_plane(mask))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
         run = UnitRun(unit, model_name, model, results, pictures[0].resize_mode, guidance, region)
+        run.own = None if model_name == NO_MODEL else self._own(spec)
         self.weights(run, Pass.base)  # a wrong list of weights is found now, not while sampling
         return run
 
@@ -83,13 +83,6 @@ class UnitPreparation:
         maps = [result.found.map for result in results]
         if any(found is not None and found.shape[2] == 3 and not found.any() for found in maps):
             notes.append("its control map is empty: wholly black")
-        if spec.effect and unit.region_mask is not None:
-            problem = f'"{spec.label}" acts on the whole picture, whatever the region mask says'
-            if spec.model_free:
-                raise UnitError(problem, field="effective_region_mask", found="a region mask", remedy="remove the mask")
-            notes.append(problem)
-        if spec.effect and self._generation.unit_per_image:
-            notes.append(f'"{spec.label}" acts on every picture of the batch, whatever the batch option says')
         return notes
 
     def _model_notes(self, model: ControlModel) -> list[str]:
@@ -101,8 +94,9 @@ class UnitPreparation:
         ]
 
     def _model(self, unit: ControlNetUnit, spec: PreprocessorSpec, low_vram: bool) -> tuple[str, ControlModel]:
-        if spec.model_free and spec.effect in discover():
-            return NO_MODEL, NoModel()
+        own = self._own(spec) if spec.model_free else None
+        if own is not None:
+            return NO_MODEL, own
         if spec.model_free or unit.model.strip().lower() in ("", NO_MODEL.lower()):
             raise UnitError(
                 "the unit is enabled and has no model",
@@ -117,20 +111,34 @@ class UnitPreparation:
         model.check(self._generation.base)
         return entry.name, model
 
-    def bind(self, run: UnitRun, pass_: Pass, width: int, height: int) -> Effect | None:
-        """Binds a unit to its hints for a pass of `width` x `height` pixels; gives its effect on sampling, if any."""
+    def _own(self, spec: PreprocessorSpec) -> ControlModel | None:
+        """What a preprocessor does to the sampling by itself. Raises BaseModelError where it cannot."""
+        own = own_controls().get(spec.effect)
+        if own is not None:
+            own.check(self._generation.base)
+        return own
+
+    def bind(self, run: UnitRun, pass_: Pass, width: int, height: int) -> None:
+        """Binds a unit's controls to its hints for a pass of `width` x `height` pixels."""
         hints = self.hints(run, pass_, width, height)
         run.rests = self._rests(run, pass_)
         run.weights = self.weights(run, pass_)
-        run.bound = run.model.bind(hints, self.options(run))
-        return self._effect(run, pass_) if run.spec.effect and not run.rests else None
+        run.settings = self._settings(run, pass_)
+        run.parts = () if run.rests else [Part(model, model.bind(hints, run.settings)) for model in run.models]
+        if run.region is not None and any(not part.bound.regional for part in run.parts):
+            raise UnitError(
+                f'"{run.spec.label}" acts on the whole picture, whatever a region mask says',
+                field="effective_region_mask",
+                found="a region mask",
+                remedy="remove the mask",
+            )
 
     @staticmethod
     def hints(run: UnitRun, pass_: Pass, width: int, height: int) -> Sequence[Hint]:
-        """A hint a map, in the pass's size; none where the preprocessor gives an embedding to an effect."""
+        """A hint a map, in the pass's size; none where the preprocessor gives embeddings."""
         hints = run.hints.get(pass_)
         if hints is None or any(hint.size != (width, height) for hint in hints):
-            maps = [] if run.spec.effect and not run.spec.returns_image else [result.map for result in run.results]
+            maps = [result.map for result in run.results] if run.spec.returns_image else []
             hints = [hint_from_map(map_, width, height, run.resize_mode) for map_ in maps]
             run.hints[pass_] = hints
         return hints
@@ -170,29 +178,22 @@ class UnitPreparation:
         skipped = HiResOption.high if pass_ is Pass.base else HiResOption.low
         return self._generation.hires and run.unit.hr_option is skipped
 
-    def _effect(self, run: UnitRun, pass_: Pass) -> Effect:
-        unit = run.unit
-        return discover()[run.spec.effect](
-            Setup(
-                preprocessor=run.spec.id,
-                options=run.spec.effect_options,
-                hints=run.hints[pass_],
-                tensors=[result.found.tensors or {} for result in run.results],
-                params=run.results[0].params,
-                weight=unit.weight,
-                mode=unit.control_mode,
-                pass_=pass_,
-                sdxl=self._generation.base.config.adm_channels is not None,
-                blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
-                sampling=self._generation.sampling(),
-            )
+    def _settings(self, run: UnitRun, pass_: Pass) -> UnitSettings:
+        unit, spec = run.unit, run.spec
+        return UnitSettings(
+            unit=unit.index,
+            base=self._generation.base,
+            weight=unit.weight,
+            mode=unit.control_mode,
+            pass_=pass_,
+            params=run.results[0].params,
+            options=spec.effect_options,
+            tensors=[result.found.tensors or {} for result in run.results],
+            scattered=bool(getattr(spec, "scatters", False)),
+            union_type=unit.union_type,
+            blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
+            checkpoint=self._generation.checkpoint,
         )
-
-    @staticmethod
-    def options(run: UnitRun) -> BindOptions:
-        """What the unit's family is told besides the hint."""
-        scattered = run.spec.scatters
-        return BindOptions(unit=run.unit.index, scattered=scattered, union_type=run.unit.union_type)
 
 
 def _plane(mask: Pixels) -> torch.Tensor:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.batch import parted
-from ..core.errors import BaseModelError, ControlNetError, HostError
-from ..core.hints import Hint
-from ..core.precision import own_types
-from ..core.residuals import RegionMask, Residuals
+from ..core.errors import BaseModelError
+from ..core.residuals import Residuals
 from ..core.step import Pass, Step
 from ..core.units import ControlNetUnit
-from ..effects.running import RunningEffects
 from ..families.base import BaseModel, BoundControl
 from .acting import Acting, never_acted, not_called
+from .calls import Active, Calls, said_of
 from .generation import Generation, UnitRun
+from .parts import Part
 from .placement import Placement
 from .preparation import UnitPreparation
 from .services import Services
 from .side_stream import SideStream
+from .sites import LdmSites
 from .tiles import TiledHint
 
 _NO_BASE_PASS = "it did nothing: it acts in the first pass alone, and this job only enlarges a picture"
@@ -36,11 +35,10 @@ class Held:
     """What a session was doing in a pass that something else interrupts; see `ControlSession.hold`."""
 
     runs: list[UnitRun]
-    effects: RunningEffects
+    calls: Calls | None
+    active: list[list[Active]]
     pass_: Pass
     size: tuple[int, int]
-    calls: int
-    begun: bool
 
 
 @dataclass(frozen=True)
@@ -51,19 +49,11 @@ class Idle:
     text: str
 
 
-@contextmanager
-def _said_of(unit: int) -> Generator[None, None, None]:
-    """What is raised inside names `unit`."""
-    try:
-        yield
-    except ControlNetError as error:
-        raise error.for_unit(unit) from error
-
-
 class ControlSession:
     """Owner of one generation's control: `prepare`, then a pass from `begin` to `end`, and `close`.
 
-    In a pass each U-Net call is `begin_call`, the call itself with the control added, `end_call`.
+    In a pass each U-Net call is `begin_call`, the call itself with the control added, `end_call` where it ended well,
+    and `done` whichever way it did.
     """
 
     def __init__(self, services: Services, generation: Generation) -> None:
@@ -71,12 +61,13 @@ class ControlSession:
         self._generation = generation
         self._preparation = UnitPreparation(services, generation)
         self.runs: list[UnitRun] = []
-        self.effects = RunningEffects()
         self.closed = False
         self._pass = Pass.base
         self._size = (generation.width, generation.height)
-        self._calls = 0
-        self._begun = False
+        self._calls: Calls | None = None
+        """None before the first pass."""
+        self._active: list[list[Active]] = []
+        """What acts in the U-Net calls under way, the innermost last."""
         self._placement = Placement(services, generation.runtime)
         self._side = SideStream()
         weakref.finalize(self, self._placement.leave).atexit = False  # a job that broke off is never closed
@@ -86,19 +77,22 @@ class ControlSession:
         enabled = [unit for unit in units if unit.enabled]
         low_vram = self._generation.runtime.low_vram or any(unit.low_vram for unit in enabled)
         for unit in enabled:
-            with _said_of(unit.index):
+            with said_of(unit.index):
                 self.runs += [self._preparation.prepare(part, low_vram) for part in parted(unit)]
-        self._placement.adopt([run.model for run in self.runs], low_vram)
+        self._placement.adopt([model for run in self.runs for model in run.models], low_vram)
 
     def begin(self, pass_: Pass, width: int, height: int) -> None:
         """Binds every unit to its hint for a pass of `width` x `height` pixels."""
-        self._pass, self._size, self._calls, self._begun = pass_, (width, height), 0, True
+        self._pass, self._size = pass_, (width, height)
+        self._calls = Calls(self.runs, self._size, self._generation, self._preparation, self._placement)
         for run in self.runs:
             run.acting, run.tile, run.tile_orders = Acting(), None, {}
-            with _said_of(run.unit.index):
-                run.effect = self._preparation.bind(run, pass_, width, height)
+            with said_of(run.unit.index):
+                self._preparation.bind(run, pass_, width, height)
             run.took_part = run.took_part or not run.rests
-        self.effects = RunningEffects([(run.guidance, run.effect) for run in self.runs if run.effect is not None])
+        bounds = [part.bound for _, part in self._taking_part()]
+        for bound in bounds:
+            bound.meet(bounds)
 
     def hold(self) -> Held:
         """Another pass may be sampled with this session before the one that has begun goes on."""
@@ -107,20 +101,25 @@ class ControlSession:
             run.hints = dict(run.hints)
         if self._placement.sparing:
             self._placement.leave()
-        return Held(runs, self.effects, self._pass, self._size, self._calls, self._begun)
+        held = Held(runs, self._calls, self._active, self._pass, self._size)
+        _let_act(self._active, False)
+        self._active = []
+        return held
 
     def resume(self, held: Held) -> None:
         """The pass goes on that was held; nothing where the session was closed meanwhile."""
         if self.closed:
             return
-        self.runs, self.effects, self._pass, self._size = held.runs, held.effects, held.pass_, held.size
-        self._calls, self._begun = held.calls, held.begun
+        self.runs, self._calls, self._pass, self._size = held.runs, held.calls, held.pass_, held.size
+        self._active = held.active
+        _let_act(self._active, True)
 
     def rebase(self, base: BaseModel) -> None:
         """Another U-Net takes over (refiner, hires checkpoint): units that do not fit it raise when they would act."""
         for run in self.runs:
             try:
-                run.model.check(base)
+                for model in run.models:
+                    model.check(base)
                 run.mismatch = None
             except BaseModelError as error:
                 run.mismatch = BaseModelError(
@@ -131,42 +130,71 @@ class ControlSession:
                     remedy="let the unit end before that (ending control step), or use one kind of checkpoint",
                 )
 
-    def begin_call(self, unet: nn.Module, step: Step) -> tuple[Step, Residuals | None]:
+    def attach(self, sites: LdmSites) -> None:
+        """The pass's controls ask for their places in the U-Net in use; again where the host swaps it."""
+        for run in self.runs:
+            for part in run.parts if run.mismatch is None else ():
+                part.plain = sites.plain
+                with said_of(run.unit.index):
+                    part.bound.attach(sites.of(part))
+        sites.settle()
+
+    def begin_call(self, step: Step) -> tuple[Step, Residuals | None]:
         """A U-Net call begins: the step as the U-Net is to get it, and what is to be added to it.
 
         Raises ControlNetError where a unit that is to act cannot.
         """
-        if self.closed:
+        if self.closed or self._calls is None:
             raise not_called(0, closed=True)
-        self._calls += 1
+        calls = self._calls
+        _let_act(self._active, False)
         if step.progress >= 1.0:  # an adaptive sampler past its plan, which NaN would keep going for ever
             self._check_residuals()
-        for run in self._in_range(step):
-            run.acting.in_range += 1
-            self._check_size(run, step)
-        step = self.effects.conditioned(step)
-        control = self._side.control(step, self.control) if self._overlaps(step) else self.control(step)
-        self.effects.before(unet, step)
+        calls.announced(step)
+        self._placement.settle({model for run in calls.in_range(step) for model in run.models})
+        active = calls.active(step)
+        step = calls.conditioned(step, active)
+
+        def residuals(given: Step) -> Residuals | None:
+            return calls.residuals(given, active)
+
+        control = self._side.control(step, residuals) if self._overlaps(step) else residuals(step)
+        calls.prepare(step, active)
+        self._active.append(active)
+        _let_act(self._active, True)
         return step, control
 
-    def end_call(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
-        """The call's prediction (B, 4, h, w), for the host; `left` names the places where control was not added.
+    def end_call(self, output: Tensor, left: Sequence[str]) -> Tensor:
+        """The call's prediction (B, 4, h, w), for the host; `left` names the places where residuals were not added.
 
-        Raises HostError if there are any.
+        Raises HostError if there are any, or other places that were passed by.
         """
         self._side.finish()
-        acting = [run for run in self._in_range(step) if run.effect is not None or self._rows(run, step)]
-        if left and acting:
-            raise HostError(
-                "control was computed and the U-Net did not take it",
-                unit=acting[0].unit.index,
-                field="model",
-                found=f"{len(left)} places that were passed by: {', '.join(left[:4])}{' …' if len(left) > 4 else ''}",
-                remedy="switch off the extension or option that replaces the U-Net's blocks or runs their layers",
-            )
-        for run in acting:
-            run.acting.acted += 1
-        return self.effects.after(step, output)
+        if self._calls is None or not self._active:
+            return output
+        return self._calls.ended(output, self._active[-1], left)
+
+    def done(self) -> None:
+        """A call that has begun is over, whichever way."""
+        _let_act(self._active, False)
+        del self._active[-1:]
+        _let_act(self._active, True)
+
+    def start_noise(self, noise: Tensor) -> Tensor:
+        """The noise (B, 4, h, w) of variance 1 from which the pass starts, one row a picture."""
+        for run, part in self._taking_part():
+            if type(part.bound).start_noise is not BoundControl.start_noise:
+                noise = self._of_pictures(run, noise, part.bound.start_noise)
+        return noise
+
+    def decoded(self, picture: Tensor, index: int) -> Tensor:
+        """The decoded picture (3, H, W) in 0..1 of place `index` in its batch. Another size than the pass's fails."""
+        for run, part in self._taking_part():
+            if type(part.bound).decoded is BoundControl.decoded or not self._has_say(run, index):
+                continue
+            new = part.bound.decoded(picture, index)
+            picture = new if run.region is None else torch.lerp(picture, new, run.region.at(new[None])[0])
+        return picture
 
     def end(self, steps: int) -> list[Idle]:
         """A sampling of `steps` denoiser steps has ended: the units that did nothing because their settings say so.
@@ -189,11 +217,11 @@ class ControlSession:
         """Why a unit rightly did nothing, "" where it acted or has no part in the pass."""
         if run.rests:
             return "" if run.took_part or self._pass is Pass.base else _NO_BASE_PASS
-        with _said_of(run.unit.index):
+        with said_of(run.unit.index):
             run.acting.check()
-            if run.idle_by_choice and run.effect is None:
+            if run.idle_by_choice:
                 return f"it did nothing: {run.idle_by_choice}"
-            if not self._calls:
+            if self._calls is None or not self._calls.count:
                 raise not_called(steps, closed=False)
             if not run.acting.in_range:
                 start, end = run.guidance.start, run.guidance.end
@@ -211,35 +239,6 @@ class ControlSession:
         wanted = self._services.setting("controlnet_side_stream", False)
         return bool(wanted) and not self._side.useless and not self._placement.sparing
 
-    @torch.no_grad()
-    def control(self, step: Step) -> Residuals | None:
-        """The sum of what the active units add to one U-Net call, or None."""
-        in_range = [run for run in self._in_range(step) if any(run.weights)]
-        self._placement.settle({run.model for run in in_range})
-        going_on = {run.model for run in in_range if run.guidance.end > step.progress}
-        acting = self._with_rows(step)
-        parts: dict[int, Residuals] = {}
-        total, added = None, 0  # summed in the order of the units, whichever computes first
-        for place in self._placement.in_turn([run.model for run, _ in acting], going_on):
-            parts[place] = self._part(step, *acting[place])
-            while added in parts:
-                part = parts.pop(added)
-                total, added = part if total is None else total.merged(part), added + 1
-        return total
-
-    def _with_rows(self, step: Step) -> list[tuple[UnitRun, list[int]]]:
-        """The units that have something to compute in this call, with their rows."""
-        found: list[tuple[UnitRun, list[int]]] = []
-        for run in self._in_range(step):
-            rows = self._rows(run, step)
-            run.acting.with_rows += bool(rows)
-            if not rows or not any(run.weights):
-                continue
-            if run.mismatch is not None:
-                raise run.mismatch
-            found.append((run, rows))
-        return found
-
     def break_off(self) -> None:
         """A sampling ended before its time: nothing of it is left on the device."""
         self._placement.leave()
@@ -251,7 +250,7 @@ class ControlSession:
         """
         generation = self._generation
         planned = generation.final_size if pass_ is Pass.hires else (generation.width, generation.height)
-        begun = self._begun and pass_ is self._pass
+        begun = self._calls is not None and pass_ is self._pass
         return self._preparation.whole_hint(self.runs[index], pass_, self._size if begun else planned)
 
     def tile(self, index: int, tensor: Tensor) -> None:
@@ -269,80 +268,29 @@ class ControlSession:
         """Lets go of hints and models; twice is fine."""
         self._placement.close()
         self.runs = []
-        self.effects = RunningEffects()
         self.closed = True
 
     def _check_residuals(self) -> None:
         for run in self.runs:
-            with _said_of(run.unit.index):
+            with said_of(run.unit.index):
                 run.acting.check()
 
-    def _in_range(self, step: Step) -> list[UnitRun]:
-        return [run for run in self.runs if not run.rests and run.guidance.contains(step.progress)]
+    def _taking_part(self) -> Iterator[tuple[UnitRun, Part]]:
+        return ((run, part) for run in self.runs if run.takes_part for part in run.parts)
 
-    def _check_size(self, run: UnitRun, step: Step) -> None:
-        """A hint belongs to a size: a piece of the latent must come with its piece of the hint."""
-        height, width = step.x.shape[-2:]
-        expected = self._size if run.tile is None or run.effect is not None else run.tile.size
-        if step.again and run.tile is None and not run.idle_by_choice:
-            raise HostError(
-                "the picture is drawn in windows, each of which would get the whole of the unit's hint",
-                unit=run.unit.index,
-                field="image",
-                found=f"more U-Net calls than one denoiser call of {step.group} rows needs",
-                remedy="switch off what draws in windows (such as DemoFusion), or disable the unit",
-            )
-        if run.idle_by_choice or (width * 8, height * 8) == (expected[0] // 8 * 8, expected[1] // 8 * 8):
-            return
-        raise HostError(
-            "the U-Net was called with a latent of another size than the unit's hint",
-            unit=run.unit.index,
-            field="image",
-            found=f"a latent of {width}x{height} with a hint for {expected[0] // 8}x{expected[1] // 8}",
-            remedy="switch off what cuts the picture into tiles or enlarges it while it is drawn, or disable the unit",
-        )
+    def _has_say(self, run: UnitRun, image: int) -> bool:
+        return self._calls is not None and self._calls.has_say(run, image)
 
-    def _rows(self, run: UnitRun, step: Step) -> list[int]:
-        """The rows a unit has a say in; the others are not computed."""
-        cond_only = run.unit.control_mode.cond_only or (run.bound is not None and run.bound.pooled)
-        indices = sorted({other.unit.index for other in self.runs}) if self._generation.unit_per_image else []
-        units, position = max(len(indices), 1), indices.index(run.unit.index) if indices else 0
-        return [
-            row
-            for row in range(step.batch)
-            if (step.is_cond[row] or not cond_only) and step.images[row] % units == position % units
-        ]
+    def _of_pictures(self, run: UnitRun, given: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """`given` (B, 4, h, w), one row a picture of the batch, changed where the unit has its say."""
+        new = change(given)
+        if run.region is not None:
+            new = torch.lerp(given, new, run.region.at(given))
+        rows = [new[row] if self._has_say(run, row) else given[row] for row in range(len(given))]
+        return torch.stack(rows)
 
-    def _part(self, step: Step, run: UnitRun, rows: list[int]) -> Residuals:
-        if run.bound is None:
-            raise RuntimeError("control asked for before the pass began")
-        bound, region = run.bound, run.region
-        if run.tile is not None:
-            bound, region, step = self._of_tile(run, run.tile, step, rows)
-        selected, (width, height) = step.select(rows), self._size
-        with _said_of(run.unit.index), own_types((step.x.device, self._generation.runtime.device)):
-            part = self._placement.compute(
-                run.model, lambda: bound.control(selected), f"{len(rows)} rows of {width}x{height}"
-            )
-            run.acting.measure(part)
-        part = part.scaled(run.weights)
-        if region is not None:
-            part = part.masked(region)
-        if bound.pooled:
-            part = part.pooled()
-        return part.spread(rows, step.batch, step.kept)
 
-    def _of_tile(
-        self, run: UnitRun, tile: TiledHint, step: Step, rows: list[int]
-    ) -> tuple[BoundControl, RegionMask | None, Step]:
-        """The unit bound to the pieces of this call, the pieces of its region, and a step whose pictures are pieces."""
-        with _said_of(run.unit.index):
-            pieces = tile.pieces(step)
-        hint = Hint(pieces.images, None, run.results[0].map)
-        bound = run.model.bind([hint], self._preparation.options(run))
-        region = (
-            None
-            if pieces.regions is None
-            else RegionMask(step.kept.of(pieces.regions, [pieces.of_row[row] for row in rows]))
-        )
-        return bound, region, replace(step, images=pieces.of_row)
+def _let_act(active: Sequence[Sequence[Active]], acts: bool) -> None:
+    """What is active in the innermost call acts in the U-Net's layers, or no longer."""
+    for one in active[-1] if active else ():
+        one.part.call = one.call if acts else None

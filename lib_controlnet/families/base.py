@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..core.checkpoint import Checkpoint, no_checkpoint
 from ..core.errors import ModelFileError
 from ..core.hints import Hint
-from ..core.modes import UnionType
+from ..core.modes import ControlMode, UnionType
 from ..core.residuals import Residuals
-from ..core.step import Step
+from ..core.sites import UNetSites
+from ..core.step import Pass, Step
 from ..loading.detect import KeyCondition
 from ..nets.config import UNetConfig
 from ..nets.residence import Residence
@@ -82,39 +84,105 @@ class Runtime:
         return self.base_weights()
 
 
-@dataclass(frozen=True)
-class BindOptions:
-    """The settings of a unit that a family may need besides its hint."""
+@dataclass(frozen=True, eq=False)
+class UnitSettings:
+    """What a unit asks for besides its hints, as `bind` gets it for one pass."""
 
     unit: int
+    """Its number, for errors."""
+    base: BaseModel
+    weight: float = 1.0
+    mode: ControlMode = ControlMode.balanced
+    pass_: Pass = Pass.base
+    params: tuple[float, ...] = ()
+    """The preprocessor's sliders."""
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+    """What the preprocessor's data sheet tells the control that it has of its own (`effect_options`)."""
+    tensors: Sequence[Mapping[str, Tensor]] = ()
+    """Embeddings by name where the preprocessor gives such in place of maps: one, or one for each image of the batch."""
     scattered: bool = False
     """The hint shows what there is in the picture and not where (shuffle)."""
     union_type: UnionType = UnionType.unknown
+    blur: int = 7
+    """Pixels over which an inpainted region fades into its surroundings."""
+    checkpoint: Callable[[], Checkpoint] = no_checkpoint
+    """The noise schedule and VAE of the checkpoint in use, asked while binding only."""
+
+    @property
+    def sdxl(self) -> bool:
+        """The checkpoint takes a pooled prompt, as those of SDXL do."""
+        return self.base.config.adm_channels is not None
 
 
-class BoundControl(Protocol):
-    """A control model with one unit's hint for one pass; owned by the session and dropped with it."""
+class BoundControl:
+    """What one unit does in one pass; what a kind does not override, it does not do.
 
-    pooled: bool
-    """True where residuals are averaged over their positions after masking; then only cond rows get control."""
+    Made before the sampling begins, when the VAE may run; owned by the session and dropped with the pass. Guidance
+    range, weight, rows, region mask and one-unit-per-image are the session's business: every tensor handed over is of
+    the rows in which the unit has a say, and what comes back is mixed in as far as the region mask says.
+    """
 
-    def control(self, step: Step) -> Residuals:
-        """Residuals for the rows of `step`, unweighted."""
-        ...
+    pooled = False
+    """Residuals are averaged over their positions after masking; then only cond rows get control."""
+    obeys_mode = True
+    """"ControlNet is more important" leaves it the cond rows only. False where a kind makes its own sense of the mode."""
+    spatial = True
+    """It knows where in the picture things are, so that a piece of the latent needs the piece of its hint."""
+    piecewise = False
+    """Its residuals can be had of pieces of its hint, for which it is bound anew; nothing else of it acts."""
+    regional = True
+    """It can act in a part of the picture. False: a region mask is refused, since nothing could keep to it."""
+    in_layers = False
+    """Its network computes while the U-Net's layers do, so that it must be on the device during the whole call."""
+
+    def meet(self, others: Sequence[BoundControl]) -> None:
+        """All units of the pass are bound; who works together with another one finds it here, itself included."""
+
+    def attach(self, sites: UNetSites) -> None:
+        """Asks for its places in the U-Net in use; again where the host swaps it."""
+
+    def start_noise(self, noise: Tensor) -> Tensor:
+        """The noise (B, 4, h, w) of variance 1 from which the pass starts, one row a picture."""
+        return noise
+
+    def condition(self, step: Step) -> Step:
+        """The step with the context and y that the U-Net is to get for its rows. Longer contexts are made to fit."""
+        return step
+
+    def prepare(self, step: Step, plain: Callable[[Step], None]) -> None:
+        """A call is about to be computed. `plain` runs the U-Net on a step without control, telling `watch`es of it."""
+
+    def residuals(self, step: Step) -> Residuals | None:
+        """What is added for the rows of `step`, unweighted; as many outputs as the model says."""
+        return None
+
+    def predicted(self, step: Step, output: Tensor) -> Tensor:
+        """The U-Net's prediction (B, 4, h, w) at `step`, changed; in float32 where it is.
+
+        It is mixed with the given one as far as the weight says, 0 to 1.
+        """
+        return output
+
+    def decoded(self, picture: Tensor, index: int) -> Tensor:
+        """The decoded picture (3, H, W) in 0..1 of place `index` in its batch, changed."""
+        return picture
 
 
 class ControlModel(Protocol):
-    """Loaded weights of one file; holds no unit settings, so units share it."""
+    """What a unit steers with: the loaded weights of a file, or what a preprocessor does by itself.
+
+    It holds no unit settings, so units share it.
+    """
 
     path: Path
     residence: Residence
     """Where its weights are. They are loaded into the computer's memory; a session brings them to the device."""
 
     outputs: int
-    """Number of residuals it gives, the length of a list of layer weights."""
+    """How many layer weights it takes: one for each residual, or each layer in which it acts; 0 where it takes none."""
 
     ramp: Sequence[float]
-    """Weights of "My prompt is more important", one a residual; empty where they are those of ControlNets."""
+    """Weights of "My prompt is more important", one an output; empty where they are those of ControlNets."""
 
     holds_base: bool
     """True where the base checkpoint's weights went into it at load, so that another checkpoint needs another load."""
@@ -126,9 +194,42 @@ class ControlModel(Protocol):
         """Raises BaseModelError where it cannot control `base`."""
         ...
 
-    def bind(self, hints: Sequence[Hint], options: BindOptions) -> BoundControl:
-        """The model with one hint, or one for each image of the batch; costs nothing until the first `control`."""
+    def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundControl:
+        """The model with one hint, or one for each image of the batch; costs nothing until the first call.
+
+        Without hints where the preprocessor gives embeddings (`settings.tensors`).
+        """
         ...
+
+
+class OwnControl:
+    """A ControlModel without a file: what a preprocessor does to the sampling by itself. Found as `EFFECT`."""
+
+    path = Path("None")
+    outputs = 0
+    ramp: Sequence[float] = ()
+    holds_base = False
+    from_fp8 = False
+
+    def __init__(
+        self,
+        id: str,
+        bind: Callable[[Sequence[Hint], UnitSettings], BoundControl],
+        check: Callable[[BaseModel], None] = lambda _base: None,
+    ) -> None:
+        """id: as the data sheets of preprocessors name it (`effect`). check: raises BaseModelError."""
+        self.id = id
+        self.residence = Residence(nn.Module())
+        self._bind = bind
+        self._check = check
+
+    def check(self, base: BaseModel) -> None:
+        """Raises BaseModelError where it cannot control `base`."""
+        self._check(base)
+
+    def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundControl:
+        """What it does in one pass."""
+        return self._bind(hints, settings)
 
 
 class ControlFamily(Protocol):

@@ -26,7 +26,8 @@ from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.controlnet import ControlNet
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BindOptions, Runtime, Sheet, Weights, describe_config
+from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, describe_config
+from .hinted import joined
 
 Network = TypeVar("Network", bound=ControlNet)
 Loaded = TypeVar("Loaded")
@@ -151,34 +152,28 @@ class LoadedControlNet(Generic[Network]):
             remedy=f"choose a control model for {base.kind}, or a checkpoint of {describe_config(own)}",
         )
 
-    def bind(self, hints: Sequence[Hint], options: BindOptions) -> BoundControlNet[Network]:
+    def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundControlNet[Network]:
         """The network with hints `(1, hint_channels, H, W)` of one size: one, or one for each image of the batch."""
-        return BoundControlNet(self, self._hint(hints, options), pooled=self._pools(options))
+        return BoundControlNet(self, self._hint(hints, settings), pooled=self._pools(settings))
 
-    def _hint(self, hints: Sequence[Hint], options: BindOptions) -> Tensor:
-        hint = torch.cat([hint.image for hint in hints])
-        if hint.shape[1] != self.config.hint_channels:
-            raise ModelFileError(
-                f'"{self.path.name}" takes a control image of {self.config.hint_channels} channels',
-                unit=options.unit,
-                field="model",
-                found=f"{hint.shape[1]} channels",
-                remedy="use a preprocessor made for this model",
-            )
+    def _hint(self, hints: Sequence[Hint], settings: UnitSettings) -> Tensor:
+        hint = joined(hints, self.config.hint_channels, settings, self.path)
         return hint.flip(1) if self.reads.bgr else hint
 
-    def _pools(self, options: BindOptions) -> bool:
+    def _pools(self, settings: UnitSettings) -> bool:
         """Where nothing says it, a name that tells of a shuffle model counts, if the hint was shuffled indeed."""
         if self.reads.pooled is not None:
             return self.reads.pooled
-        return options.scattered and "shuffle" in self.path.stem.lower()
+        return settings.scattered and "shuffle" in self.path.stem.lower()
 
 
 AnyControlNet = LoadedControlNet[ControlNet]
 
 
-class BoundControlNet(Generic[Network]):
+class BoundControlNet(BoundControl, Generic[Network]):
     """A ControlNet with one unit's hint; the hint encoder runs once a size, not once a step."""
+
+    piecewise = True
 
     def __init__(self, model: LoadedControlNet[Network], hint: Tensor, *, pooled: bool) -> None:
         self._model = model
@@ -187,7 +182,7 @@ class BoundControlNet(Generic[Network]):
         self._repeated: dict[tuple[int, ...], bool] = {}
         self.pooled = pooled
 
-    def control(self, step: Step) -> Residuals:
+    def residuals(self, step: Step) -> Residuals:
         """Residuals of the rows of `step`: one a input block, then the middle one."""
         net = self._model.net
         place = self._model.residence.place, net.dtype

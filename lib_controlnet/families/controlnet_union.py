@@ -15,7 +15,7 @@ from ..loading.lazy import outlines
 from ..nets.config import ControlNetConfig
 from ..nets.controlnet_union import ControlNetUnion, UnionConfig
 from ..nets.operations import Operations
-from .base import BindOptions, Runtime, Sheet, Weights
+from .base import Runtime, Sheet, UnitSettings, Weights
 from .controlnet import BoundControlNet, ControlNetFamily, LoadedControlNet, load_controlnet
 
 _KINDS = tuple(kind for kind in UnionType if kind is not UnionType.unknown)
@@ -52,21 +52,21 @@ FAMILY = ControlNetUnionFamily()
 class LoadedUnion(LoadedControlNet[ControlNetUnion]):
     """One Union file's network."""
 
-    def bind(self, hints: Sequence[Hint], options: BindOptions) -> BoundUnion:
+    def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundUnion:
         """As a ControlNet's. Raises UnitError for a kind of map that the file does not know."""
-        kind = None if options.union_type is UnionType.unknown else _KINDS.index(options.union_type)
+        kind = None if settings.union_type is UnionType.unknown else _KINDS.index(settings.union_type)
         known = self.net.union.kinds
         if kind is not None and kind >= known:
             raise UnitError(
                 f'"{self.path.name}" knows {known} kinds of control images, and the unit\'s is none of them',
-                unit=options.unit,
+                unit=settings.unit,
                 field="union_control_type",
-                found=options.union_type.value,
+                found=settings.union_type.value,
                 remedy=f"use the ProMax version of the model, or one of: {', '.join(k.value for k in _KINDS[:known])}",
             )
-        hint = self._hint(hints, options)
+        hint = self._hint(hints, settings)
         # What is to be painted anew is black here, not -1 as for the ControlNets of SD 1.x.
-        return BoundUnion(self, hint.clamp(min=0.0), pooled=self._pools(options), kind=kind)
+        return BoundUnion(self, hint.clamp(min=0.0), pooled=self._pools(settings), kind=kind)
 
 
 class BoundUnion(BoundControlNet[ControlNetUnion]):

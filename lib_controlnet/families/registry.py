@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from ..loading.canonical import canonical
 from ..loading.detect import describe_kind
 from ..loading.reader import read_weights
 from ..loading.sidecar import stated_beside
-from .base import ControlFamily, ControlModel, Runtime
+from .base import ControlFamily, ControlModel, OwnControl, Runtime
 
 _MISSHAPEN = (ArithmeticError, LookupError, TypeError, ValueError)
 """What reading sizes from tensors of odd shapes ends in."""
@@ -22,11 +24,8 @@ _MISSHAPEN = (ArithmeticError, LookupError, TypeError, ValueError)
 
 def discover() -> list[ControlFamily]:
     """Every module of this folder with a `FAMILY`, in the order in which they must be asked."""
-    package = __name__.rpartition(".")[0]
-    folder = str(Path(__file__).parent)
-    modules = [importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules([folder])]
     families: dict[str, ControlFamily] = {}
-    for module in modules:
+    for module in _modules():
         family = getattr(module, "FAMILY", None)
         if family is None:
             continue
@@ -34,6 +33,27 @@ def discover() -> list[ControlFamily]:
             raise ValueError(f'two control model families are called "{family.id}"')
         families[family.id] = family
     return _ordered(families)
+
+
+@cache
+def own_controls() -> Mapping[str, OwnControl]:
+    """Every module's `EFFECT`, by the name under which the data sheets of preprocessors ask for it."""
+    found: dict[str, OwnControl] = {}
+    for module in _modules():
+        own = getattr(module, "EFFECT", None)
+        if own is None:
+            continue
+        if own.id in found:
+            raise ValueError(f'two effects are called "{own.id}"')
+        found[own.id] = own
+    return found
+
+
+@cache
+def _modules() -> Sequence[ModuleType]:
+    package = __name__.rpartition(".")[0]
+    folder = str(Path(__file__).parent)
+    return [importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules([folder])]
 
 
 def find_family(weights: Mapping[str, Tensor], families: list[ControlFamily]) -> ControlFamily | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.errors import BaseModelError, ModelFileError
+from ..core.errors import BaseModelError
 from ..core.hints import Hint
 from ..core.residuals import Residuals
 from ..core.step import Step
@@ -20,7 +19,8 @@ from ..nets.config import UNetConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
 from ..nets.t2i_adapter import STAGES, AdapterConfig, T2IAdapter
-from .base import BaseModel, BindOptions, Runtime, Sheet, Weights
+from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights
+from .hinted import joined
 
 _SD_PLACES = (2, 5, 8, 11)
 """Input blocks to whose output a feature is added: the last of each level before it is halved."""
@@ -91,33 +91,25 @@ class LoadedT2IAdapter:
                 remedy=f"choose a control model for {base.kind}, or a checkpoint of {made_for}",
             )
 
-    def bind(self, hints: Sequence[Hint], options: BindOptions) -> BoundT2IAdapter:
+    def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundT2IAdapter:
         """The network with hints `(1, 3, H, W)` of one size: one, or one for each image of the batch."""
-        hint = torch.cat([hint.image for hint in hints])
-        if hint.shape[1] != len(_LUMA):
-            raise ModelFileError(
-                f'"{self.path.name}" takes a control image of 3 channels',
-                unit=options.unit,
-                field="model",
-                found=f"{hint.shape[1]} channels",
-                remedy="use a preprocessor made for this model",
-            )
+        hint = joined(hints, len(_LUMA), settings, self.path)
         if self.net.config.hint_channels == 1:
             hint = (hint * hint.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)
         return BoundT2IAdapter(self, hint)
 
 
-class BoundT2IAdapter:
+class BoundT2IAdapter(BoundControl):
     """An adapter with one unit's hints; the network runs once a size, not once a step."""
 
-    pooled = False
+    piecewise = True
 
     def __init__(self, model: LoadedT2IAdapter, hint: Tensor) -> None:
         self._model = model
         self._hint = hint
         self._features: dict[tuple[int, int], tuple[Tensor, ...]] = {}
 
-    def control(self, step: Step) -> Residuals:
+    def residuals(self, step: Step) -> Residuals:
         """Residuals of the rows of `step`: the same at every timestep and for every prompt."""
         features = [_of_rows(part, step) for part in self._features_at(step.x)]
         if self._model.net.config.unshuffle == 16:

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..core.checkpoint import Checkpoint
 from ..core.errors import HostError
 from ..core.preprocessors import PreprocessorSpec
 from ..core.units import ControlNetUnit
-from ..effects.base import Sampling
 from ..engine.generation import Picture
 from ..engine.injection import is_ldm_unet
 from ..families.base import BaseModel, Runtime
@@ -145,7 +145,7 @@ class A1111Generation:
         """The unit's region mask, cropped as the host crops the picture."""
         return unit_region(self._p, unit)
 
-    def sampling(self) -> Sampling:
+    def checkpoint(self) -> Checkpoint:
         """Looked up anew at every pass: the host may change the noise schedule when a job begins."""
         from modules import devices, shared
 
@@ -154,7 +154,7 @@ class A1111Generation:
         velocity = getattr(model, "parameterization", "eps") == "v"
         seed = _first_drawn(self._p.seed, getattr(self._p, "all_seeds", None))
         no_prompt = not self._p.prompt and not self._p.negative_prompt
-        return Sampling(alphas, velocity, partial(encode, model, seed), seed, no_prompt)
+        return Checkpoint(alphas, velocity, partial(encode, model, seed), seed, no_prompt)
 
 
 def task_place() -> tuple[torch.device, torch.dtype]:

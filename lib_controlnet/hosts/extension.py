@@ -17,14 +17,13 @@ from ..core.errors import HostError
 from ..core.panel_options import PanelOptions
 from ..core.settings import MISSING, Settings
 from ..core.units import ControlNetUnit, configured_units
-from ..effects import registry as effects
 from ..engine.facts import FactReader
 from ..engine.library import Listing, ModelLibrary
 from ..engine.model_cache import ModelCache
 from ..engine.preprocess import PreprocessRunner
 from ..engine.services import PageServices
 from ..engine.weights import WeightFiles
-from ..families.registry import discover
+from ..families.registry import discover, own_controls
 from . import batch_tab
 from .a1111 import A1111Host, task_place
 from .axes import overrides_of, register_axes
@@ -195,7 +194,7 @@ def boot(root: Path, annotator_name: str) -> Extension:
     existing = getattr(annotator, "extension", None)
     if isinstance(existing, Extension):
         return existing
-    registry = importlib.import_module(f"{annotator_name}.registry").discover(annotator, effects.discover())
+    registry = importlib.import_module(f"{annotator_name}.registry").discover(annotator, own_controls())
     extension = Extension(root, annotator, registry)
     annotator.extension = extension  # type: ignore[attr-defined]
     return extension

@@ -149,13 +149,13 @@ class Runner:
             self._fail(sampling.job, sampling.p, error)
 
     def decoded(self, p: Any, pictures: Any) -> None:
-        """A batch (B, 3, H, W) in 0..1 has been decoded; effects write over it."""
+        """A batch (B, 3, H, W) in 0..1 has been decoded; controls write over it."""
         job = own_job(p)
         if job is None or job.session is None or job.error is not None:
             return
         try:
             for place in range(len(pictures)):
-                pictures[place] = job.session.effects.finished(pictures[place], place)
+                pictures[place] = job.session.decoded(pictures[place], place)
         except Exception as error:  # noqa: BLE001 (as in process)
             self._fail(job, p, error)
 

@@ -13,6 +13,7 @@ from ..core.rows import RowTensors
 from ..core.step import Pass, RowCursor, Step
 from ..engine.injection import UNetHooks
 from ..engine.session import ControlSession, Held, Idle
+from ..engine.sites import LdmSites
 from .a1111 import A1111Host, cond_repeats, latent_pixels
 from .jobs import Job, carried_job
 
@@ -65,7 +66,7 @@ class Sampling:
         self.session.begin(self._pass, *latent_pixels(x))
         self._hook(self._host.unet())
         if noise is not None:
-            noise.copy_(self.session.effects.noise(noise))
+            noise.copy_(self.session.start_noise(noise))
 
     def step(self, params: Any) -> None:
         """A denoiser step begins (`on_cfg_denoiser`): which rows are cond, how far we are, which U-Net it is."""
@@ -169,8 +170,9 @@ class Sampling:
             return
         self._on_unet.close()
         self.session.rebase(self._host.base_model(unet))
-        for handle in self.session.effects.attach(unet):  # before ours on the same layers: they see them plain
-            self._on_unet.callback(handle.remove)
+        sites = LdmSites(unet)
+        self._on_unet.callback(sites.remove)
+        self.session.attach(sites)  # before our other hooks on the same layers: what looks on sees them plain
         self._hooks = UNetHooks(unet, self)
         self._on_unet.callback(self._hooks.remove)
         self._unet = unet
@@ -199,14 +201,19 @@ class Sampling:
         if self.session is None or self._unet is None:
             return step, None
         with self._keeping():
-            return self.session.begin_call(self._unet, step)
+            return self.session.begin_call(step)
 
-    def end(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
+    def end(self, output: Tensor, left: Sequence[str]) -> Tensor:
         """A U-Net call has made its prediction (PassControl)."""
         if self.session is None:
             return output
         with self._keeping():
-            return self.session.end_call(step, output, left)
+            return self.session.end_call(output, left)
+
+    def done(self) -> None:
+        """A U-Net call is over, whichever way (PassControl)."""
+        if self.session is not None:
+            self.session.done()
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:

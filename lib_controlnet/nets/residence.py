@@ -68,6 +68,11 @@ class Residence:
         return sum(weight.home.numel() * weight.home.element_size() for weight in self._weights)
 
     @property
+    def empty(self) -> bool:
+        """There are no weights."""
+        return not self._weights
+
+    @property
     def away(self) -> bool:
         """They take memory of a device."""
         return self.place != self._home

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lib_controlnet.core.checkpoint import Checkpoint
 from lib_controlnet.core.preprocessors import PreprocessorSpec
 from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.step import Pass, RowCursor, Step
 from lib_controlnet.core.units import ControlNetUnit
-from lib_controlnet.effects import registry as effects
-from lib_controlnet.effects.base import Sampling
 from lib_controlnet.engine.generation import Picture, Pixels
 from lib_controlnet.engine.injection import UNetHooks
 from lib_controlnet.engine.library import ModelLibrary
@@ -28,8 +27,9 @@ from lib_controlnet.engine.model_cache import ModelCache
 from lib_controlnet.engine.preprocess import PreprocessRunner
 from lib_controlnet.engine.services import Services
 from lib_controlnet.engine.session import ControlSession
+from lib_controlnet.engine.sites import LdmSites
 from lib_controlnet.families.base import BaseModel, Runtime
-from lib_controlnet.families.registry import discover
+from lib_controlnet.families.registry import discover, own_controls
 
 from . import networks
 
@@ -63,11 +63,11 @@ class BenchGeneration:
         """Nothing is cut."""
         return unit.region_mask
 
-    def sampling(self) -> Sampling:
+    def checkpoint(self) -> Checkpoint:
         """SD1.5's noise schedule, and in place of the VAE the picture's own pixels, made small."""
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
         alphas = (1.0 - betas).cumprod(0).to(self.runtime.device)
-        return Sampling(alphas, v_prediction=False, encode=_small, seed=self.seed)
+        return Checkpoint(alphas, v_prediction=False, encode=_small, seed=self.seed)
 
 
 def _small(pictures: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Stage(Given, AbstractContextManager["Stage"]):
         self._folder = tempfile.TemporaryDirectory(prefix="controlnet-bench-")
         self.file = networks.controlnet_file(Path(self._folder.name))
         self.unet = networks.unet().to(runtime.device, runtime.dtype)
-        annotators = importlib.import_module("annotator.registry").discover("annotator", effects.discover())
+        annotators = importlib.import_module("annotator.registry").discover("annotator", own_controls())
         on_cpu = importlib.import_module("annotator.spec").Runtime
         self.services = Services(
             library=ModelLibrary(lambda: [self.file.parent]),
@@ -153,16 +153,21 @@ class ControlledStep:
     def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Residuals | None]:
         """As a host's sampling drives the session."""
         step = Step(x, timesteps, context, y, *self._cursor.take(x.shape[0]), progress=self.progress)
-        return self.session.begin_call(self._stage.unet, step)
+        return self.session.begin_call(step)
 
-    def end(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
+    def end(self, output: Tensor, left: Sequence[str]) -> Tensor:
         """See `begin`."""
-        return self.session.end_call(step, output, left)
+        return self.session.end_call(output, left)
+
+    def done(self) -> None:
+        """See `begin`."""
+        self.session.done()
 
     def __call__(self) -> Tensor:
         self._cursor = RowCursor([1] * self._stage.images, self._stage.images * networks.ROWS)
         with ExitStack() as undo:
-            for handle in self.session.effects.attach(self._stage.unet):
-                undo.callback(handle.remove)
+            sites = LdmSites(self._stage.unet)
+            undo.callback(sites.remove)
+            self.session.attach(sites)
             undo.callback(UNetHooks(self._stage.unet, self).remove)
             return self._stage.bare_step()

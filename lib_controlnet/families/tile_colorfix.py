@@ -5,28 +5,32 @@ The formulas are sd-webui-controlnet's (scripts/hook.py, "Post-processing for co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..core.checkpoint import of_rows
+from ..core.hints import Hint
+from ..core.placed import Placed
 from ..core.step import Pass, Step
-from .base import Effect, Setup, of_rows
-from .placed import Placed
-
-IDS = ("tile_colorfix",)
+from .base import BoundControl, OwnControl, UnitSettings
 
 
-class TileColorfix(Effect):
+class TileColorfix(BoundControl):
     """Low frequencies of x0 are replaced by the picture's; the "+sharp" one has uncond rows push away from blur."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self._radius = int(setup.params[0]) * (2 if setup.pass_ is Pass.hires else 1)
-        self._detail = 0.01 * setup.params[1] if len(setup.params) > 1 else 0.0
-        self._colours = Placed(blurred(setup.latents().float(), self._radius))
+    obeys_mode = False
 
-    def after(self, step: Step, output: Tensor) -> Tensor:
-        return self._setup.redrawn(step, output, lambda x0: self._coloured(step, x0))
+    def __init__(self, hints: Sequence[Hint], settings: UnitSettings) -> None:
+        self._checkpoint = settings.checkpoint()
+        self._radius = int(settings.params[0]) * (2 if settings.pass_ is Pass.hires else 1)
+        self._detail = 0.01 * settings.params[1] if len(settings.params) > 1 else 0.0
+        self._colours = Placed(blurred(self._checkpoint.latents(hints).float(), self._radius))
+
+    def predicted(self, step: Step, output: Tensor) -> Tensor:
+        return self._checkpoint.redrawn(step, output, lambda x0: self._coloured(step, x0))
 
     def _coloured(self, step: Step, x0: Tensor) -> Tensor:
         x0 = x0 - blurred(x0, self._radius) + of_rows(self._colours.like(x0), step)
@@ -43,4 +47,4 @@ def blurred(x: Tensor, radius: int) -> Tensor:
     return functional.avg_pool2d(padded, 2 * radius + 1, stride=1)
 
 
-EFFECT = TileColorfix
+EFFECT = OwnControl("tile_colorfix", TileColorfix)

@@ -6,52 +6,57 @@ The formulas are sd-webui-controlnet's (scripts/hook.py "Post-processing for res
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..core.checkpoint import of_rows
 from ..core.hints import Hint
+from ..core.placed import Placed
 from ..core.step import Pass, Step
-from .base import Effect, Setup, of_rows
-from .placed import Placed
+from .base import BoundControl, OwnControl, UnitSettings
 
-IDS = ("inpaint_only",)
 _LAST_TIMESTEP = 999
 
 
-class InpaintOnly(Effect):
+class InpaintOnly(BoundControl):
     """With LaMa's filling ("+lama") the first pass also starts from that picture, noised, instead of noise alone."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        latents = setup.latents().float()
-        self._latents = Placed(latents)
-        masks = torch.cat([_mask(hint) for hint in setup.hints])
-        self._masks = Placed(functional.max_pool2d(masks, 10, stride=8, padding=1).to(latents))
-        pictures = [hint.display[:, :, :3].copy() for hint in setup.hints]
-        self._pictures = [torch.from_numpy(picture).permute(2, 0, 1).float() / 255.0 for picture in pictures]
-        self._seams = [_seam(hint, setup.blur) for hint in setup.hints]
+    obeys_mode = False
 
-    def noise(self, noise: Tensor) -> Tensor:
-        if not self._setup.options["from_filling"] or self._setup.pass_ is not Pass.base:
+    def __init__(self, hints: Sequence[Hint], settings: UnitSettings) -> None:
+        self._starts_filled = bool(settings.options["from_filling"]) and settings.pass_ is Pass.base
+        self._checkpoint = settings.checkpoint()
+        latents = self._checkpoint.latents(hints).float()
+        self._latents = Placed(latents)
+        masks = torch.cat([_mask(hint) for hint in hints])
+        self._masks = Placed(functional.max_pool2d(masks, 10, stride=8, padding=1).to(latents))
+        pictures = [hint.display[:, :, :3].copy() for hint in hints]
+        self._pictures = [torch.from_numpy(picture).permute(2, 0, 1).float() / 255.0 for picture in pictures]
+        self._seams = [_seam(hint, settings.blur) for hint in hints]
+
+    def start_noise(self, noise: Tensor) -> Tensor:
+        if not self._starts_filled:
             return noise
         latents = self._latents.like(noise)
         latents = latents[[place % len(latents) for place in range(len(noise))]]
         timesteps = torch.full((len(noise),), _LAST_TIMESTEP, device=noise.device)
-        return self._setup.sampling.noised(latents, timesteps, noise)
+        return self._checkpoint.noised(latents, timesteps, noise)
 
-    def after(self, step: Step, output: Tensor) -> Tensor:
+    def predicted(self, step: Step, output: Tensor) -> Tensor:
         def restored(x0: Tensor) -> Tensor:
             original, masks = (of_rows(part.like(x0), step) for part in (self._latents, self._masks))
             return torch.lerp(original, x0, masks)
 
-        return self._setup.redrawn(step, output, restored)
+        return self._checkpoint.redrawn(step, output, restored)
 
-    def finished(self, picture: Tensor, place: int) -> Tensor:
-        place %= len(self._pictures)
-        original, seam = self._pictures[place].to(picture), self._seams[place].to(picture)
+    def decoded(self, picture: Tensor, index: int) -> Tensor:
+        index %= len(self._pictures)
+        original, seam = self._pictures[index].to(picture), self._seams[index].to(picture)
         return torch.lerp(original, picture.clamp(0, 1), seam).clamp(0, 1)
 
 
@@ -71,4 +76,4 @@ def _seam(hint: Hint, width: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(mask))[None]
 
 
-EFFECT = InpaintOnly
+EFFECT = OwnControl("inpaint_only", InpaintOnly)

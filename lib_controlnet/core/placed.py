@@ -1,4 +1,4 @@
-"""What an effect needs at every step, brought to where the step computes once and not step by step."""
+"""What a control needs at every step, brought to where the step computes once and not step by step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..core.step import Step
+from .step import Step
 
 _CALLS_AHEAD = 64
 """Where nobody told how many there will be."""

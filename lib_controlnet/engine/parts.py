@@ -1,0 +1,134 @@
+"""One control of a unit while a pass lasts, and what it may act on in the U-Net call under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..core.errors import HostError
+from ..core.residuals import RegionMask
+from ..core.step import Step
+from ..families.base import BoundControl, ControlModel
+
+
+@dataclass(eq=False)
+class PartCall:
+    """What a control may act on in one U-Net call.
+
+    step: the call's, of the rows in which the unit has a say. rows: their numbers. batch: rows of the whole call.
+    region: where in the picture. weights: of the layers at this step.
+    """
+
+    step: Step
+    rows: tuple[int, ...]
+    batch: int
+    region: RegionMask | None
+    weights: Sequence[float]
+    came_by: set[str] = field(default_factory=set[str])
+    """The places that the call has passed."""
+
+    @property
+    def whole(self) -> bool:
+        """The unit has its say everywhere in every row."""
+        return self.region is None and len(self.rows) == self.batch
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Its rows of `tensor` (B, ...). Raises HostError where the tensor has not the call's rows."""
+        if len(tensor) != self.batch:
+            raise HostError(
+                "a layer of the U-Net gets other rows than the U-Net itself",
+                found=f"{len(tensor)} rows instead of {self.batch}",
+                remedy="switch off what cuts layers into tiles (such as HyperTile), or disable the unit",
+            )
+        return tensor if len(self.rows) == self.batch else self.step.kept.of(tensor, self.rows)
+
+    def changed(self, given: Tensor, change: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None) -> Tensor:
+        """`given` (B, ...), of whose rows the unit's become `change(them)`, within the region.
+
+        size: (h, w) of the picture that tokens (B, N, C) are; of features (B, C, h, w) it is their own.
+        """
+        part = self.of(given)
+        new = change(part)
+        if self.region is not None:
+            new = _within(self.region, part, new, size)
+        if len(self.rows) == self.batch:
+            return new
+        result = given.clone()
+        self.step.kept.put(result, self.rows, new.to(given))
+        return result
+
+    def conditioned(self, step: Step, change: Callable[[Step], Step]) -> Step:
+        """`step`, of whose rows the unit's get the context and y that `change` gives. The other rows of a context that
+        became longer end with their own last tokens once more, which says nothing new.
+        """
+        if len(self.rows) == self.batch:
+            return change(step)
+        changed, kept = change(step.select(self.rows)), step.kept
+        context, y = step.context, step.y
+        longer = changed.context.shape[1] - context.shape[1]
+        context = torch.cat([context, context[:, -longer:]], dim=1) if longer > 0 else context.clone()
+        kept.put(context, self.rows, changed.context)
+        if y is not None and changed.y is not None:
+            y = y.clone()
+            kept.put(y, self.rows, changed.y)
+        return replace(step, context=context, y=y, told=changed.told)
+
+
+def _within(region: RegionMask, given: Tensor, new: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """`new` inside of the region and `given` outside, in float32 where `new` is."""
+    if given.dim() == 4:
+        mask = region.at(new)
+    elif given.dim() == 3:
+        mask = region.of_tokens(new, size or (0, 0))
+    else:
+        raise HostError(
+            "a control that changes the whole picture at once was to keep to a region",
+            field="effective_region_mask",
+            found=f"{given.dim()} dimensions",
+            remedy="remove the region mask",
+        )
+    return torch.lerp(given.to(new), new, mask)
+
+
+def _no_unet(_step: Step) -> None:
+    raise RuntimeError("a control asks for the U-Net before it has its places in one")
+
+
+@dataclass(eq=False)
+class Part:
+    """One control of a unit in the pass that has begun: of its control model, or its preprocessor's own."""
+
+    model: ControlModel
+    bound: BoundControl
+    call: PartCall | None = None
+    """None while it has no say."""
+    plain: Callable[[Step], None] = _no_unet
+    """Runs the U-Net in use on a step."""
+    watching: bool = False
+    """The plain call of its `prepare` is under way."""
+    places: dict[str, int] = field(default_factory=dict[str, int])
+    """Where in the U-Net it acts, and whose layer weight it has there."""
+
+    @contextmanager
+    def looking_on(self) -> Generator[Callable[[Step], None], None, None]:
+        """Lends the U-Net without control, in whose layers this one looks on."""
+        self.watching = True
+        try:
+            yield self.plain
+        finally:
+            self.watching = False
+
+    def passed_by(self) -> list[str]:
+        """The places where it was to act and which the call has not passed."""
+        call = self.call
+        if call is None:
+            return []
+        return [name for name, layer in self.places.items() if _weight(call, layer) and name not in call.came_by]
+
+
+def _weight(call: PartCall, layer: int) -> float:
+    return call.weights[layer] if call.weights else 1.0

@@ -1,0 +1,262 @@
+"""The places of an LDM-layout U-Net in which controls act, by hooks on its modules; no forward is replaced.
+
+Every attention of the hosts, however optimised, calls its `to_q` and `to_out[0]`, so that is where queries are read and
+what was attended to is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..core.errors import HostError
+from ..core.sites import AttentionPatch, AttentionPlace, FeaturePatch, SiteCall, Watch
+from ..core.step import Step
+from .parts import Part, PartCall
+
+_TRANSFORMERS = ".transformer_blocks."
+
+
+class LdmSites:
+    """All hooks of the controls of a pass on the layers of one U-Net; `remove()` undoes them, twice is fine."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.unet = unet
+        self._handles: list[RemovableHandle] = []
+        self._waiting: list[Callable[[], RemovableHandle]] = []
+        self._parts: list[Part] = []
+        self._sizes: dict[str, tuple[int, int]] = {}
+        """Of what is in each transformer now."""
+
+    def of(self, part: Part) -> PartSites:
+        """The places for one control."""
+        if part not in self._parts:
+            self._parts.append(part)
+        return PartSites(self, part)
+
+    def plain(self, step: Step) -> None:
+        """Runs the U-Net on a step. Its forward: a call would be taken for a step, by us and by other extensions."""
+        rest = {} if step.y is None else {"y": step.y}
+        self.unet.forward(step.x, timesteps=step.timesteps, context=step.context, **rest)
+
+    def remove(self) -> None:
+        """Takes every hook off."""
+        for part in self._parts:
+            part.places.clear()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._waiting.clear()
+        self._parts.clear()
+        self._sizes.clear()
+
+    def module(self, name: str) -> nn.Module:
+        """The module of an LDM name. Raises HostError where there is none."""
+        try:
+            return self.unet.get_submodule(name)
+        except AttributeError as error:
+            raise HostError(
+                "the U-Net has not the layer in which the unit's control acts",
+                field="model",
+                found=f"no {name} in {type(self.unet).__name__}",
+                remedy="choose a control model made for this checkpoint",
+            ) from error
+
+    def keep(self, handle: RemovableHandle) -> None:
+        """Undone with the others."""
+        self._handles.append(handle)
+
+    def at_last(self, hook: Callable[[], RemovableHandle]) -> None:
+        """Made by `settle`: it has to see what all the others have changed."""
+        self._waiting.append(hook)
+
+    def settle(self) -> None:
+        """All controls have asked for their places."""
+        for hook in self._waiting:
+            self.keep(hook())
+        self._waiting.clear()
+
+    def measured(self, name: str) -> Callable[[], tuple[int, int]]:
+        """Where a module of that name lies in a transformer: (h, w) of what passes the transformer, each time."""
+        container = name.partition(_TRANSFORMERS)[0] if _TRANSFORMERS in name else ""
+        if container and container not in self._sizes:
+            self._sizes[container] = (0, 0)
+
+            def measure(_module: nn.Module, args: tuple[Any, ...]) -> None:
+                if args and args[0].dim() == 4:
+                    self._sizes[container] = (int(args[0].shape[2]), int(args[0].shape[3]))
+
+            self.keep(self.module(container).register_forward_pre_hook(measure))
+        return lambda: self._sizes.get(container, (0, 0))
+
+
+class PartSites:
+    """Places of one U-Net for one control (see `core.sites.UNetSites`)."""
+
+    def __init__(self, sites: LdmSites, part: Part) -> None:
+        self._sites = sites
+        self._part = part
+
+    def attentions(self, which: str) -> Sequence[AttentionPlace]:
+        named = self._sites.unet.named_modules()
+        found = [(name, cast(Any, module)) for name, module in named if name.endswith(f".{which}")]
+        return [
+            AttentionPlace(
+                name.rpartition(".")[0], which, m.to_q.in_features, m.to_q.out_features, m.to_k.in_features, m.heads
+            )
+            for name, m in found
+            if hasattr(m, "to_q") and hasattr(m, "to_k")
+        ]
+
+    def has(self, name: str) -> bool:
+        try:
+            self._sites.unet.get_submodule(name)
+        except AttributeError:
+            return False
+        return True
+
+    def before(self, name: str, patch: FeaturePatch, layer: int = 0) -> None:
+        part, size, place = self._part, self._sites.measured(name), f"before {name}"
+        part.places[place] = layer
+
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> Any:
+            call = _passing(part, place)
+            if call is None:
+                return None
+            return (_patched(call, layer, patch, args[0], size()), *args[1:])
+
+        self._sites.keep(self._sites.module(name).register_forward_pre_hook(hook))
+
+    def after(self, name: str, patch: FeaturePatch, layer: int = 0, watch: Watch | None = None) -> None:
+        part, size, place = self._part, self._sites.measured(name), f"after {name}"
+        part.places[place] = layer
+
+        def hook(_module: nn.Module, _args: object, output: Tensor) -> Tensor | None:
+            if part.watching and watch is not None:
+                watch(output)
+            call = _passing(part, place)
+            return None if call is None else _patched(call, layer, patch, output, size())
+
+        self._sites.keep(self._sites.module(name).register_forward_hook(hook))
+
+    def attention(self, place: AttentionPlace, patch: AttentionPatch, layer: int = 0) -> None:
+        self._part.places[place.name] = layer
+        module = cast(Any, self._sites.module(place.name))
+        acting = _Attention(self._part, place.name, patch, layer, self._sites.measured(place.name))
+        if type(patch).further is not AttentionPatch.further:
+            self._sites.keep(module.register_forward_pre_hook(acting.lengthen, with_kwargs=True))
+            self._sites.keep(module.register_forward_hook(acting.settle, with_kwargs=True))
+        if patch.merged is not None:
+            self._sites.at_last(lambda: module.to_q.register_forward_hook(acting.keep_queries))
+            self._sites.keep(module.to_out[0].register_forward_pre_hook(acting.merge))
+
+    def added(self, name: str, patch: FeaturePatch, layer: int = 0) -> None:
+        part, size, place = self._part, self._sites.measured(name), f"added {name}"
+        part.places[place] = layer
+
+        def hook(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            call = _passing(part, place)
+            if call is None:
+                return None
+            given = call.of(cast("Tensor", args[0]))
+            return _patched(call, layer, lambda site, own: own + patch(site, given).to(own), output, size())
+
+        self._sites.keep(self._sites.module(name).register_forward_hook(hook))
+
+
+def _passing(part: Part, place: str) -> PartCall | None:
+    """The call that comes by a place in which the control has a say."""
+    call = None if part.watching else part.call
+    if call is not None:
+        call.came_by.add(place)
+    return call
+
+
+def _site_call(call: PartCall, layer: int, size: tuple[int, int]) -> SiteCall | None:
+    weight = call.weights[layer] if call.weights else 1.0
+    return SiteCall(call.step, weight, size) if weight else None
+
+
+def _patched(call: PartCall, layer: int, patch: FeaturePatch, given: Tensor, size: tuple[int, int]) -> Tensor:
+    """Features or tokens (B, ...) changed by the unit for its rows, within its region."""
+    here = (int(given.shape[2]), int(given.shape[3])) if given.dim() == 4 else size
+    site = _site_call(call, layer, here)
+    return given if site is None else call.changed(given, lambda part: patch(site, part), here)
+
+
+class _Attention:
+    """The hooks of one control on one attention."""
+
+    def __init__(
+        self, part: Part, name: str, patch: AttentionPatch, layer: int, size: Callable[[], tuple[int, int]]
+    ) -> None:
+        self._part = part
+        self._name = name
+        self._patch = patch
+        self._layer = layer
+        self._size = size
+        self._queries: Tensor | None = None
+
+    def _site(self) -> tuple[PartCall, SiteCall] | None:
+        call = _passing(self._part, self._name)
+        site = None if call is None else _site_call(call, self._layer, self._size())
+        return None if call is None or site is None else (call, site)
+
+    def lengthen(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before the attention: where the unit has its say everywhere, there is more to attend to."""
+        tokens = cast("Tensor", args[0])
+        if self._part.watching:
+            self._patch.watched(tokens)
+        found = self._site()
+        if found is None or not found[0].whole:
+            return None
+        further = self._patch.further(found[1], tokens)
+        return None if further is None else _with_further(args, kwargs, further)
+
+    def settle(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
+        """After the attention: where the unit has its say in a part only, it attends once more for that part."""
+        found = self._site()
+        if found is None:
+            return None
+        (call, site), tokens = found, cast("Tensor", args[0])
+        rest = {name: value for name, value in kwargs.items() if name != "context"}
+        if call.whole:
+            return self._patch.seen(site, tokens, output, lambda part: module.forward(part, **rest))
+
+        def attended(_given: Tensor) -> Tensor:
+            own = call.of(tokens)
+            further = self._patch.further(site, own)
+            if further is None:
+                return _given
+            longer, given = _with_further((own, *args[1:]), rest, further)
+            return self._patch.seen(
+                site, own, module.forward(*longer, **given), lambda part: module.forward(part, **rest)
+            )
+
+        return call.changed(output, attended, site.size)
+
+    def keep_queries(self, _module: nn.Module, _args: object, output: Tensor) -> None:
+        """After `to_q`."""
+        self._queries = None if self._part.call is None or self._part.watching else output
+
+    def merge(self, _module: nn.Module, args: tuple[Any, ...]) -> Any:
+        """Before `to_out[0]`."""
+        queries, self._queries = self._queries, None
+        found = None if queries is None else self._site()
+        merged = self._patch.merged
+        if found is None or queries is None or merged is None:
+            return None
+        call, site = found
+        own = call.of(queries)
+        return (call.changed(args[0], lambda attended: merged(site, own, attended), site.size), *args[1:])
+
+
+def _with_further(args: tuple[Any, ...], kwargs: dict[str, Any], further: Tensor) -> tuple[Any, Any]:
+    """An attention's call with more to attend to; another control's may be there already."""
+    context = kwargs.get("context")
+    seen = args[0] if context is None else context
+    return args[:1], {**kwargs, "context": torch.cat([seen.to(further.dtype), further], dim=1)}

@@ -1,0 +1,202 @@
+"""reference: the U-Net looks at the unit's picture while it draws, without a control model.
+
+As sd-webui-controlnet (scripts/hook.py, Lvmin Zhang 2023): before a step the picture, noised as far, goes through the
+U-Net once ("write") and leaves self-attention inputs or feature statistics in banks, which the step proper reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..core.checkpoint import of_rows
+from ..core.errors import HostError
+from ..core.hints import Hint
+from ..core.modes import ControlMode
+from ..core.placed import NoiseAhead, Placed
+from ..core.precision import computed_in
+from ..core.sites import AttentionPatch, AttentionPlace, SiteCall, UNetSites
+from ..core.step import Pass, Step
+from .base import BoundControl, OwnControl, UnitSettings
+
+Bank = TypeVar("Bank")
+
+_LEAST_VARIANCE = 1e-6
+_SEED_AFTER = 1
+"""The reference's noise is drawn with the job's seed and this, so that it is not the job's own noise again."""
+
+
+class Reference(BoundControl):
+    """`weight` says how many layers take part, 0..2; style fidelity how little uncond rows see of the picture, 0..1.
+
+    Control modes stand in for the fidelity as in the peer: "ControlNet is more important" means 1, "My prompt is more
+    important" and the hires pass mean 0.
+    """
+
+    obeys_mode = False
+
+    def __init__(self, hints: Sequence[Hint], settings: UnitSettings) -> None:
+        self._settings = settings
+        self._checkpoint = settings.checkpoint()
+        self._latents = Placed(self._checkpoint.latents(hints))
+        self._noise = NoiseAhead(self._checkpoint.seed + _SEED_AFTER)
+        self._fidelity = _fidelity(settings)
+        self._layers: list[_Attention | _Statistics] = []
+
+    def attach(self, sites: UNetSites) -> None:
+        """The widest blocks' self-attentions first; blocks' outputs as in the peer."""
+        weight = self._settings.weight
+        self._layers = []
+        if self._settings.options["attention"]:
+            for place in _attentions(sites.attentions("attn1"), weight):
+                attention = _Attention(self._fidelity)
+                sites.attention(place, attention)
+                self._layers.append(attention)
+        if self._settings.options["adain"]:
+            for name in _blocks(sites, weight, self._settings.sdxl):
+                statistics = _Statistics(self._fidelity)
+                sites.after(name, statistics.styled, watch=statistics.watched)
+                self._layers.append(statistics)
+
+    def prepare(self, step: Step, plain: Callable[[Step], None]) -> None:
+        """The picture, noised as far as `step`, passes through the U-Net and leaves what the layers see of it."""
+        latents = of_rows(self._latents.like(step.x), step)
+        latents = latents.expand(step.batch, -1, -1, -1)
+        noise = self._noise.next(latents.shape, step)
+        x = self._checkpoint.noised(latents.float(), step.timesteps, noise.float()).to(step.x)
+        if step.x.shape[1] == 9:  # an inpainting checkpoint: nothing is to be painted, all is known
+            x = torch.cat([x, torch.zeros_like(x[:, :1]), latents], dim=1)
+        for layer in self._layers:
+            layer.bank = None
+        plain(replace(step, x=x))
+
+    def predicted(self, step: Step, output: Tensor) -> Tensor:
+        """Nothing is changed, but what the layers saw is let go of."""
+        for layer in self._layers:
+            layer.bank = None
+        return output
+
+
+def _fidelity(settings: UnitSettings) -> float:
+    if settings.mode is ControlMode.control:
+        return 1.0
+    if settings.mode is not ControlMode.balanced or settings.pass_ is Pass.hires:
+        return 0.0
+    fidelity = min(max(settings.params[0], 0.0), 1.0)
+    return fidelity**3 if settings.sdxl else fidelity
+
+
+def _mixed(seen: Tensor, given: Tensor, plain: Callable[[Tensor], Tensor], step: Step, fidelity: float) -> Tensor:
+    """`seen` (B, ...), whose uncond rows are drawn back to `plain(those of given)` as far as the fidelity says."""
+    rows = tuple(row for row, cond in enumerate(step.is_cond) if not cond)
+    if fidelity <= 1e-5 or not rows:
+        return seen
+    kept = step.kept
+    mixed = seen.clone()
+    kept.put(mixed, rows, torch.lerp(kept.of(seen, rows), plain(kept.of(given, rows)).to(seen), fidelity))
+    return mixed
+
+
+@dataclass(frozen=True, eq=False)
+class _Bank:
+    """A reference's tokens (B, N, C) at one self-attention, in the type in which it computes with them."""
+
+    kept: Tensor
+    version: int | None
+    """How often they had been written to when they were kept; None where PyTorch does not count that."""
+
+    @classmethod
+    def of(cls, tokens: Tensor) -> _Bank:
+        """Not copied: a norm has made them for this attention, which reads them only; `tokens` sees to that."""
+        kept = tokens.detach().to(computed_in(tokens))
+        return cls(kept, None if kept.is_inference() else kept._version)
+
+    def tokens(self) -> Tensor:
+        """The tokens. Raises HostError where somebody has written over them since."""
+        if self.version is not None and self.kept._version != self.version:
+            raise HostError(
+                "what the U-Net's attention saw of the reference was written over",
+                found="an attention that changes its input in place",
+                remedy="switch off the extension or option that replaces the U-Net's attention",
+            )
+        return self.kept
+
+
+class _Attention(AttentionPatch):
+    """A self-attention whose tokens also attend to the reference's tokens."""
+
+    def __init__(self, fidelity: float) -> None:
+        self._fidelity = fidelity
+        self.bank: _Bank | None = None
+
+    def watched(self, tokens: Tensor) -> None:
+        self.bank = _Bank.of(tokens)
+
+    def further(self, call: SiteCall, tokens: Tensor) -> Tensor | None:
+        del call, tokens
+        return _seen(self.bank).tokens()
+
+    def seen(self, call: SiteCall, tokens: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
+        return _mixed(output, tokens, plain, call.step, self._fidelity)
+
+
+class _Statistics:
+    """A block whose features take the mean and variance that the reference's features have (AdaIN)."""
+
+    def __init__(self, fidelity: float) -> None:
+        self._fidelity = fidelity
+        self.bank: tuple[Tensor, Tensor] | None = None
+
+    def watched(self, features: Tensor) -> None:
+        """The reference passes."""
+        self.bank = _moments(features)
+
+    def styled(self, call: SiteCall, features: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same with the reference's moments."""
+        mean, deviation = _moments(features)
+        wanted_mean, wanted_deviation = _seen(self.bank)
+        styled = (features.float() - mean) / deviation * wanted_deviation + wanted_mean
+        return _mixed(styled, features, lambda part: part, call.step, self._fidelity).to(features.dtype)
+
+
+def _seen(bank: Bank | None) -> Bank:
+    if bank is None:
+        raise HostError(
+            "the reference did not pass by a layer that is to look at it",
+            found="a layer that was left out",
+            remedy="switch off the extension or option that skips layers of the U-Net",
+        )
+    return bank
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of each row, (B, C, 1, 1) float32: the variance passes float16."""
+    variance, mean = torch.var_mean(features.float(), dim=(2, 3), keepdim=True, correction=0)
+    return mean, variance.clamp(min=_LEAST_VARIANCE).sqrt()
+
+
+def _attentions(places: Sequence[AttentionPlace], weight: float) -> Iterable[AttentionPlace]:
+    """The widest first: the i-th of n takes part where the weight exceeds i / n."""
+    ordered = sorted(places, key=lambda place: -place.channels)
+    return [place for number, place in enumerate(ordered) if weight > number / len(ordered)]
+
+
+def _blocks(sites: UNetSites, weight: float, sdxl: bool) -> Iterable[str]:
+    """The middle always; deep input blocks first, deep output blocks too. A weight of 2 takes all.
+
+    The blocks are those of SD 1.x and SDXL; of a smaller U-Net, those it has.
+    """
+    inputs = [f"input_blocks.{i}" for i in ((4, 5, 7, 8) if sdxl else (4, 5, 7, 8, 10, 11))]
+    inputs = [name for name in inputs if sites.has(name)]
+    outputs = [name for i in range(6 if sdxl else 8) if sites.has(name := f"output_blocks.{i}")]
+    thresholds = [("middle_block", 0.0)]
+    thresholds += [(name, 2.0 * (1.0 - place / len(inputs))) for place, name in enumerate(inputs)]
+    thresholds += [(name, 2.0 * place / len(outputs)) for place, name in enumerate(outputs)]
+    return [name for name, threshold in thresholds if weight > threshold]
+
+
+EFFECT = OwnControl("reference", Reference)
