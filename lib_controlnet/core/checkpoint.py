@@ -54,7 +54,7 @@ class Checkpoint:
 
     def latents(self, hints: Sequence[Hint]) -> Tensor:
         """The hints' pictures as latents, one a hint. What is to be painted anew is in them too."""
-        pixels = torch.cat([torch.from_numpy(hint.display[:, :, :3].copy()) for hint in hints])
+        pixels = torch.cat([torch.as_tensor(hint.display[:, :, :3].copy()) for hint in hints])
         pixels = pixels.reshape(len(hints), *hints[0].display.shape[:2], 3)
         return self.encode(pixels.permute(0, 3, 1, 2).float() / 255.0)
 

@@ -85,7 +85,8 @@ class NoiseAhead:
         for each in shapes:
             states.append(self._generator.get_state())
             drawn.append(torch.randn(each, generator=self._generator).flatten().to(step.x.dtype))
-        parts = _sent(torch.cat(drawn), step.x.device).split([prod(each) for each in shapes])
+        sent = _sent(torch.cat(drawn), step.x.device)
+        parts = torch.split(sent, [prod(each) for each in shapes])
         self._ahead.extend(
             _Drawn(part.reshape(each), state) for part, each, state in zip(parts, shapes, states, strict=True)
         )

@@ -1,4 +1,4 @@
-"""The U-Net calls of a pass: which units act in each, with which rows and how strongly, and what becomes of the call."""
+"""The U-Net calls of a pass: which units act in each, with which rows and how strongly, and what comes of it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ what was attended to is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -102,8 +102,8 @@ class PartSites:
         self._part = part
 
     def attentions(self, which: str) -> Sequence[AttentionPlace]:
-        named = self._sites.unet.named_modules()
-        found = [(name, cast(Any, module)) for name, module in named if name.endswith(f".{which}")]
+        named = cast("Iterable[tuple[str, Any]]", self._sites.unet.named_modules())
+        found = [(name, module) for name, module in named if name.endswith(f".{which}")]
         return [
             AttentionPlace(
                 name.rpartition(".")[0], which, m.to_q.in_features, m.to_q.out_features, m.to_k.in_features, m.heads
@@ -200,6 +200,8 @@ class _Attention:
         self._layer = layer
         self._size = size
         self._queries: Tensor | None = None
+        self._longer = False
+        """There was more to attend to in the call under way."""
 
     def _site(self) -> tuple[PartCall, SiteCall] | None:
         call = _passing(self._part, self._name)
@@ -212,9 +214,9 @@ class _Attention:
         if self._part.watching:
             self._patch.watched(tokens)
         found = self._site()
-        if found is None or not found[0].whole:
-            return None
-        further = self._patch.further(found[1], tokens)
+        whole = found is not None and found[0].whole
+        further = self._patch.further(found[1], tokens) if found is not None and whole else None
+        self._longer = further is not None
         return None if further is None else _with_further(args, kwargs, further)
 
     def settle(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
@@ -225,6 +227,8 @@ class _Attention:
         (call, site), tokens = found, cast("Tensor", args[0])
         rest = {name: value for name, value in kwargs.items() if name != "context"}
         if call.whole:
+            if not self._longer:
+                return None
             return self._patch.seen(site, tokens, output, lambda part: module.forward(part, **rest))
 
         def attended(_given: Tensor) -> Tensor:
@@ -233,9 +237,8 @@ class _Attention:
             if further is None:
                 return _given
             longer, given = _with_further((own, *args[1:]), rest, further)
-            return self._patch.seen(
-                site, own, module.forward(*longer, **given), lambda part: module.forward(part, **rest)
-            )
+            seen = module.forward(*longer, **given)
+            return self._patch.seen(site, own, seen, lambda part: module.forward(part, **rest))
 
         return call.changed(output, attended, site.size)
 

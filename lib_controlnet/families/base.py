@@ -99,7 +99,7 @@ class UnitSettings:
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     """What the preprocessor's data sheet tells the control that it has of its own (`effect_options`)."""
     tensors: Sequence[Mapping[str, Tensor]] = ()
-    """Embeddings by name where the preprocessor gives such in place of maps: one, or one for each image of the batch."""
+    """Embeddings by name where the preprocessor gives such in place of maps: one, or one an image of the batch."""
     scattered: bool = False
     """The hint shows what there is in the picture and not where (shuffle)."""
     union_type: UnionType = UnionType.unknown
@@ -125,7 +125,7 @@ class BoundControl:
     pooled = False
     """Residuals are averaged over their positions after masking; then only cond rows get control."""
     obeys_mode = True
-    """"ControlNet is more important" leaves it the cond rows only. False where a kind makes its own sense of the mode."""
+    """"ControlNet is more important" leaves it the cond rows only. False where a kind has its own sense of the mode."""
     spatial = True
     """It knows where in the picture things are, so that a piece of the latent needs the piece of its hint."""
     piecewise = False

@@ -7,10 +7,12 @@ The formulas are sd-webui-controlnet's (scripts/hook.py "Post-processing for res
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,7 +38,7 @@ class InpaintOnly(BoundControl):
         masks = torch.cat([_mask(hint) for hint in hints])
         self._masks = Placed(functional.max_pool2d(masks, 10, stride=8, padding=1).to(latents))
         pictures = [hint.display[:, :, :3].copy() for hint in hints]
-        self._pictures = [torch.from_numpy(picture).permute(2, 0, 1).float() / 255.0 for picture in pictures]
+        self._pictures = [torch.as_tensor(picture).permute(2, 0, 1).float() / 255.0 for picture in pictures]
         self._seams = [_seam(hint, settings.blur) for hint in hints]
 
     def start_noise(self, noise: Tensor) -> Tensor:
@@ -69,11 +71,11 @@ def _mask(hint: Hint) -> Tensor:
 
 def _seam(hint: Hint, width: int) -> Tensor:
     """(1, H, W): the mask, grown by `width` pixels and faded as far."""
-    mask = np.ascontiguousarray(_mask(hint)[0, 0].numpy())
+    mask = np.ascontiguousarray(cast("NDArray[np.float32]", np.asarray(_mask(hint)[0, 0])))
     if width > 0:
         grown = cv2.dilate(mask, np.ones((width, width), np.uint8))
-        mask = cv2.blur(grown, (width, width))
-    return torch.from_numpy(np.ascontiguousarray(mask))[None]
+        mask = np.asarray(cv2.blur(grown, (width, width)), np.float32)
+    return torch.as_tensor(np.ascontiguousarray(mask))[None]
 
 
 EFFECT = OwnControl("inpaint_only", InpaintOnly)

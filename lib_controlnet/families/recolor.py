@@ -6,10 +6,12 @@ As sd-webui-controlnet's `recolor_luminance_post_processing` and `recolor_intens
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.hints import Hint
@@ -32,12 +34,13 @@ class Recolor(BoundControl):
         self._channel, self._to, self._from = _LIGHTS[str(settings.options["light"])]
 
     def decoded(self, picture: Tensor, index: int) -> Tensor:
-        pixels = (picture.detach().float().permute(1, 2, 0).cpu().numpy() * 255.0).clip(0, 255).astype(np.uint8)
+        values = cast("NDArray[np.float32]", np.asarray(picture.detach().float().permute(1, 2, 0).cpu()))
+        pixels = (values * 255.0).clip(0, 255).astype(np.uint8)
         light = self._lights[index % len(self._lights)]
         planes = [*cv2.split(cv2.cvtColor(np.ascontiguousarray(pixels), self._to))]
         planes[self._channel] = light
         recoloured = cv2.cvtColor(cv2.merge(planes), self._from)
-        return torch.from_numpy(recoloured).permute(2, 0, 1).to(picture) / 255.0
+        return torch.as_tensor(recoloured).permute(2, 0, 1).to(picture) / 255.0
 
 
 EFFECT = OwnControl("recolor", Recolor)
