@@ -19,14 +19,13 @@ ALLOWED = {
     "core": set(),
     "nets": {"core"},
     "loading": {"core"},
-    "effects": {"core"},
     "families": {"core", "nets", "loading"},
-    "engine": {"core", "effects", "nets", "loading", "families"},
+    "engine": {"core", "nets", "loading", "families"},
     "training": {"core", "nets", "loading", "families", "engine"},
     "webapi": {"core", "nets", "loading", "families", "engine"},
     "compat": {"core", "nets", "loading", "families", "engine"},
     "ui": {"core", "nets", "loading", "families", "engine"},
-    "hosts": {"core", "effects", "nets", "loading", "families", "engine", "webapi", "compat", "ui", "training"},
+    "hosts": {"core", "nets", "loading", "families", "engine", "webapi", "compat", "ui", "training"},
 }
 """Layer of lib_controlnet -> the other layers it may import. A new layer has to be placed here."""
 

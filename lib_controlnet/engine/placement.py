@@ -85,6 +85,8 @@ class Placement:
 
         Out of memory frees what is idle and asks once more. Raises DeviceMemoryError where that is not enough.
         """
+        if model.residence.empty:
+            return ask()
         with self._services.models.turn:
             result = self._tried(model, ask)
             if isinstance(result, _Short):

@@ -18,9 +18,9 @@ from torch.nn import functional
 from annotator import registry
 from annotator.spec import Detection
 from annotator.spec import Runtime as AnnotatorRuntime
+from lib_controlnet.core.checkpoint import Checkpoint
 from lib_controlnet.core.modes import ResizeMode, UnionType
 from lib_controlnet.core.units import ControlNetUnit
-from lib_controlnet.effects.base import Sampling as Checkpoint
 from lib_controlnet.engine.generation import Picture
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
@@ -193,7 +193,7 @@ class Generation:
         sources = [unit.image] if unit.image is not None else self._sources
         return [Picture(image, unit.mask, unit.resize_mode) for image in sources]
 
-    def sampling(self) -> Checkpoint:
+    def checkpoint(self) -> Checkpoint:
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
         return Checkpoint(torch.cumprod(1.0 - betas, 0), False, self._encode, self.seed)
 

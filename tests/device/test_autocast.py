@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lib_controlnet.core.precision import computed_in, own_types
 from lib_controlnet.core.step import Step
-from lib_controlnet.effects.reference import Reference
 from lib_controlnet.engine.session import ControlSession
 from lib_controlnet.families.base import Runtime
-from tests.effects.test_reference import attentive_unet, hooked
-from tests.effects.test_sampling import hint, setup, step
+from tests.families.driving import hooked
+from tests.families.test_effects import step
+from tests.families.test_reference import attentive_unet, reference
 
 from .autocast import CudaAutocast, Kernels
 from .passes import FAMILIES, Generation, Studio, base_weights, unit
@@ -48,7 +48,7 @@ def error(found: list[Tensor], exact: list[Tensor]) -> float:
 
 
 def residuals(made: ControlSession, now: Step) -> list[Tensor]:
-    control = made.control(now)
+    control = made.begin_call(now)[1]
     assert control is not None
     return list(control.outputs())
 
@@ -69,13 +69,13 @@ def test_no_casts_and_no_more_error(
     with Kernels() as plain:
         alone = residuals(half, now)
     half = session(studio, dtype)
-    monkeypatch.setattr("lib_controlnet.engine.session.own_types", lambda _: own_types([CUDA]))
+    monkeypatch.setattr("lib_controlnet.engine.calls.own_types", lambda _: own_types([CUDA]))
     with CudaAutocast(dtype), Kernels() as within:
         switched_off = residuals(half, now)
     assert within.counts == plain.counts
     assert all(torch.equal(*pair) for pair in zip(switched_off, alone, strict=True))
     half = session(studio, dtype)
-    monkeypatch.setattr("lib_controlnet.engine.session.own_types", lambda _: own_types([]))
+    monkeypatch.setattr("lib_controlnet.engine.calls.own_types", lambda _: own_types([]))
     with CudaAutocast(dtype), Kernels() as cast:
         widened = residuals(half, now)
     norms = plain.counts["native_group_norm"] + plain.counts["native_layer_norm"]
@@ -103,7 +103,7 @@ def test_a_references_tokens_are_kept_in_half(monkeypatch: pytest.MonkeyPatch, d
     kept: list[torch.dtype] = []
 
     def run() -> Tensor:
-        effect = Reference(setup("reference_only", hint(), params=(0.5,)))
+        effect = reference("reference_only")
         bottom = unet.middle_block.register_forward_pre_hook(
             lambda *_: kept.extend(layer.bank.kept.dtype for layer in effect._layers if layer.bank is not None)
         )
@@ -112,7 +112,7 @@ def test_a_references_tokens_are_kept_in_half(monkeypatch: pytest.MonkeyPatch, d
         bottom.remove()
         return found
 
-    name = "lib_controlnet.effects.reference.computed_in"
+    name = "lib_controlnet.families.reference.computed_in"
     monkeypatch.setattr(name, lambda _: computed_in(torch.empty(0, dtype=torch.float32)))
     wide = run()
     assert torch.float32 in kept

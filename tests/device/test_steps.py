@@ -13,12 +13,12 @@ import torch
 from lib_controlnet.core.hints import hint_from_map
 from lib_controlnet.core.modes import ControlMode, ResizeMode
 from lib_controlnet.core.step import Step
-from lib_controlnet.effects import registry as effects
-from lib_controlnet.families.base import BindOptions, Runtime
-from lib_controlnet.families.registry import discover, load_model
+from lib_controlnet.families.base import Runtime
+from lib_controlnet.families.registry import discover, load_model, own_controls
 from lib_controlnet.nets.config import UNetConfig
 from lib_controlnet.nets.operations import layout_of
 from tests.engine.tiny import tiny_unet
+from tests.families.driving import settings
 
 from .passes import (
     CONFIGS,
@@ -83,7 +83,7 @@ def test_every_family_has_a_file_here() -> None:
 
 
 def test_every_effect_has_a_preprocessor() -> None:
-    assert {data_sheets()[name].effect for name in effect_preprocessors()} == set(effects.discover())
+    assert {data_sheets()[name].effect for name in effect_preprocessors()} == set(own_controls())
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_weights_and_residuals_lie_as_the_unets(studios: Any, family: str, layou
     assert weights
     assert all(weight.is_contiguous(memory_format=layout) for weight in weights)
     if layout is torch.channels_last:
-        bound = model.bind([hint_from_map(picture(1), SIZE, SIZE, ResizeMode.just_resize)], BindOptions(0))
+        bound = model.bind([hint_from_map(picture(1), SIZE, SIZE, ResizeMode.just_resize)], settings())
         x, text = torch.randn(2, 4, 8, 8), torch.randn(2, 7, studio.config.context_dim)
-        control = bound.control(Step(x, torch.tensor([9.0, 9.0]), text, None, (True, False), (0, 0), 0.0))
+        control = bound.residuals(Step(x, torch.tensor([9.0, 9.0]), text, None, (True, False), (0, 0), 0.0))
         assert all(residual[:1].is_contiguous(memory_format=layout) for residual in control.outputs())
     check(studio, [unit(**FIRST)], types=Types(layout=layout))

@@ -26,8 +26,9 @@ UNET = nn.Module()
 def called(session, *steps):
     """The session through U-Net calls that take everything."""
     for one in steps:
-        now, _ = session.begin_call(UNET, one)
-        session.end_call(now, now.x, [])
+        now, _ = session.begin_call(one)
+        session.end_call(now.x, [])
+        session.done()
     return session.end(len(steps))
 
 
@@ -129,9 +130,9 @@ def test_a_call_within_a_call_leaves_the_outer_ones_control_alone():
 
 def test_what_was_not_taken_names_the_unit(folder):  # noqa: F811
     session = began(folder, unit(2))
-    now, _ = session.begin_call(UNET, step())
+    now, _ = session.begin_call(step())
     with pytest.raises(HostError, match=r"ControlNet unit 2, model: .*skip 3") as error:
-        session.end_call(now, now.x, ["middle 0", "skip 3"])
+        session.end_call(now.x, ["middle 0", "skip 3"])
     assert "What to do" in str(error.value)
 
 
@@ -149,14 +150,14 @@ def test_a_closed_session_is_an_error(folder):  # noqa: F811
     session = began(folder, unit())
     session.close()
     with pytest.raises(HostError, match="taken away"):
-        session.begin_call(UNET, step())
+        session.begin_call(step())
     with pytest.raises(HostError, match="taken away"):
         session.end(3)
 
 
 def test_calls_that_never_end_are_an_error(folder):  # noqa: F811
     session = began(folder, unit(1))
-    session.begin_call(UNET, step())
+    session.begin_call(step())
     with pytest.raises(HostError, match="unit 1: the unit's control did not reach"):
         session.end(1)
 
@@ -205,7 +206,7 @@ def test_a_latent_of_another_size_is_an_error(folder, size):  # noqa: F811
     one = step()
     smaller = torch.randn(2, 4, *size)
     with pytest.raises(HostError, match=rf"unit 1, image: .*{size[1]}x{size[0]} with a hint for 8x8"):
-        session.begin_call(UNET, SimpleNamespace(**{**vars(one), "x": smaller, "batch": 2}))
+        session.begin_call(SimpleNamespace(**{**vars(one), "x": smaller, "batch": 2}))
 
 
 # residuals
@@ -231,12 +232,12 @@ def test_residuals_that_are_no_numbers_are_an_error_at_the_first_step(folder, tm
         weights[name].view(-1)[0] = value
 
     with pytest.raises(ModelFileError, match=r"unit 2, model: .*not numbers"):
-        broken(folder, tmp_path, change).begin_call(UNET, step())
+        broken(folder, tmp_path, change).begin_call(step())
 
 
 def test_residuals_that_are_all_zero_are_an_error(folder, tmp_path):  # noqa: F811
     with pytest.raises(ModelFileError, match=r"unit 2, model: .*nothing but zeros"):
-        broken(folder, tmp_path, zero_outputs).begin_call(UNET, step())
+        broken(folder, tmp_path, zero_outputs).begin_call(step())
 
 
 def test_a_wholly_black_map_is_said(folder):  # noqa: F811

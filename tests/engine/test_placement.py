@@ -63,8 +63,9 @@ class Job:
         self.computed: list[int] = []
 
     def call(self, progress: float = 0.0, **fields: Any) -> Residuals | None:
-        given, control = self.session.begin_call(nn.Identity(), on_card(self.card, step(progress=progress, **fields)))
-        self.session.end_call(given, given.x, [])
+        given, control = self.session.begin_call(on_card(self.card, step(progress=progress, **fields)))
+        self.session.end_call(given.x, [])
+        self.session.done()
         return control
 
     @property
@@ -179,7 +180,7 @@ def watched_peak(job: Job) -> list[int]:
     job.computed.clear()
     for run in job.session.runs:
         bound: Any = run.bound
-        control = bound.control
+        control = bound.residuals
 
         def watched(given: Step, control: Any = control, model: Any = run.model) -> Residuals:
             there = {id(m) for m in job.models if m.residence.away}
@@ -188,7 +189,7 @@ def watched_peak(job: Job) -> list[int]:
             job.computed.append(job.models.index(model))
             return control(given)
 
-        bound.control = watched
+        bound.residuals = watched
     return seen
 
 
@@ -202,7 +203,7 @@ def test_the_sum_is_that_of_the_processor_to_the_bit(folder: Path, low: tuple[bo
     plain = ControlSession(services(folder), FakeGeneration())
     plain.prepare(units)
     plain.begin(Pass.base, SIZE, SIZE)
-    expected = plain.control(step(progress=0.5))
+    expected = plain.begin_call(step(progress=0.5))[1]
     assert expected is not None
     with pretended() as card:
         job = Job(card, folder, *units)
@@ -219,8 +220,8 @@ def test_on_the_processor_nothing_is_copied(folder: Path) -> None:
     session.begin(Pass.base, SIZE, SIZE)
     net: Any = session.runs[0].model
     before = {name: (id(p), p.data_ptr()) for name, p in net.net.named_parameters()}
-    given, _control = session.begin_call(nn.Identity(), step())
-    session.end_call(given, given.x, [])
+    given, _control = session.begin_call(step())
+    session.end_call(given.x, [])
     session.end(1)
     session.close()
     assert before == {name: (id(p), p.data_ptr()) for name, p in net.net.named_parameters()}
@@ -321,7 +322,7 @@ def test_a_job_within_takes_a_model_away_and_the_outer_one_brings_it_again(card:
     inner = ControlSession(job.services, job.session._generation)  # pyright: ignore[reportPrivateUsage]
     inner.prepare([unit(low_vram=True)])
     inner.begin(Pass.base, SIZE, SIZE)
-    inner.control(on_card(card, step()))
+    inner.begin_call(on_card(card, step()))
     inner.close()
     assert job.there == []
     job.session.resume(held)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from annotator.registry import UnknownPreprocessor
 from annotator.spec import PreprocessorSpec, Slider
 from annotator.spec import Runtime as AnnotatorRuntime
+from lib_controlnet.core.checkpoint import no_checkpoint
 from lib_controlnet.core.errors import BaseModelError, ModelFileError, PreprocessorError, UnitError
 from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode
 from lib_controlnet.core.schedule import soft_ramp
@@ -87,6 +88,9 @@ class FakeGeneration:
     def region(self, unit):
         return unit.region_mask
 
+    def checkpoint(self):
+        return no_checkpoint()
+
     def pictures(self, unit, spec):
         return [
             Picture(image, unit.mask, unit.resize_mode) for image in self.sources or [unit.image] if image is not None
@@ -141,6 +145,13 @@ def began(folder, *units, generation=None, pass_=Pass.base, **settings) -> Contr
     return session
 
 
+def added(session, now):
+    """What a session adds in one U-Net call."""
+    found = session.begin_call(now)[1]
+    session.done()
+    return found
+
+
 @torch.no_grad()
 def expected(s: Step, seeds, units, weights):
     """What diffusers adds: skips and middle, summed over the units."""
@@ -158,7 +169,7 @@ def difference(control, tensors) -> float:
 
 def test_two_units_equal_diffusers_multi_controlnet(folder):
     units = (unit(0, weight=0.7), unit(1, model="second", weight=1.3))
-    control = began(folder, *units).control(step())
+    control = added(began(folder, *units), step())
     tensors = expected(step(), (1, 2), units, (0.7, 1.3))
     assert difference(control, tensors) <= 1e-4
     assert max(float(t.abs().max()) for t in tensors) > 0.1
@@ -166,7 +177,7 @@ def test_two_units_equal_diffusers_multi_controlnet(folder):
 
 @pytest.mark.parametrize("mode", [ControlMode.prompt, ControlMode.control])
 def test_unbalanced_modes_scale_by_the_soft_ramp(folder, mode):
-    control = began(folder, unit(weight=0.8, control_mode=mode)).control(step())
+    control = added(began(folder, unit(weight=0.8, control_mode=mode)), step())
     ramp = soft_ramp(len(control.outputs()))
     for got, raw, factor in zip(control.outputs(), expected(step(), (1,), (unit(),), (1.0,)), ramp, strict=True):
         assert torch.allclose(got[0], raw[0] * 0.8 * factor, atol=1e-4)
@@ -176,23 +187,23 @@ def test_unbalanced_modes_scale_by_the_soft_ramp(folder, mode):
 
 def test_uncond_rows_alone_cost_nothing_when_control_is_more_important(folder):
     session = began(folder, unit(control_mode=ControlMode.control))
-    assert session.control(step(is_cond=(False, False))) is None
+    assert added(session, step(is_cond=(False, False))) is None
 
 
 @pytest.mark.parametrize(("progress", "acts"), [(0.1, False), (0.3, True), (0.6, True), (0.7, False)])
 def test_a_unit_acts_only_in_its_range(folder, progress, acts):
     session = began(folder, unit(guidance_start=0.25, guidance_end=0.65))
-    assert (session.control(step(progress=progress)) is not None) is acts
+    assert (added(session, step(progress=progress)) is not None) is acts
 
 
 def test_weight_zero_adds_nothing(folder):
-    assert began(folder, unit(weight=0.0)).control(step()) is None
+    assert added(began(folder, unit(weight=0.0)), step()) is None
 
 
 def test_the_region_mask_is_stretched_over_every_residual(folder):
     mask = np.zeros((32, 32), np.uint8)
     mask[:, 16:] = 255
-    control = began(folder, unit(region_mask=mask)).control(step())
+    control = added(began(folder, unit(region_mask=mask)), step())
     for got, raw in zip(control.outputs(), expected(step(), (1,), (unit(),), (1.0,)), strict=True):
         half = raw.shape[-1] // 2
         assert not got[..., : half - 1].any()
@@ -203,7 +214,7 @@ def test_shuffle_models_are_pooled_and_speak_to_cond_rows_only(folder):
     sidecar = folder / "a_shuffle.yaml"
     sidecar.write_text("model: {params: {global_average_pooling: True}}\n")
     try:
-        control = began(folder, unit(model="a_shuffle")).control(step())
+        control = added(began(folder, unit(model="a_shuffle")), step())
     finally:
         sidecar.unlink()
     for got, raw in zip(control.outputs(), expected(step(), (1,), (unit(),), (1.0,)), strict=True):
@@ -213,14 +224,14 @@ def test_shuffle_models_are_pooled_and_speak_to_cond_rows_only(folder):
 
 
 def test_a_name_that_merely_tells_of_shuffle_is_not_enough_to_pool(folder):
-    assert began(folder, unit(model="a_shuffle")).control(step()).middle.shape[2:] != (1, 1)
+    assert added(began(folder, unit(model="a_shuffle")), step()).middle.shape[2:] != (1, 1)
 
 
 def test_each_unit_for_each_picture(folder):
     units = (unit(0), unit(1, model="second"))
     generation = FakeGeneration(unit_per_image=True)
     four = step(4, is_cond=(True, True, False, False), images=(0, 1, 0, 1))
-    control = began(folder, *units, generation=generation).control(four)
+    control = added(began(folder, *units, generation=generation), four)
     firsts = expected(four, (1,), units[:1], (1.0,))
     seconds = expected(four, (2,), units[1:], (1.0,))
     for got, a, b in zip(control.outputs(), firsts, seconds, strict=True):
@@ -231,7 +242,7 @@ def test_each_unit_for_each_picture(folder):
 def test_a_batch_of_sources_has_a_hint_for_each_picture(folder):
     sources = (picture(5), picture(6))
     four = step(4, is_cond=(True, True, False, False), images=(0, 1, 0, 1))
-    control = began(folder, unit(), generation=FakeGeneration(sources=sources)).control(four)
+    control = added(began(folder, unit(), generation=FakeGeneration(sources=sources)), four)
     for image in (0, 1):
         tensors = expected(four, (1,), (unit(image=sources[image]),), (1.0,))
         for got, raw in zip(control.outputs(), tensors, strict=True):
@@ -243,9 +254,9 @@ def test_a_batch_of_sources_has_a_hint_for_each_picture(folder):
 )
 def test_hires_option(folder, option, base, hires):
     session = began(folder, unit(hr_option=option), generation=FakeGeneration(hires=True))
-    assert (session.control(step()) is not None) == bool(base)
+    assert (added(session, step()) is not None) == bool(base)
     session.begin(Pass.hires, SIZE, SIZE)
-    assert (session.control(step()) is not None) == bool(hires)
+    assert (added(session, step()) is not None) == bool(hires)
 
 
 def test_canny_uses_soft_weights_in_the_hires_pass(folder):
@@ -296,10 +307,10 @@ def test_another_base_in_mid_generation_stops_units_that_would_act(folder):
     session = began(folder, unit(guidance_end=0.5))
     session.rebase(wrong_base().base)
     with pytest.raises(BaseModelError, match="took over"):
-        session.control(step(progress=0.4))
-    assert session.control(step(progress=0.6)) is None
+        added(session, step(progress=0.4))
+    assert added(session, step(progress=0.6)) is None
     session.rebase(FakeGeneration().base)
-    assert session.control(step(progress=0.4)) is not None
+    assert added(session, step(progress=0.4)) is not None
 
 
 def test_what_fills_gaps_fills_what_resize_and_fill_adds(folder):

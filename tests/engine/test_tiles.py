@@ -56,7 +56,7 @@ def test_each_tile_is_controlled_by_its_piece(folder, order, tiles, rows):  # no
     pieces = crops(session.hint_for(0, Pass.base))[:tiles]
     one = tile_step(tiles, rows)
     session.tile(0, handed_over(pieces, rows, order))
-    _, control = session.begin_call(UNET, one)
+    _, control = session.begin_call(one)
     wanted = each_tile(one, pieces, rows)
     assert max(float((a - b).abs().max()) for a, b in zip(control.outputs(), wanted, strict=True)) <= 2e-6
     swapped = each_tile(one, pieces[::-1], rows)
@@ -69,7 +69,7 @@ def test_only_cond_rows_of_every_tile_are_controlled(folder):  # noqa: F811
     pieces = crops(session.hint_for(0, Pass.base))[:2]
     one = tile_step(2)
     session.tile(0, handed_over(pieces, 2, "side by side"))
-    _, control = session.begin_call(UNET, one)
+    _, control = session.begin_call(one)
     for tensor in control.outputs():
         assert [bool(row.any()) for row in tensor] == [True, False, True, False]
 
@@ -83,7 +83,7 @@ def test_a_region_is_cut_with_its_hint(folder):  # noqa: F811
     assert whole.shape == (1, 4, 64, 64)
     pieces, one = crops(whole)[:2], tile_step(2)
     session.tile(0, handed_over(pieces, 2, "side by side"))
-    _, control = session.begin_call(UNET, one)
+    _, control = session.begin_call(one)
     wanted = each_tile(one, pieces, 2)
     for got, right in zip(control.outputs(), wanted, strict=True):
         assert not got[:2].any()
@@ -93,12 +93,12 @@ def test_a_region_is_cut_with_its_hint(folder):  # noqa: F811
 def test_the_whole_hint_ends_it(folder):  # noqa: F811
     session = began(folder, unit())
     whole = session.hint_for(0, Pass.base)
-    _, before = session.begin_call(UNET, step())
+    _, before = session.begin_call(step())
     session.tile(0, torch.cat(crops(whole)[:1]))
     with pytest.raises(HostError, match=r"a latent of 8x8 with a hint for 4x4"):
-        session.begin_call(UNET, step())
+        session.begin_call(step())
     session.tile(0, whole)
-    _, after = session.begin_call(UNET, step())
+    _, after = session.begin_call(step())
     assert all(torch.equal(a, b) for a, b in zip(before.outputs(), after.outputs(), strict=True))
 
 
@@ -106,7 +106,7 @@ def test_pieces_that_do_not_fit_the_tiles_are_an_error(folder):  # noqa: F811
     session = began(folder, unit(1))
     session.tile(0, torch.cat(crops(session.hint_for(0, Pass.base))[:3]))
     with pytest.raises(HostError, match=r"unit 1, image: .*3 pieces for 4 rows"):
-        session.begin_call(UNET, tile_step(2))
+        session.begin_call(tile_step(2))
 
 
 def test_several_sources_cannot_be_cut(folder):  # noqa: F811

@@ -72,14 +72,18 @@ class Adding:
         self._answer = answer
         self._end = end
         self.left: list[str] = []
+        self.calls_done = 0
 
     def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Residuals | None]:
         step = Step(x, timesteps, context, y, (True,) * len(x), (0,) * len(x), 0.5)
         return step, self._answer(step) if callable(self._answer) else self._answer
 
-    def end(self, step: Step, output: Tensor, left: Sequence[str]) -> Tensor:
+    def end(self, output: Tensor, left: Sequence[str]) -> Tensor:
         self.left += left
         return output if self._end is None else self._end(output)
+
+    def done(self) -> None:
+        self.calls_done += 1
 
 
 def inputs(config: UNetConfig, batch: int = 2, size: int = 16, seed: int = 3) -> dict[str, Tensor | None]:

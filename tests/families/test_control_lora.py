@@ -15,11 +15,12 @@ from lib_controlnet.core.hints import Hint
 from lib_controlnet.core.step import Step
 from lib_controlnet.engine.facts import FactReader
 from lib_controlnet.engine.model_cache import ModelCache
-from lib_controlnet.families.base import BaseModel, BindOptions, Runtime
+from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover, load_model
 from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
 from lib_controlnet.nets.unet import UNetModel
+from tests.families.driving import settings
 from tests.nets.ldm_oracle import diffusers_controlnet, example, for_diffusers, randomise, with_sizes
 from tests.nets.sizes import SD1, SD2, SDXL
 
@@ -71,7 +72,7 @@ def saved(folder: Path, file: dict[str, Tensor]) -> Path:
 
 def residuals(model: Any, inputs: dict[str, Tensor], hint: Tensor) -> tuple[Tensor, ...]:
     step = Step(inputs["x"], inputs["timesteps"], inputs["context"], inputs.get("y"), (True, False), (0, 0), 0.5)
-    return model.bind([Hint(hint, None, None)], BindOptions(0)).control(step).outputs()  # type: ignore[arg-type]
+    return model.bind([Hint(hint, None, None)], settings()).residuals(step).outputs()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("marked", [True, False], ids=["marked", "known by its factors"])

@@ -16,8 +16,9 @@ from lib_controlnet.core.hints import Hint
 from lib_controlnet.core.modes import UnionType
 from lib_controlnet.core.step import Step
 from lib_controlnet.engine.facts import FactReader
-from lib_controlnet.families.base import BaseModel, BindOptions, Runtime
+from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover, load_model
+from tests.families.driving import settings
 from tests.nets.ldm_oracle import diffusers_sizes, example, for_diffusers, randomise, with_sizes
 from tests.nets.sizes import SDXL
 
@@ -54,9 +55,9 @@ def inputs() -> dict[str, Tensor]:
 def residuals(model: Any, hint: Tensor, kind: UnionType) -> tuple[Tensor, ...]:
     given = inputs()
     step = Step(given["x"], given["timesteps"], given["context"], given["y"], (True, False), (0, 0), 0.5)
-    bound = model.bind([Hint(hint, None, None)], BindOptions(0, union_type=kind))  # type: ignore[arg-type]
-    bound.control(step)
-    return bound.control(step).outputs()  # what is kept for a pass is the same again
+    bound = model.bind([Hint(hint, None, None)], settings(union_type=kind))  # type: ignore[arg-type]
+    bound.residuals(step)
+    return bound.residuals(step).outputs()  # what is kept for a pass is the same again
 
 
 def expected(net: ControlNetUnionModel, hint: Tensor, kind: int) -> list[Tensor]:
@@ -129,7 +130,7 @@ def test_pictures_of_a_batch_do_not_mix(tmp_path: Path) -> None:
     given = inputs()
     step = Step(given["x"], given["timesteps"], given["context"], given["y"], (True, True), (0, 1), 0.5)
     hints = [Hint(picture(seed), None, None) for seed in (5, 6)]  # type: ignore[arg-type]
-    both = model.bind(hints, BindOptions(0, union_type=UnionType.depth)).control(step).outputs()
+    both = model.bind(hints, settings(union_type=UnionType.depth)).residuals(step).outputs()
     for row, seed in enumerate((5, 6)):
         alone = expected(net, picture(seed), 1)
         assert max(float((a[row] - b[row]).abs().max()) for a, b in zip(both, alone, strict=True)) < 1e-4

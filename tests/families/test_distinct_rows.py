@@ -11,9 +11,9 @@ import torch
 
 from lib_controlnet.core.hints import Hint
 from lib_controlnet.core.step import Step
-from lib_controlnet.families.base import BindOptions
 from lib_controlnet.families.controlnet import LoadedControlNet, Reading
 from tests.engine.tiny import SDXL_SHAPED, tiny_controlnet
+from tests.families.driving import settings
 
 
 def bound(net, hints=1):
@@ -21,7 +21,7 @@ def bound(net, hints=1):
     pictures = torch.rand(hints, 1, 3, 64, 64, generator=generator)
     images = [Hint(picture, None, np.zeros((64, 64, 3), np.uint8)) for picture in pictures]
     model = LoadedControlNet(Path("net"), net, net.control_config, Reading(pooled=False), holds_base=False)
-    return model.bind(images, BindOptions(unit=0))
+    return model.bind(images, settings())
 
 
 def guided(net, pictures, prompts=2) -> Step:
@@ -57,7 +57,7 @@ def test_the_residuals_are_those_of_every_row_for_itself(pictures, prompts, hint
     net = tiny_controlnet()
     step, seen = guided(net, pictures, prompts), rows_seen(net)
     with torch.no_grad():
-        control = bound(net, hints).control(step)
+        control = bound(net, hints).residuals(step)
     assert seen == [pictures]
     for ours, theirs in zip([*control.skip, control.middle], reference(net, step, hints), strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)
@@ -82,10 +82,10 @@ def test_rows_that_repeat_nothing_are_all_computed(change, pictures):
     net = tiny_controlnet()
     step, control = guided(net, pictures), bound(net)
     with torch.no_grad():
-        control.control(step)
+        control.residuals(step)
         seen = rows_seen(net)
         changed = change(step)
-        residuals = control.control(changed)
+        residuals = control.residuals(changed)
     assert seen == [step.batch]
     for ours, theirs in zip([*residuals.skip, residuals.middle], reference(net, changed, 1), strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)
@@ -96,7 +96,7 @@ def test_pooled_embeddings_make_every_row_its_own():
     step = guided(net, 1)
     step, seen = replace(step, y=torch.randn(2, SDXL_SHAPED.adm_channels)), rows_seen(net)
     with torch.no_grad():
-        bound(net).control(step)
+        bound(net).residuals(step)
     assert seen == [2]
 
 
@@ -106,5 +106,5 @@ def test_conditioning_channels_of_the_host_do_not_count():
     step, seen = guided(net, 1), rows_seen(net)
     wide = torch.cat([step.x, torch.randn(2, 4, 8, 8)], dim=1)
     with torch.no_grad():
-        bound(net).control(replace(step, x=wide))
+        bound(net).residuals(replace(step, x=wide))
     assert seen == [1]

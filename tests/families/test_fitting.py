@@ -14,11 +14,12 @@ from lib_controlnet.core.errors import BaseModelError, ModelFileError
 from lib_controlnet.core.hints import Hint
 from lib_controlnet.core.step import Step
 from lib_controlnet.engine.facts import FactReader
-from lib_controlnet.families.base import BaseModel, BindOptions, Runtime
+from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover, load_model
 from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
 from tests.engine.tiny import HINT_WIDTHS, SD1_SHAPED, SDXL_SHAPED, randomise, tiny_unet
+from tests.families.driving import settings
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 SDXL = BaseModel(SDXL_SHAPED, "a checkpoint")
@@ -58,9 +59,9 @@ def test_transformers_may_be_fewer_than_the_checkpoints(tmp_path, depth, middle,
     model.check(SDXL)
     assert facts.mismatch(SDXL) == ""
     step = step_of(SDXL_SHAPED)
-    control = model.bind(
-        [Hint(torch.rand(1, 3, 64, 64), None, np.zeros((64, 64, 3), np.uint8))], BindOptions(unit=0)
-    ).control(step)
+    control = model.bind([Hint(torch.rand(1, 3, 64, 64), None, np.zeros((64, 64, 3), np.uint8))], settings()).residuals(
+        step
+    )
     shapes = []
     unet = tiny_unet(SDXL_SHAPED)
     for block in (*unet.input_blocks, unet.middle_block):

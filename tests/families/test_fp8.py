@@ -37,7 +37,7 @@ def control(model: Any, config: Any = SD1_SHAPED) -> tuple[Tensor, ...]:
     step = Step(**given, is_cond=(True, False), images=(0, 0), progress=0.0)
     hint = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return BoundControlNet(model, hint, pooled=False).control(step).outputs()
+        return BoundControlNet(model, hint, pooled=False).residuals(step).outputs()
 
 
 @pytest.mark.parametrize("fp8", [E4M3, E5M2])

@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from lib_controlnet.core.errors import ModelFileError
 from lib_controlnet.core.hints import Hint
 from lib_controlnet.families import controlnet
-from lib_controlnet.families.base import BindOptions, Runtime
+from lib_controlnet.families.base import Runtime
 from lib_controlnet.families.registry import discover, load_model
 from lib_controlnet.loading.reader import legacy_hash
 from lib_controlnet.loading.sidecar import CHANNELS, POOLED, stated_beside
 from tests.engine.tiny import randomise, tiny_controlnet
+from tests.families.driving import settings
 
 RUNTIME = Runtime(torch.device("cpu"), torch.float32)
 DIFFUSERS = ("controlnet_cond_embedding.conv_in.weight",)
@@ -34,7 +35,7 @@ def bound(path: Path, scattered: bool = False) -> Any:
     model = load_model(path, RUNTIME, discover())
     picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     hint = Hint(picture, None, np.zeros((64, 64, 3), np.uint8))
-    return model.bind([hint], BindOptions(0, scattered=scattered)), picture
+    return model.bind([hint], settings(scattered=scattered)), picture
 
 
 @pytest.mark.parametrize(

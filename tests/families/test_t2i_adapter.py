@@ -20,11 +20,12 @@ from lib_controlnet.core.schedule import layer_weights
 from lib_controlnet.core.step import Step
 from lib_controlnet.engine.facts import FactReader
 from lib_controlnet.engine.injection import UNetHooks
-from lib_controlnet.families.base import BaseModel, BindOptions, Runtime
+from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover, load_model
 from lib_controlnet.nets.config import UNetConfig
 from lib_controlnet.nets.unet import UNetModel
 from tests.engine.tiny import Adding
+from tests.families.driving import settings
 from tests.nets.ldm_oracle import diffusers_unet, example, for_diffusers, randomise, with_sizes
 from tests.nets.sizes import SD1, SD2, SDXL
 
@@ -100,7 +101,7 @@ def test_features_equal_diffusers(tmp_path: Path, kind: str, channels: int, name
     if names == "wrapped":
         weights = {f"adapter.{key}": value for key, value in tencent(kind, weights).items()}
     hint = picture(128, 96, channels)
-    control = loaded(tmp_path, weights).bind([hint], BindOptions(0)).control(step_of(latent(128, 96)))
+    control = loaded(tmp_path, weights).bind([hint], settings()).residuals(step_of(latent(128, 96)))
     with torch.no_grad():
         theirs = net(hint.image[:, :channels].expand(2, -1, -1, -1))
     assert error(control.outputs(), theirs) < 1e-5
@@ -112,7 +113,7 @@ def test_odd_sizes_are_halved_upwards(tmp_path: Path, kind: str, width: int, hei
     net = reference(kind, 3)
     hint = picture(width, height)
     control = (
-        loaded(tmp_path, dict(net.state_dict())).bind([hint], BindOptions(0)).control(step_of(latent(width, height)))
+        loaded(tmp_path, dict(net.state_dict())).bind([hint], settings()).residuals(step_of(latent(width, height)))
     )
     with torch.no_grad():
         theirs = net(hint.image.expand(2, -1, -1, -1))
@@ -133,7 +134,7 @@ def test_a_unet_with_the_features_is_diffusers(
     inputs = with_sizes(example(config, size=size))
     model = loaded(tmp_path, dict(reference(kind, 3).state_dict()))
     model.check(BaseModel(config, "tiny"))
-    control = model.bind([picture(size[1] * 8, size[0] * 8)], BindOptions(0)).control(step_of(inputs))
+    control = model.bind([picture(size[1] * 8, size[0] * 8)], settings()).residuals(step_of(inputs))
     features = [part.clone() for part in control.outputs()]
     oracle = diffusers_unet(config, unet.state_dict())
     theirs = oracle(**for_diffusers(inputs), down_intrablock_additional_residuals=list(features)).sample
@@ -147,7 +148,7 @@ def test_a_unet_with_the_features_is_diffusers(
 def test_odd_latents_of_sdxl_have_features_of_its_blocks_sizes(tmp_path: Path) -> None:
     """16 pixels a place do not divide them: the map is stretched to the next multiple."""
     model = loaded(tmp_path, dict(reference("sdxl", 3).state_dict()))
-    control = model.bind([picture(136, 104)], BindOptions(0)).control(step_of(latent(136, 104)))
+    control = model.bind([picture(136, 104)], settings()).residuals(step_of(latent(136, 104)))
     assert [tuple(part.shape[2:]) for part in control.outputs()] == [(7, 9), (7, 9), (4, 5), (4, 5)]
 
 
@@ -158,7 +159,7 @@ def test_lines_are_read_by_their_light(tmp_path: Path) -> None:
     net = reference("full", 1)
     hint = picture(64, 64)
     light = np.asarray(Image.fromarray(hint.display).convert("L"))
-    control = loaded(tmp_path, dict(net.state_dict())).bind([hint], BindOptions(0)).control(step_of(latent(64, 64)))
+    control = loaded(tmp_path, dict(net.state_dict())).bind([hint], settings()).residuals(step_of(latent(64, 64)))
     with torch.no_grad():
         theirs = net(torch.from_numpy(light.copy())[None, None].float().div(255).expand(2, -1, -1, -1))
     assert error(control.outputs(), theirs) < 0.02  # PIL rounds to 1/255
@@ -167,9 +168,9 @@ def test_lines_are_read_by_their_light(tmp_path: Path) -> None:
 def test_each_picture_of_a_batch_has_its_own(tmp_path: Path) -> None:
     model = loaded(tmp_path, dict(reference("full", 3).state_dict()))
     hints = [picture(64, 64), Hint(torch.rand(1, 3, 64, 64), None, picture(64, 64).display)]
-    both = model.bind(hints, BindOptions(0)).control(step_of(latent(64, 64, rows=4), (0, 1, 0, 1))).outputs()
+    both = model.bind(hints, settings()).residuals(step_of(latent(64, 64, rows=4), (0, 1, 0, 1))).outputs()
     for row, hint in enumerate([*hints, *hints]):
-        alone = model.bind([hint], BindOptions(0)).control(step_of(latent(64, 64))).outputs()
+        alone = model.bind([hint], settings()).residuals(step_of(latent(64, 64))).outputs()
         assert all(torch.allclose(part[row], one[0], atol=1e-5) for part, one in zip(both, alone, strict=True))
 
 
@@ -177,9 +178,9 @@ def test_the_network_runs_once_a_size(tmp_path: Path) -> None:
     model = loaded(tmp_path, dict(reference("light", 3).state_dict()))
     calls: list[int] = []
     model.net.register_forward_hook(lambda *_: calls.append(1))
-    bound = model.bind([picture(64, 64)], BindOptions(0))
+    bound = model.bind([picture(64, 64)], settings())
     for progress in (64, 64, 128, 128):
-        bound.control(step_of(latent(progress, 64)))
+        bound.residuals(step_of(latent(progress, 64)))
     assert len(calls) == 2
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from lib_controlnet.effects.inpaint_only import InpaintOnly
+from lib_controlnet.families.inpaint_only import InpaintOnly
 from tests.engine.tiny import hook_counts
 
 from .conftest import SIZE, Host, as_base64, picture, pixels, unit
@@ -123,7 +123,7 @@ def test_an_effect_may_choose_the_noise_of_a_pass(host: Host, monkeypatch: pytes
     started: list[torch.Tensor] = []
     seen = host.unet().register_forward_pre_hook(lambda _unet, args: started.append(args[0][0]))
     for kind in _loaded(InpaintOnly):
-        monkeypatch.setattr(kind, "noise", lambda _self, noise: torch.ones_like(noise))
+        monkeypatch.setattr(kind, "start_noise", lambda _self, noise: torch.ones_like(noise))
     try:
         host.txt2img(given, steps=1)
     finally:
@@ -136,12 +136,12 @@ def _loaded(kind: type) -> list[type]:
     return [
         getattr(module, kind.__name__)
         for name, module in list(sys.modules.items())
-        if name.endswith(".effects.inpaint_only") and hasattr(module, kind.__name__)
+        if name.endswith(".families.inpaint_only") and hasattr(module, kind.__name__)
     ]
 
 
 def test_pictures_of_another_size_are_said(host: Host, monkeypatch: pytest.MonkeyPatch):
     for kind in _loaded(InpaintOnly):
-        monkeypatch.setattr(kind, "finished", lambda *_: (_ for _ in ()).throw(ValueError("of another size")))
+        monkeypatch.setattr(kind, "decoded", lambda *_: (_ for _ in ()).throw(ValueError("of another size")))
     made = host.txt2img(unit(module="inpaint_only", mask_image=as_base64(hole())))
     assert "of another size" in made.comments

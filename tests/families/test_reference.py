@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from lib_controlnet.core.errors import HostError
+from lib_controlnet.core.hints import Hint
 from lib_controlnet.core.modes import ControlMode
-from lib_controlnet.core.schedule import GuidanceRange
+from lib_controlnet.core.sites import SiteCall
 from lib_controlnet.core.step import Pass, Step
-from lib_controlnet.effects.reference import Reference, _Attention, _Phase, _Statistics
-from lib_controlnet.effects.running import RunningEffects
-from lib_controlnet.engine.injection import UNetHooks
+from lib_controlnet.families.reference import Reference, _Attention, _Statistics
 from lib_controlnet.nets.attention import BasicTransformerBlock
-from tests.engine.tiny import SDXL_SHAPED, Adding, hook_counts, tiny_unet
+from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, hook_counts, tiny_unet
 
-from .test_sampling import drawn, hint, sampling, setup, step
+from .driving import hooked, settings
+from .test_effects import asked, checkpoint, drawn, hint, step
 
 
 class Literal:
@@ -100,25 +100,15 @@ def attentive_unet(*config: Any) -> nn.Module:
     return unet
 
 
-def hooked(unet: nn.Module, now: Step, *effects: Reference) -> torch.Tensor:
-    running = RunningEffects([(GuidanceRange(0.0, 1.0), effect) for effect in effects])
-    handles = running.attach(unet)
-    control = Adding(lambda _: running.before(unet, now), lambda output: running.after(now, output))
-    hooks = UNetHooks(unet, control)
-    try:
-        with torch.no_grad():
-            return unet(now.x, now.timesteps, now.context, now.y)
-    finally:
-        hooks.remove()
-        for handle in handles:
-            handle.remove()
+def reference(name: str, *hints: Hint, **changes: Any) -> Reference:
+    return Reference(hints or [hint()], asked(name, **{"params": (0.5,), **changes}))
 
 
-def reference_latents(now: Step, effect_setup: Any) -> torch.Tensor:
+def reference_latents(now: Step, seed: int = 3, picture: Hint | None = None) -> torch.Tensor:
     """What goes through the U-Net first: the picture's latents, noised by the generator of seed + 1."""
-    latents = effect_setup.latents().expand(2, -1, -1, -1)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(effect_setup.sampling.seed + 1))
-    return effect_setup.sampling.noised(latents, now.timesteps, noise)
+    latents = checkpoint().latents([picture or hint()]).expand(2, -1, -1, -1)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed + 1))
+    return checkpoint().noised(latents, now.timesteps, noise)
 
 
 CASES = [
@@ -150,16 +140,17 @@ def test_the_hooks_do_what_the_peers_forwards_do(
     now = step()
     if sdxl:
         now = step(context=drawn(2, 7, 2048), y=drawn(2, SDXL_SHAPED.adm_channels))
-    given = setup(name, hint(), params=(slider,), weight=weight, mode=mode, pass_=pass_, sdxl=sdxl)
+    base = settings(SDXL_SHAPED if sdxl else SD1_SHAPED).base
+    given = reference(name, params=(slider,), weight=weight, mode=mode, pass_=pass_, base=base)
     clean = hook_counts(unet)
     with torch.no_grad():
         plain = unet(now.x, now.timesteps, now.context, now.y)
-    found = hooked(unet, now, Reference(given))
+    found = hooked(unet, now, given)
     assert hook_counts(unet) == clean
     with torch.no_grad():
         assert torch.equal(unet(now.x, now.timesteps, now.context, now.y), plain)
     fidelity = expected_fidelity(mode, pass_, slider, sdxl)
-    expected = Literal(unet, sdxl).run(now, reference_latents(now, given), name, weight, fidelity)
+    expected = Literal(unet, sdxl).run(now, reference_latents(now), name, weight, fidelity)
     assert (expected - plain).abs().max() > 1e-4, "a reference without effect would prove nothing"
     torch.testing.assert_close(found, expected, atol=4e-6, rtol=1e-5)
 
@@ -175,14 +166,9 @@ class Loud(nn.Module):
 def test_statistics_do_not_overflow(dtype: torch.dtype) -> None:
     """The square of a deviation of 300 is more than float16 holds."""
     block, seen, shown = Loud(), drawn(2, 4, 8, 8).to(dtype), drawn(2, 4, 8, 8, seed=2).to(dtype)
-    owner = Reference(setup("reference_adain", hint(), params=(0.0,)))
-    handles = _Statistics(block).hook(owner)
-    owner._phase = _Phase.write
-    block(shown)
-    owner._phase = _Phase.read
-    styled = block(seen)
-    for handle in handles:
-        handle.remove()
+    statistics = _Statistics(0.0)
+    statistics.watched(block(shown))
+    styled = statistics.styled(SiteCall(step(), 1.0, (8, 8)), block(seen))
     x, wanted = block(seen).double(), block(shown).double()
     kinds = [(t.mean((2, 3), keepdim=True), t.std((2, 3), keepdim=True, correction=0)) for t in (x, wanted)]
     exact = (x - kinds[0][0]) / kinds[0][1] * kinds[1][1] + kinds[1][0]
@@ -199,30 +185,33 @@ def test_a_written_over_bank_is_said() -> None:
 
     attention.register_forward_hook(spoil)
     with pytest.raises(HostError, match="written over"):
-        hooked(unet, now, Reference(setup("reference_only", hint(), params=(0.5,))))
+        hooked(unet, now, reference("reference_only", params=(0.5,)))
 
 
 def test_nothing_of_ours_writes_into_the_bank() -> None:
     """Which is why the tokens are kept as they are, not copied."""
     unet, now, copies = attentive_unet(), step(), {}
-    effect = Reference(setup("reference_adain+attn", hint(), params=(0.5,)))
-    handles = effect.attach(unet)
-    with torch.no_grad():
-        effect.prepare(unet, now)
-        copies = {layer: layer.bank.kept.clone() for layer in effect._layers if isinstance(layer, _Attention)}
-        effect.before()
-        unet(now.x, now.timesteps, now.context)
+    effect = reference("reference_adain+attn")
+
+    def kept(*_: object) -> None:
+        for layer in effect._layers:
+            if isinstance(layer, _Attention) and layer.bank is not None:
+                copies.setdefault(layer, (layer.bank.kept, layer.bank.kept.clone()))
+
+    passing = unet.register_forward_pre_hook(kept)
+    last = unet.out.register_forward_pre_hook(kept)
+    hooked(unet, now, effect)
     assert len(copies) > 5
-    assert all(torch.equal(layer.bank.kept, copy) for layer, copy in copies.items())
-    for handle in handles:
+    assert all(torch.equal(bank, copy) for bank, copy in copies.values())
+    for handle in (passing, last):
         handle.remove()
 
 
 def test_inference_mode_has_no_versions_and_needs_none() -> None:
     unet, now = attentive_unet(), step()
-    expected = hooked(unet, now, Reference(setup("reference_only", hint(), params=(0.5,))))
+    expected = hooked(unet, now, reference("reference_only", params=(0.5,)))
     with torch.inference_mode():
-        found = hooked(unet, now, Reference(setup("reference_only", hint(), params=(0.5,))))
+        found = hooked(unet, now, reference("reference_only", params=(0.5,)))
     torch.testing.assert_close(found, expected)
 
 
@@ -230,23 +219,25 @@ def test_the_uncond_row_is_itself_at_full_fidelity() -> None:
     unet, now = attentive_unet(), step()
     with torch.no_grad():
         plain = unet(now.x, now.timesteps, now.context)
-    found = hooked(unet, now, Reference(setup("reference_only", hint(), params=(1.0,))))
+    found = hooked(unet, now, reference("reference_only", params=(1.0,)))
     torch.testing.assert_close(found[1], plain[1], atol=1e-5, rtol=1e-4)
     assert (found[0] - plain[0]).abs().max() > 1e-3
 
 
 def test_two_references_are_both_looked_at_and_do_not_see_each_other() -> None:
     unet, now = attentive_unet(), step()
+    seen = [(1, hint(seed=1)), (2, hint(seed=2))]
     first, second = (
-        setup("reference_only", hint(seed=seed), params=(0.0,), sampling=sampling(seed=seed)) for seed in (1, 2)
+        reference("reference_only", picture, params=(0.0,), checkpoint=lambda seed=seed: checkpoint(seed=seed))
+        for seed, picture in seen
     )
-    both = hooked(unet, now, Reference(first), Reference(second))
+    both = hooked(unet, now, first, second)
     literal = Literal(unet, sdxl=False)
     literal.attends, literal.styles, literal.weight, literal.fidelity = True, False, 1.0, 0.0
     with torch.no_grad():
         literal.mode = "write"
-        for given in (first, second):
-            unet(reference_latents(now, given), now.timesteps, now.context)
+        for seed, picture in seen:
+            unet(reference_latents(now, seed, picture), now.timesteps, now.context)
         literal.mode = "read"
         expected = unet(now.x, now.timesteps, now.context)
     torch.testing.assert_close(both, expected, atol=2e-5, rtol=1e-4)
@@ -254,7 +245,7 @@ def test_two_references_are_both_looked_at_and_do_not_see_each_other() -> None:
 
 def test_an_error_in_the_reference_pass_leaves_nothing_behind() -> None:
     unet, now = attentive_unet(), step()
-    effect = Reference(setup("reference_only", hint(), params=(0.5,)))
+    effect = reference("reference_only", params=(0.5,))
 
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")

@@ -9,14 +9,14 @@ import torch
 from diffusers import DDPMScheduler
 
 from lib_controlnet.core.errors import BaseModelError
-from lib_controlnet.core.schedule import GuidanceRange
 from lib_controlnet.core.step import Step
-from lib_controlnet.effects.revision import Revision
-from lib_controlnet.effects.running import RunningEffects
 from lib_controlnet.engine.injection import UNetHooks
-from tests.engine.tiny import SDXL_SHAPED, Adding, tiny_unet
+from lib_controlnet.families.base import BaseModel
+from lib_controlnet.families.revision import EFFECT, Revision
+from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, Adding, tiny_unet
 
-from .test_sampling import drawn, sampling, setup, step
+from .driving import conditioned
+from .test_effects import asked, checkpoint, drawn, step
 
 WIDTH = 24
 """Of the embedding; SDXL's is 1280 of 2816."""
@@ -24,16 +24,16 @@ WIDTH = 24
 
 def told(name: str = "revision_clipvision", **changes: object) -> Revision:
     embeds = {"image_embeds": drawn(1, WIDTH, seed=6)}
-    given = {"sdxl": True, "tensors": [embeds], "params": (0.0,), **changes}
-    return Revision(setup(name, **given))
+    return Revision([], asked(name, **{"tensors": [embeds], "params": (0.0,), **changes}))
 
 
 def sdxl_step():
     return step(context=drawn(2, 7, 2048), y=drawn(2, SDXL_SHAPED.adm_channels))
 
 
-def running(*effects: Revision, start: float = 0.0) -> RunningEffects:
-    return RunningEffects([(GuidanceRange(start, 1.0), effect) for effect in effects])
+def vector(effect: Revision) -> torch.Tensor:
+    """What a cond row is told."""
+    return conditioned(sdxl_step(), effect).y[:1, :WIDTH]
 
 
 @pytest.mark.parametrize("slider", [0.0, 0.25, 1.0])
@@ -42,33 +42,35 @@ def test_the_embedding_is_noised_as_far_as_the_slider_says(slider: float) -> Non
     noise = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(3))
     timestep = torch.tensor([min(int(slider * 1000), 999)])
     expected = 0.7 * scheduler.add_noise(drawn(1, WIDTH, seed=6), noise, timestep)
-    found = told(weight=0.7, params=(slider,)).vector()
+    found = vector(told(weight=0.7, params=(slider,)))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_cond_rows_are_told_and_the_others_are_told_nothing() -> None:
     now, first, second = sdxl_step(), told(), told(weight=0.5)
-    found = running(first, second).conditioned(now)
-    torch.testing.assert_close(found.y[0, :WIDTH], (first.vector() + second.vector())[0])
+    found = conditioned(now, first, second)
+    torch.testing.assert_close(found.y[0, :WIDTH], (vector(told()) + vector(told(weight=0.5)))[0])
     assert not found.y[1, :WIDTH].any()
     assert torch.equal(found.y[:, WIDTH:], now.y[:, WIDTH:])
     assert found.context is now.context
     assert torch.equal(now.y, sdxl_step().y), "the host's own tensor stays as it was"
 
 
-@pytest.mark.parametrize("effect", [told("revision_ignore_prompt"), told(sampling=replace(sampling(), no_prompt=True))])
+@pytest.mark.parametrize(
+    "effect", [told("revision_ignore_prompt"), told(checkpoint=lambda: replace(checkpoint(), no_prompt=True))]
+)
 def test_text_may_be_ignored(effect: Revision) -> None:
-    assert not running(effect).conditioned(sdxl_step()).context.any()
+    assert not conditioned(sdxl_step(), effect).context.any()
 
 
 def test_outside_its_range_nothing_changes() -> None:
     now = sdxl_step()
-    assert running(told(), start=0.9).conditioned(now) is now
+    assert conditioned(now, told(), guidance_start=0.9) is now
 
 
 def test_other_checkpoints_are_refused() -> None:
     with pytest.raises(BaseModelError, match="SDXL"):
-        told(sdxl=False)
+        EFFECT.check(BaseModel(SD1_SHAPED, "tiny.safetensors"))
 
 
 class Telling(Adding):
@@ -85,7 +87,7 @@ class Telling(Adding):
 @pytest.mark.parametrize("by_name", [False, True])
 def test_the_unet_gets_what_the_step_says(by_name: bool) -> None:
     unet, now = tiny_unet(SDXL_SHAPED), sdxl_step()
-    changed = running(told("revision_ignore_prompt")).conditioned(now)
+    changed = conditioned(now, told("revision_ignore_prompt"))
     hooks = UNetHooks(unet, Telling(changed))
     with torch.no_grad():
         expected_plain = unet.forward(now.x, now.timesteps, now.context, now.y)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib_controlnet.core import placed
+from lib_controlnet.core.placed import NoiseAhead, Placed
 from lib_controlnet.core.step import Step
-from lib_controlnet.effects import placed
-from lib_controlnet.effects.placed import NoiseAhead, Placed
 from tests.device.pretend import Card, pretended
 
 SHAPES = st.tuples(st.integers(1, 3), st.just(4), st.integers(1, 3), st.integers(1, 3))

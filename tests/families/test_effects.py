@@ -12,14 +12,14 @@ from diffusers import DDIMScheduler
 from torch.nn import functional
 
 from annotator.registry import discover as discover_annotators
+from lib_controlnet.core.checkpoint import Checkpoint
 from lib_controlnet.core.hints import Hint, hint_from_map
-from lib_controlnet.core.modes import ControlMode, ResizeMode
+from lib_controlnet.core.modes import ResizeMode
 from lib_controlnet.core.step import Pass, Step
-from lib_controlnet.effects.base import Sampling, Setup
-from lib_controlnet.effects.inpaint_only import InpaintOnly
-from lib_controlnet.effects.recolor import Recolor
-from lib_controlnet.effects.registry import discover
-from lib_controlnet.effects.tile_colorfix import TileColorfix
+from lib_controlnet.families.base import BoundControl, UnitSettings
+from lib_controlnet.families.registry import own_controls
+
+from .driving import predicted, settings
 
 SIZE = 64
 SHEETS = discover_annotators("annotator", effects=None)
@@ -37,8 +37,8 @@ def encode(pixels: torch.Tensor) -> torch.Tensor:
     return torch.cat([small, small.mean(1, keepdim=True)], dim=1)
 
 
-def sampling(kind: str = "epsilon", seed: int = 3) -> Sampling:
-    return Sampling(scheduler(kind).alphas_cumprod, kind == "v_prediction", encode, seed)
+def checkpoint(kind: str = "epsilon", seed: int = 3) -> Checkpoint:
+    return Checkpoint(scheduler(kind).alphas_cumprod, kind == "v_prediction", encode, seed)
 
 
 def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -59,15 +59,20 @@ def hint(channels: int = 3, seed: int = 0) -> Hint:
     return hint_from_map(image, SIZE, SIZE, ResizeMode.just_resize)
 
 
-def setup(name: str, *hints: Hint, **changes: object) -> Setup:
+def asked(name: str, **changes: object) -> UnitSettings:
+    """The settings of a unit with the preprocessor of that name."""
     options = SHEETS.get(name).spec.effect_options
-    given = Setup(name, options, hints, (), (), 1.0, ControlMode.balanced, Pass.base, False, 7, sampling())
-    return replace(given, **changes)  # type: ignore[arg-type]
+    return settings(**{"options": options, "checkpoint": checkpoint, **changes})
+
+
+def own(name: str, *hints: Hint, **changes: object) -> BoundControl:
+    """What the preprocessor of that name does in a pass."""
+    return own_controls()[SHEETS.get(name).spec.effect].bind(hints, asked(name, **changes))
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_pictures_and_predictions_are_diffusers(kind: str) -> None:
-    own, theirs = sampling(kind), scheduler(kind)
+    own, theirs = checkpoint(kind), scheduler(kind)
     theirs.set_timesteps(1000)
     x, output = drawn(1, 4, 8, 8), drawn(1, 4, 8, 8, seed=2)
     for timestep in (0, 1, 500, 999):
@@ -84,7 +89,7 @@ def test_pictures_and_predictions_are_diffusers(kind: str) -> None:
 @pytest.mark.parametrize("timestep", [-0.4, 0.0, 998.6, 999.0, 999.4, 1000.0])
 def test_the_schedule_has_an_end(timestep: float, dtype: torch.dtype) -> None:
     """Hosts in half precision round timesteps too: bfloat16 has no 999."""
-    own, x = sampling(), drawn(1, 4, 8, 8)
+    own, x = checkpoint(), drawn(1, 4, 8, 8)
     given = torch.tensor([timestep], dtype=dtype)
     whole = torch.tensor([min(max(round(float(given)), 0), 999)])
     assert torch.equal(own.noised(x, given, x), own.noised(x, whole, x))
@@ -103,8 +108,8 @@ def means(x: torch.Tensor, radius: int) -> torch.Tensor:
 @pytest.mark.parametrize("weight", [1.0, 0.4, 1.7])
 def test_tile_colorfix_brings_the_pictures_colours(kind: str, pass_: Pass, radius: int, weight: float) -> None:
     source, now, output = hint(), step(), drawn(2, 4, 8, 8, seed=4)
-    given = setup("tile_colorfix", source, params=(3.0,), pass_=pass_, weight=weight, sampling=sampling(kind))
-    found = TileColorfix(given).after(now, output)
+    bound = own("tile_colorfix", source, params=(3.0,), pass_=pass_, checkpoint=lambda: checkpoint(kind))
+    found = predicted(bound, now, output, weight=weight)
     theirs = scheduler(kind)
     theirs.set_timesteps(1000)
     x0 = theirs.step(output, 601, now.x).pred_original_sample
@@ -117,19 +122,19 @@ def test_tile_colorfix_brings_the_pictures_colours(kind: str, pass_: Pass, radiu
 
 def test_sharp_lets_uncond_rows_be_dull() -> None:
     now, output = step(), drawn(2, 4, 8, 8, seed=4)
-    plain = TileColorfix(setup("tile_colorfix", hint(), params=(2.0,))).after(now, output)
-    sharp = TileColorfix(setup("tile_colorfix+sharp", hint(), params=(2.0, 50.0))).after(now, output)
+    plain = predicted(own("tile_colorfix", hint(), params=(2.0,)), now, output)
+    sharp = predicted(own("tile_colorfix+sharp", hint(), params=(2.0, 50.0)), now, output)
     assert torch.equal(plain[0], sharp[0])
-    own = sampling()
-    x0, dull = (own.picture(now.x, now.timesteps, found)[1:] for found in (plain, sharp))
+    schedule = checkpoint()
+    x0, dull = (schedule.picture(now.x, now.timesteps, found)[1:] for found in (plain, sharp))
     torch.testing.assert_close(dull, 0.5 * means(x0, 2) + 0.5 * x0, atol=1e-4, rtol=1e-4)
 
 
 def test_inpaint_only_keeps_what_lies_outside_the_mask() -> None:
     source, now, output = hint(4), step(), drawn(2, 4, 8, 8, seed=4)
-    effect = InpaintOnly(setup("inpaint_only", source))
-    found = sampling().picture(now.x, now.timesteps, effect.after(now, output))
-    before = sampling().picture(now.x, now.timesteps, output)
+    effect = own("inpaint_only", source)
+    found = checkpoint().picture(now.x, now.timesteps, predicted(effect, now, output))
+    before = checkpoint().picture(now.x, now.timesteps, output)
     latents = encode(torch.from_numpy(source.display[:, :, :3].copy()).permute(2, 0, 1)[None].float() / 255)
     inside = np.zeros((8, 8), bool)
     inside[1:6, 2:7] = True  # rows 16-39 and columns 24-47, and every cell that a margin of one pixel touches
@@ -140,14 +145,14 @@ def test_inpaint_only_keeps_what_lies_outside_the_mask() -> None:
 
 def test_inpaint_only_gives_the_original_pixels_back() -> None:
     source = hint(4)
-    effect = InpaintOnly(setup("inpaint_only", source))
-    finished = effect.finished(torch.full((3, SIZE, SIZE), 2.0), 0)
+    effect = own("inpaint_only", source)
+    finished = effect.decoded(torch.full((3, SIZE, SIZE), 2.0), 0)
     original = torch.from_numpy(source.display[:, :, :3].copy()).permute(2, 0, 1).float() / 255
     far = torch.ones(SIZE, SIZE, dtype=torch.bool)
     far[16 - 7 : 40 + 7, 24 - 7 : 48 + 7] = False
     assert torch.equal(finished[:, far], original[:, far])
     assert torch.equal(finished[:, 20:36, 28:44], torch.ones(3, 16, 16))
-    hard = InpaintOnly(setup("inpaint_only", source, blur=0)).finished(torch.full((3, SIZE, SIZE), 0.5), 0)
+    hard = own("inpaint_only", source, blur=0).decoded(torch.full((3, SIZE, SIZE), 0.5), 0)
     assert torch.equal(hard[:, 15], original[:, 15])
     assert torch.equal(hard[:, 16, 24:48], torch.full((3, 24), 0.5))
 
@@ -155,11 +160,11 @@ def test_inpaint_only_gives_the_original_pixels_back() -> None:
 def test_lama_starts_from_its_filling() -> None:
     source, noise = hint(4), drawn(2, 4, 8, 8)
     latents = encode(torch.from_numpy(source.display[:, :, :3].copy()).permute(2, 0, 1)[None].float() / 255)
-    found = InpaintOnly(setup("inpaint_only+lama", source)).noise(noise)
+    found = own("inpaint_only+lama", source).start_noise(noise)
     expected = scheduler("epsilon").add_noise(latents.expand(2, -1, -1, -1), noise, torch.tensor([999, 999]))
     torch.testing.assert_close(found, expected)
-    assert InpaintOnly(setup("inpaint_only+lama", source, pass_=Pass.hires)).noise(noise) is noise
-    assert InpaintOnly(setup("inpaint_only", source)).noise(noise) is noise
+    assert own("inpaint_only+lama", source, pass_=Pass.hires).start_noise(noise) is noise
+    assert own("inpaint_only", source).start_noise(noise) is noise
 
 
 @pytest.mark.parametrize(
@@ -172,30 +177,23 @@ def test_lama_starts_from_its_filling() -> None:
 def test_recolor_takes_the_light_of_the_map(name: str, there: int, back: int, channel: int) -> None:
     first, second = hint(seed=1), hint(seed=2)
     picture = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    effect = Recolor(setup(name, first, second))
+    effect = own(name, first, second)
     for place, source in ((0, first), (1, second), (2, first)):
         pixels = (picture.permute(1, 2, 0).numpy() * 255).clip(0, 255).astype(np.uint8)
         changed = cv2.cvtColor(pixels, there)
         changed[:, :, channel] = source.display[:, :, 0]
         expected = torch.from_numpy(cv2.cvtColor(changed, back)).permute(2, 0, 1) / 255
-        assert torch.equal(effect.finished(picture, place), expected)
+        assert torch.equal(effect.decoded(picture, place), expected)
 
 
 def test_each_picture_of_a_batch_keeps_to_its_own_hint() -> None:
     now = step(images=(1, 0), is_cond=(True, True))
     output = drawn(2, 4, 8, 8, seed=4)
-    both = TileColorfix(setup("tile_colorfix", hint(seed=1), hint(seed=2), params=(3.0,))).after(now, output)
+    both = predicted(own("tile_colorfix", hint(seed=1), hint(seed=2), params=(3.0,)), now, output)
     for row, seed in ((0, 2), (1, 1)):
-        alone = TileColorfix(setup("tile_colorfix", hint(seed=seed), params=(3.0,))).after(now, output)
+        alone = predicted(own("tile_colorfix", hint(seed=seed), params=(3.0,)), now, output)
         torch.testing.assert_close(both[row], alone[row])
 
 
 def test_every_effect_is_found_under_its_names() -> None:
-    assert set(discover()) == {
-        "inpaint_only",
-        "recolor_luminance",
-        "recolor_intensity",
-        "reference",
-        "revision",
-        "tile_colorfix",
-    }
+    assert set(own_controls()) == {"inpaint_only", "recolor", "reference", "revision", "tile_colorfix"}

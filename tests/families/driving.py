@@ -1,0 +1,95 @@
+"""Bound controls in a U-Net call of a real session, without a job around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib_controlnet.core.modes import ResizeMode
+from lib_controlnet.core.residuals import Residuals
+from lib_controlnet.core.schedule import GuidanceRange
+from lib_controlnet.core.step import Pass, Step
+from lib_controlnet.engine.generation import UnitRun
+from lib_controlnet.engine.injection import UNetHooks
+from lib_controlnet.engine.preprocess import PreprocessResult
+from lib_controlnet.engine.session import ControlSession
+from lib_controlnet.engine.sites import LdmSites
+from lib_controlnet.families.base import BaseModel, BoundControl, OwnControl, UnitSettings
+from lib_controlnet.nets.config import UNetConfig
+from tests.engine.test_session import SIZE, FakeGeneration, FakeSpec, services, unit
+from tests.engine.tiny import SD1_SHAPED
+
+
+def settings(config: UNetConfig = SD1_SHAPED, **changes: Any) -> UnitSettings:
+    """What unit 0 asks for, on a tiny checkpoint of that architecture."""
+    return UnitSettings(**{"unit": 0, "base": BaseModel(config, "tiny.safetensors"), **changes})
+
+
+def session_of(*bounds: BoundControl, generation: Any = None, **changes: Any) -> ControlSession:
+    """A session of a unit for each of `bounds`, its first pass begun. `changes`: of every unit."""
+    session = ControlSession(services(Path("nowhere")), generation or FakeGeneration())
+    found: Any = type("Found", (), {"map": np.zeros((SIZE, SIZE, 3), np.uint8), "tensors": None})()
+    for index, bound in enumerate(bounds):
+        model = OwnControl("given", lambda _hints, _settings, bound=bound: bound)
+        one = unit(index, **changes)
+        result = PreprocessResult(found, FakeSpec(), SIZE, ())
+        guidance = GuidanceRange(one.guidance_start, one.guidance_end)
+        session.runs.append(UnitRun(one, "None", model, [result], ResizeMode.just_resize, guidance, None))
+    session.begin(Pass.base, SIZE, SIZE)
+    return session
+
+
+class Driving:
+    """A PassControl: every call of the U-Net is the session's `step`."""
+
+    def __init__(self, session: ControlSession, step: Step) -> None:
+        self._session, self._step = session, step
+
+    def begin(self, *_: object) -> tuple[Step, Residuals | None]:
+        return self._session.begin_call(self._step)
+
+    def end(self, output: Tensor, left: Sequence[str]) -> Tensor:
+        return self._session.end_call(output, left)
+
+    def done(self) -> None:
+        self._session.done()
+
+
+@contextmanager
+def on_unet(unet: nn.Module, session: ControlSession, step: Step) -> Any:
+    """The session's hooks on `unet`."""
+    with ExitStack() as undo:
+        sites = LdmSites(unet)
+        undo.callback(sites.remove)
+        session.attach(sites)
+        undo.callback(UNetHooks(unet, Driving(session, step)).remove)
+        yield
+
+
+def hooked(unet: nn.Module, now: Step, *bounds: BoundControl, **changes: Any) -> Tensor:
+    """The prediction of `unet` for a step with control."""
+    with torch.no_grad(), on_unet(unet, session_of(*bounds, **changes), now):
+        return unet(now.x, now.timesteps, now.context, now.y)
+
+
+def conditioned(now: Step, *bounds: BoundControl, **changes: Any) -> Step:
+    """The step as the U-Net is to get it."""
+    session = session_of(*bounds, **changes)
+    told, _ = session.begin_call(now)
+    session.done()
+    return told
+
+
+def predicted(bound: BoundControl, now: Step, output: Tensor, **changes: Any) -> Tensor:
+    """What becomes of the U-Net's prediction `output`."""
+    session = session_of(bound, **changes)
+    session.begin_call(now)
+    changed = session.end_call(output, [])
+    session.done()
+    return changed
