@@ -96,14 +96,14 @@ class ControlSession:
 
     def hold(self) -> Held:
         """Another pass may be sampled with this session before the one that has begun goes on."""
-        runs = [copy(run) for run in self.runs]
-        for run in runs:
-            run.hints = dict(run.hints)
         if self._placement.sparing:
             self._placement.leave()
-        held = Held(runs, self._calls, self._active, self._pass, self._size)
+        held = Held(self.runs, self._calls, self._active, self._pass, self._size)
         _let_act(self._active, False)
         self._active = []
+        self.runs = [copy(run) for run in self.runs]
+        for run in self.runs:
+            run.hints = dict(run.hints)
         return held
 
     def resume(self, held: Held) -> None:
@@ -267,7 +267,8 @@ class ControlSession:
     def close(self) -> None:
         """Lets go of hints and models; twice is fine."""
         self._placement.close()
-        self.runs = []
+        _let_act(self._active, False)
+        self.runs, self._calls, self._active = [], None, []
         self.closed = True
 
     def _check_residuals(self) -> None:

@@ -240,12 +240,12 @@ def test_whichever_way_a_step_ends_the_job_leaves_nothing(
         raise error
 
     bound: Any = job.session.runs[1].bound
-    bound.control = fail
+    bound.residuals = fail
     with pytest.raises(type(error)):
         job.call(0.1)
     job.session.break_off()
     assert job.there == []
-    del bound.control
+    del bound.residuals
     for name, parameter in net_of(job.models[1]).named_parameters():
         assert type(parameter) is nn.Parameter
         assert torch.equal(parameter, weights[name])
@@ -361,7 +361,7 @@ class Full:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> None:
         self.left, self.tried = times, 0
-        control = BoundControlNet.control
+        control = BoundControlNet.residuals
 
         def limited(bound: Any, given: Step) -> Residuals:
             self.tried += 1
@@ -370,7 +370,7 @@ class Full:
                 raise error
             return control(bound, given)
 
-        monkeypatch.setattr(BoundControlNet, "control", limited)
+        monkeypatch.setattr(BoundControlNet, "residuals", limited)
 
 
 SHORT = [
