@@ -34,7 +34,7 @@ class Step:
     again     the denoiser's call has brought more rows to the U-Net than it has: somebody draws it in tiles or windows
     planned   denoiser calls of the pass as the sampler plans them, 0 where nobody told
     kept      the pass's owner of row numbers and flags on the device
-    told      `y` has been replaced by what a control says, to which others add
+    told      rows whose `y` has been replaced by what a control says, to which others add
     """
 
     x: Tensor
@@ -49,7 +49,7 @@ class Step:
     again: bool = False
     planned: int = 0
     kept: RowTensors = field(default_factory=RowTensors, repr=False, compare=False)
-    told: bool = False
+    told: frozenset[int] = frozenset()
 
     @property
     def batch(self) -> int:
@@ -69,6 +69,7 @@ class Step:
             y=None if self.y is None else part(self.y, rows),
             is_cond=tuple(self.is_cond[row] for row in rows),
             images=tuple(self.images[row] for row in rows),
+            told=frozenset(place for place, row in enumerate(rows) if row in self.told),
         )
 
 

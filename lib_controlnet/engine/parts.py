@@ -75,7 +75,8 @@ class PartCall:
         if y is not None and changed.y is not None:
             y = y.clone()
             kept.put(y, self.rows, changed.y)
-        return replace(step, context=context, y=y, told=changed.told)
+        told = step.told | {self.rows[place] for place in changed.told}
+        return replace(step, context=context, y=y, told=told)
 
 
 def _within(region: RegionMask, given: Tensor, new: Tensor, size: tuple[int, int] | None) -> Tensor:

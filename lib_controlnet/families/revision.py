@@ -42,11 +42,12 @@ class Revision(BoundControl):
         if step.y is None:
             return step
         y, vector = step.y.clone(), self._vector.like(step.y)
-        told = y[:, : vector.shape[1]] if step.told else torch.zeros_like(vector)
+        known = step.kept.flags([row in step.told for row in range(step.batch)], y.device)[:, None]
+        told = torch.where(known, y[:, : vector.shape[1]], torch.zeros_like(vector))
         is_cond = step.kept.flags(step.is_cond, y.device)[:, None]
         y[:, : vector.shape[1]] = torch.where(is_cond, told + vector, torch.zeros_like(vector))
         context = torch.zeros_like(step.context) if self._ignores_prompt else step.context
-        return replace(step, y=y, told=True, context=context)
+        return replace(step, y=y, told=frozenset(range(step.batch)), context=context)
 
 
 def check(base: BaseModel) -> None:
