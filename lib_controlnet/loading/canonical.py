@@ -17,6 +17,11 @@ _DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
 _ADAPTER = "body.0.resnets.0.block1.weight"
 _IP_ADAPTER = {"image_proj_model.": "image_proj.", "adapter_modules.": "ip_adapter."}
 """As the training scripts of IP-Adapter name what the released files call otherwise."""
+_PULID = (
+    (re.compile(r"id_adapter_attn_layers\.(\d+)\.id_to_([kv])\."), r"ip_adapter.\1.to_\2_ip."),
+    (re.compile(r"id_adapter\."), "image_proj."),
+)
+"""PuLID's authors' names, and those of the files that were made for IP-Adapter's loaders."""
 _UNET = "unet."
 
 _RESNET = {
@@ -42,8 +47,8 @@ def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """`weights` under LDM names, without `module.`, `adapter.` and the like; no tensor is read or changed.
 
     Of a whole-model file (`control_model.` beside `model.diffusion_model.`) only the ControlNet remains. Diffusers
-    ControlNet and T2I-Adapter names are translated, and those of IP-Adapters as they are trained, beside which the
-    untrained U-Net may lie; keys of other kinds, and those a kind adds, keep their names.
+    ControlNet and T2I-Adapter names are translated, so are those of PuLID and those of IP-Adapters as they are trained,
+    beside which the untrained U-Net may lie; keys of other kinds, and those a kind adds, keep their names.
     """
     names = {key: key for key in weights}
     for prefix in _WRAPPERS:
@@ -62,6 +67,8 @@ def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         names = _adapter_names(names)
     if any(key.startswith(tuple(_IP_ADAPTER)) for key in names):
         names = {_released(key): origin for key, origin in names.items() if not key.startswith(_UNET)}
+    if any(key.startswith("id_adapter") for key in names):
+        names = {_as_ip_adapter(key): origin for key, origin in names.items()}
     return RenamedWeights(weights, names)
 
 
@@ -74,6 +81,13 @@ def _released(key: str) -> str:
     for trained, released in _IP_ADAPTER.items():
         if key.startswith(trained):
             return released + key.removeprefix(trained)
+    return key
+
+
+def _as_ip_adapter(key: str) -> str:
+    for pattern, name in _PULID:
+        if pattern.match(key):
+            return pattern.sub(name, key, count=1)
     return key
 
 

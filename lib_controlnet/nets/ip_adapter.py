@@ -86,14 +86,20 @@ class IPAdapterConfig:
     @classmethod
     def from_weights(cls, weights: Mapping[str, Tensor]) -> IPAdapterConfig:
         """Raises KeyError or ValueError where the keys do not describe an IP-Adapter."""
-        layers = tuple(_layers(weights))
-        pairs = [layer.number for layer in layers if layer.pair is not None]
-        expected = [2 * index + 1 for index in range(len(pairs))]
-        if pairs != expected:
-            absent = sorted(set(range(1, max(pairs, default=1) + 1, 2)) - set(pairs))
-            raise ValueError(f"no ip_adapter.{absent[0] if absent else pairs}.to_k_ip.weight")
+        layers = layers_of(weights)
         width = next(layer.pair[0] for layer in layers if layer.pair is not None)
         return cls(_projection({key: weights[key] for key in weights if key.startswith(PROJECTION)}, width), layers)
+
+
+def layers_of(weights: Mapping[str, Tensor]) -> tuple[LayerSizes, ...]:
+    """What a file has for each attention. Raises ValueError where one is left out."""
+    layers = tuple(_layers(weights))
+    pairs = [layer.number for layer in layers if layer.pair is not None]
+    expected = [2 * index + 1 for index in range(len(pairs))]
+    if not pairs or pairs != expected:
+        absent = sorted(set(range(1, max(pairs, default=1) + 1, 2)) - set(pairs))
+        raise ValueError(f"no ip_adapter.{absent[0] if absent else pairs}.to_k_ip.weight")
+    return layers
 
 
 def _projection(weights: Mapping[str, Tensor], width: int) -> ProjectionSizes:

@@ -30,7 +30,9 @@ def channels_of(config: UNetConfig) -> list[int]:
     return [width for block in (*down, *up, middle) for width in block]
 
 
-class _Draw:
+class Draw:
+    """Random weights, each layer of a size that keeps the spread."""
+
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -45,7 +47,7 @@ class _Draw:
         return torch.randn(*shape, generator=self._generator)
 
 
-def _resampler(draw: _Draw, reads: int, inner: int, width: int, prefix: str = "", queries: int = 16) -> Table:
+def _resampler(draw: Draw, reads: int, inner: int, width: int, prefix: str = "", queries: int = 16) -> Table:
     made: Table = {"latents": draw.of(1, queries, inner)} if queries else {}
     made |= draw.linear("proj_in", reads, inner) | draw.linear("proj_out", inner, width) | draw.norm("norm_out", width)
     for layer in range(4):
@@ -59,7 +61,7 @@ def _resampler(draw: _Draw, reads: int, inner: int, width: int, prefix: str = ""
     return {prefix + key: value for key, value in made.items()}
 
 
-def _face(draw: _Draw, width: int, tokens: int = 4) -> Table:
+def _face(draw: Draw, width: int, tokens: int = 4) -> Table:
     return (
         draw.linear("proj.0", FACE, 2 * FACE)
         | draw.linear("proj.2", 2 * FACE, tokens * width)
@@ -67,20 +69,20 @@ def _face(draw: _Draw, width: int, tokens: int = 4) -> Table:
     )
 
 
-def _linear(reads: int) -> Callable[[_Draw, int], Table]:
+def _linear(reads: int) -> Callable[[Draw, int], Table]:
     return lambda draw, width: draw.linear("proj", reads, 4 * width) | draw.norm("norm", width)
 
 
-def _full(draw: _Draw, width: int) -> Table:
+def _full(draw: Draw, width: int) -> Table:
     reads = CLIP_H_HIDDEN
     return draw.linear("proj.0", reads, reads) | draw.linear("proj.2", reads, width) | draw.norm("proj.3", width)
 
 
-def _face_plus(draw: _Draw, width: int) -> Table:
+def _face_plus(draw: Draw, width: int) -> Table:
     return _face(draw, width) | _resampler(draw, CLIP_H_HIDDEN, width, width, "perceiver_resampler.", queries=0)
 
 
-KINDS: Mapping[str, Callable[[_Draw, int], Table]] = {
+KINDS: Mapping[str, Callable[[Draw, int], Table]] = {
     "base": _linear(CLIP_H),
     "vit-G": _linear(CLIP_G),
     "plus": lambda draw, width: _resampler(draw, CLIP_H_HIDDEN, 96, width),
@@ -96,7 +98,7 @@ WITH_LORA = ("faceid", "faceid-plus")
 
 def weights_of(kind: str, config: UNetConfig, seed: int = 5) -> dict[str, Table]:
     """{"image_proj": ..., "ip_adapter": ...} as tencent's `.bin` files."""
-    draw = _Draw(seed)
+    draw = Draw(seed)
     image = KINDS[kind](draw, config.context_dim)
     layers: Table = {}
     for index, channels in enumerate(channels_of(config)):
