@@ -64,3 +64,14 @@ class UnionType(str, Enum):
     tile = "Tile"
     inpaint = "Inpaint"
     unknown = "Unknown"
+
+
+class PulidMode(str, Enum):
+    """How much of the face PuLID takes out of what the prompt says already."""
+
+    fidelity = "Fidelity"
+    """As its authors' demo: the face above all."""
+    style = "Extremely style"
+    """The face where the prompt says nothing of it."""
+    neutral = "Neutral"
+    """The face beside the prompt, as an IP-Adapter (ComfyUI's third choice)."""

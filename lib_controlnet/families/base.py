@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core.checkpoint import Checkpoint, no_checkpoint
 from ..core.errors import ModelFileError
 from ..core.hints import Hint
-from ..core.modes import ControlMode, UnionType
+from ..core.modes import ControlMode, PulidMode, UnionType
 from ..core.residuals import Residuals
 from ..core.sites import UNetSites
 from ..core.step import Pass, Step
@@ -103,6 +103,7 @@ class UnitSettings:
     scattered: bool = False
     """The hint shows what there is in the picture and not where (shuffle)."""
     union_type: UnionType = UnionType.unknown
+    pulid_mode: PulidMode = PulidMode.fidelity
     blur: int = 7
     """Pixels over which an inpainted region fades into its surroundings."""
     checkpoint: Callable[[], Checkpoint] = no_checkpoint
