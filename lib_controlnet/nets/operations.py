@@ -35,8 +35,8 @@ class Operations:
     def projection(self, inputs: int, outputs: int, as_linear: bool) -> Projection:
         return Projection(inputs, outputs, as_linear, self)
 
-    def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> Conv2d:
-        return Conv2d(inputs, outputs, kernel, stride, self)
+    def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None) -> Conv2d:
+        return Conv2d(inputs, outputs, kernel, stride, self, padding)
 
     def group_norm(self, groups: int, channels: int, eps: float = 1e-5) -> GroupNorm:
         return GroupNorm(groups, channels, eps, self)
@@ -92,11 +92,14 @@ class Projection(Linear):
 
 
 class Conv2d(nn.Conv2d):
-    """(B, inputs, h, w) -> (B, outputs, h / stride, w / stride), padded to keep the size."""
+    """(B, inputs, h, w) -> (B, outputs, h / stride, w / stride), padded to keep the size unless told otherwise."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, operations: Operations) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, operations: Operations, padding: int | None = None
+    ) -> None:
         self.operations = operations
-        super().__init__(inputs, outputs, kernel, stride, kernel // 2)  # pyright: ignore[reportUnknownMemberType]
+        around = kernel // 2 if padding is None else padding
+        super().__init__(inputs, outputs, kernel, stride, around)  # pyright: ignore[reportUnknownMemberType]
 
     def reset_parameters(self) -> None:
         if not self.operations.skips_initialising(self.weight):

@@ -1,0 +1,36 @@
+"""Names of ControlLLLite files: those of the U-Net's layers with underscores, in LDM's or in diffusers' naming."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .lazy import RenamedWeights
+
+_LEVEL = 3
+"""Input or output blocks a level, in SD 1.x, SD 2.x and SDXL."""
+_BLOCKS = (
+    (re.compile(r"down_blocks_(\d+)_attentions_(\d+)_"), "input_blocks_{}_1_", 1),
+    (re.compile(r"up_blocks_(\d+)_attentions_(\d+)_"), "output_blocks_{}_1_", 0),
+)
+_MIDDLE = ("mid_block_attentions_0_", "middle_block_1_")
+
+
+def ldm_names(weights: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
+    """`weights` whose keys name layers as LDM does. Keys begin with `prefix`, or keep their names."""
+    return RenamedWeights(weights, {_translated(key, prefix): key for key in weights})
+
+
+def _translated(key: str, prefix: str) -> str:
+    if not key.startswith(prefix):
+        return key
+    place = key.removeprefix(prefix)
+    if place.startswith(_MIDDLE[0]):
+        return prefix + _MIDDLE[1] + place.removeprefix(_MIDDLE[0])
+    for pattern, name, first in _BLOCKS:
+        if match := pattern.match(place):
+            number = _LEVEL * int(match[1]) + int(match[2]) + first
+            return prefix + name.format(number) + place[match.end() :]
+    return key
