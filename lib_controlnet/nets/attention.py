@@ -120,10 +120,18 @@ class SpatialTransformer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, context_dim: int, heads: int, depth: int, use_linear: bool, groups: int, ops: Operations
+        self,
+        channels: int,
+        context_dim: int,
+        heads: int,
+        depth: int,
+        use_linear: bool,
+        groups: int,
+        ops: Operations,
+        eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.norm = ops.group_norm(groups, channels, eps=1e-6)
+        self.norm = ops.group_norm(groups, channels, eps=eps)
         self.proj_in = ops.projection(channels, channels, use_linear)
         self.transformer_blocks = nn.ModuleList(
             BasicTransformerBlock(channels, context_dim, heads, ops) for _ in range(depth)

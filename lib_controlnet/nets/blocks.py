@@ -33,15 +33,24 @@ def embedding_mlp(inputs: int, outputs: int, ops: Operations) -> nn.Sequential:
 
 
 class ResBlock(nn.Module):
-    """h (B, inputs, h, w), emb (B, E) -> (B, outputs, h, w)."""
+    """h (B, inputs, h, w), emb (B, E) -> (B, outputs, h, w). groups: of both norms, or of each."""
 
-    def __init__(self, inputs: int, embedding: int, outputs: int, groups: int, ops: Operations) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        embedding: int,
+        outputs: int,
+        groups: int | tuple[int, int],
+        ops: Operations,
+        eps: float = 1e-5,
+    ) -> None:
         super().__init__()
-        self.in_layers = nn.Sequential(ops.group_norm(groups, inputs), nn.SiLU(), ops.conv(inputs, outputs, 3))
+        first, second = groups if isinstance(groups, tuple) else (groups, groups)
+        self.in_layers = nn.Sequential(ops.group_norm(first, inputs, eps), nn.SiLU(), ops.conv(inputs, outputs, 3))
         self.emb_layers = nn.Sequential(nn.SiLU(), ops.linear(embedding, outputs))
         # Index 2 is LDM's dropout, which is 0 in every released model; the convolution keeps index 3.
         self.out_layers = nn.Sequential(
-            ops.group_norm(groups, outputs), nn.SiLU(), nn.Identity(), ops.zeroed(ops.conv(outputs, outputs, 3))
+            ops.group_norm(second, outputs, eps), nn.SiLU(), nn.Identity(), ops.zeroed(ops.conv(outputs, outputs, 3))
         )
         self.skip_connection = nn.Identity() if inputs == outputs else ops.conv(inputs, outputs, 1)
 
@@ -51,11 +60,11 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """(B, C, h, w) -> (B, C, ceil(h / 2), ceil(w / 2))."""
+    """(B, C, h, w) -> (B, outputs, ceil(h / 2), ceil(w / 2)). outputs: C where not told."""
 
-    def __init__(self, channels: int, ops: Operations) -> None:
+    def __init__(self, channels: int, ops: Operations, outputs: int | None = None) -> None:
         super().__init__()
-        self.op = ops.conv(channels, channels, 3, stride=2)
+        self.op = ops.conv(channels, channels if outputs is None else outputs, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)

@@ -103,14 +103,20 @@ class ControlNetConfig:
     def from_weights(cls, weights: Mapping[str, Tensor], prefix: str = "") -> ControlNetConfig:
         """Raises `ModelFileError` where the keys do not describe a ControlNet."""
         view = _View(weights, prefix)
-        widths: list[int] = []
-        while view.has(f"input_hint_block.{4 * len(widths)}.weight"):
-            widths.append(view.shape(f"input_hint_block.{4 * len(widths)}.weight")[0])
+        widths = hint_widths(weights, prefix)
         if not widths:
             raise view.error("there is no input_hint_block.0.weight")
         unet = UNetConfig.from_weights(weights, prefix)
         hint = view.shape("input_hint_block.0.weight")
-        return cls(unet=replace(unet, out_channels=unet.in_channels), hint_channels=hint[1], hint_widths=tuple(widths))
+        return cls(unet=replace(unet, out_channels=unet.in_channels), hint_channels=hint[1], hint_widths=widths)
+
+
+def hint_widths(weights: Mapping[str, Tensor], prefix: str = "") -> tuple[int, ...]:
+    """Channels of a hint encoder after each halving; none where there is no encoder."""
+    widths: list[int] = []
+    while f"{prefix}input_hint_block.{4 * len(widths)}.weight" in weights:
+        widths.append(weights[f"{prefix}input_hint_block.{4 * len(widths)}.weight"].shape[0])
+    return tuple(widths)
 
 
 @dataclass(frozen=True)

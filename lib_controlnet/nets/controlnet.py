@@ -5,6 +5,7 @@ Zhang et al., "Adding Conditional Control to Text-to-Image Diffusion Models", 20
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -24,7 +25,9 @@ class ControlNet(Encoder):
         super().__init__(config.unet, operations or Operations())
         self.control_config = config
         ops = self.operations
-        self.input_hint_block = TimestepEmbedSequential(*_hint_layers(config, ops))
+        self.input_hint_block = TimestepEmbedSequential(
+            *hint_layers(config.hint_channels, config.hint_widths, config.unet.model_channels, ops)
+        )
         self.zero_convs = nn.ModuleList(
             TimestepEmbedSequential(ops.zeroed(ops.conv(channels, channels, 1)))
             for channels in config.unet.input_channels
@@ -89,10 +92,9 @@ def trainable_copy(
     return copy.to(first.device, first.dtype)
 
 
-def _hint_layers(config: ControlNetConfig, ops: Operations) -> list[nn.Module]:
+def hint_layers(channels: int, widths: Sequence[int], outputs: int, ops: Operations) -> list[nn.Module]:
     """3x3 convolutions with SiLU between: one keeps, the next halves the size; the last starts at 0."""
-    widths = config.hint_widths
-    layers: list[nn.Module] = [ops.conv(config.hint_channels, widths[0], 3), nn.SiLU()]
+    layers: list[nn.Module] = [ops.conv(channels, widths[0], 3), nn.SiLU()]
     for width, wider in pairwise(widths):
         layers += [ops.conv(width, width, 3), nn.SiLU(), ops.conv(width, wider, 3, stride=2), nn.SiLU()]
-    return [*layers, ops.zeroed(ops.conv(widths[-1], config.unet.model_channels, 3))]
+    return [*layers, ops.zeroed(ops.conv(widths[-1], outputs, 3))]
