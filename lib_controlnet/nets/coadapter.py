@@ -34,7 +34,8 @@ class TokenAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         cast = self.operations.parameter
         joined = F.linear(tokens, cast(self.in_proj_weight), cast(self.in_proj_bias))
-        heads = joined.unflatten(-1, (3, _HEADS, -1)).permute(2, 0, 3, 1, 4)
+        count, length, width = tokens.shape
+        heads = joined.reshape(count, length, 3, _HEADS, width // _HEADS).permute(2, 0, 3, 1, 4)
         return self.out_proj(attention(heads[0], heads[1], heads[2]).transpose(1, 2).flatten(2))
 
 
@@ -129,9 +130,7 @@ class CoAdapterFuser(nn.Module):
         self.transformer_layes = nn.Sequential(*(TokenLayer(width, ops) for _ in range(config.layers)))
         self.ln_post = ops.layer_norm(width)
         self.ln_pre = ops.layer_norm(width)
-        self.spatial_ch_projs = nn.ModuleList(
-            ops.zeroed(ops.linear(width, channels)) for channels in config.channels
-        )
+        self.spatial_ch_projs = nn.ModuleList(ops.zeroed(ops.linear(width, channels)) for channels in config.channels)
         self.seq_proj = nn.Parameter(torch.zeros(width, width))
 
     def forward(

@@ -191,9 +191,7 @@ class ControlNetXS(nn.Module):
     scales: vislearn's `scale_list`, a factor for each connection to the base; 1 where there is none.
     """
 
-    def __init__(
-        self, config: XSConfig, operations: Operations | None = None, scales: tuple[float, ...] = ()
-    ) -> None:
+    def __init__(self, config: XSConfig, operations: Operations | None = None, scales: tuple[float, ...] = ()) -> None:
         super().__init__()
         ops = operations or Operations()
         self.config = config

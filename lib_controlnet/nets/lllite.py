@@ -33,7 +33,7 @@ class LLLiteSizes:
 
 
 def lllite_sizes(weights: Mapping[str, Tensor]) -> dict[str, LLLiteSizes]:
-    """The sizes of each module of a file by its name. Raises ModelFileError with the key without which they are unknown."""
+    """The sizes of each module of a file by its name. Raises ModelFileError with the key that is wanted for them."""
     return {name: _sizes(weights, name) for name in dict.fromkeys(key.partition(".")[0] for key in weights)}
 
 

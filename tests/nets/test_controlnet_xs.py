@@ -90,6 +90,8 @@ def test_scales_of_vislearns_files_are_factors() -> None:
         assert torch.equal(scaled.for_decoder(11, h), 24 * plain.for_decoder(11, h))
 
 
-@pytest.mark.parametrize(("number", "most", "found"), [(64, 32, 32), (1296, 32, 27), (4, 64, 4), (36, 32, 18), (7, 3, 1)])
+@pytest.mark.parametrize(
+    ("number", "most", "found"), [(64, 32, 32), (1296, 32, 27), (4, 64, 4), (36, 32, 18), (7, 3, 1)]
+)
 def test_groups_are_the_largest_divisor(number: int, most: int, found: int) -> None:
     assert divisor(number, most) == found
