@@ -84,7 +84,12 @@ def _within(region: RegionMask, given: Tensor, new: Tensor, size: tuple[int, int
     if given.dim() == 4:
         mask = region.at(new)
     elif given.dim() == 3:
-        mask = region.of_tokens(new, size or (0, 0))
+        height, width = size or (0, 0)
+        own = min(given.shape[1], height * width) or given.shape[1]
+        if own < given.shape[1]:  # behind the picture's positions is what other controls let an attention see
+            part = _within(region, given[:, :own], new[:, :own], size)
+            return torch.cat([part, given[:, own:].to(part)], dim=1)
+        mask = region.of_tokens(new, (height, width))
     else:
         raise HostError(
             "a control that changes the whole picture at once was to keep to a region",

@@ -91,6 +91,7 @@ KINDS: tuple[Kind, ...] = (
         "an incomplete ControlNet for Stable Diffusion",
         any_of=("*input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"),
     ),
+    _kind("a ControlLLLite model for Anima", any_of=("*lllite_dit_blocks*", "lllite_conditioning1.*")),
     _kind("a ControlLLLite model", any_of=("*lllite_unet*", "*lllite*conditioning1*")),
     _kind("a HunyuanDiT ControlNet", "after_proj_list.18.bias"),
     _kind("a Flux ControlNet (XLabs)", "controlnet_blocks.0.weight", "double_blocks.0.img_attn.norm.key_norm.scale"),

@@ -16,6 +16,11 @@ _BLOCKS = (
     (re.compile(r"up_blocks_(\d+)_attentions_(\d+)_"), "output_blocks_{}_1_", 0),
 )
 _MIDDLE = ("mid_block_attentions_0_", "middle_block_1_")
+_WORDS = re.compile(
+    "input_blocks|middle_block|output_blocks|transformer_blocks|to_[a-z]+|proj_in|proj_out|in_layers|out_layers"
+    "|emb_layers|skip_connection|[a-z0-9]+"
+)
+"""What is between the dots of an LDM name."""
 
 
 def ldm_names(weights: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
@@ -34,3 +39,8 @@ def _translated(key: str, prefix: str) -> str:
             number = _LEVEL * int(match[1]) + int(match[2]) + first
             return prefix + name.format(number) + place[match.end() :]
     return key
+
+
+def layer_of(place: str) -> str:
+    """A layer's LDM name, from that of the module that acts before it, in which underscores stand for dots too."""
+    return ".".join(_WORDS.findall(place))

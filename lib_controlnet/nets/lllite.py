@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -74,6 +75,11 @@ class LLLiteModule(nn.Module):
         self.down = nn.Sequential(layer(sizes.inputs, hidden), nn.ReLU())
         self.mid = nn.Sequential(layer(hidden + sizes.embedding, hidden), nn.ReLU())
         self.up = nn.Sequential(ops.zeroed(layer(hidden, sizes.inputs)))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+        return self._mid()[0].dtype
 
     def conditioned(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """What the image (n, 3, H, W) in -1..1 gives the layer `mid` on a grid of `size`; the same at every step.

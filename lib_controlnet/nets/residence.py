@@ -46,11 +46,13 @@ class _Weight:
 class Residence:
     """The weights of one network. What they are at home never leaves, so going there is free and copies nothing.
 
-    `place`: where they are now, or where the network computes with them, block by block.
+    `place`: where they are now, or where the network computes with them, block by block. `streams`: that can be done,
+    because its blocks are always called as a whole; else all of it comes.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, streams: bool = True) -> None:
         self._network = network
+        self._streams = streams
         self._stream: BlockStream | None = None
         self._weights = [
             _Weight(module, name, tensor)
@@ -86,6 +88,7 @@ class Residence:
         if self.place == device:
             return
         self.leave()
+        by_block = by_block and self._streams
         if pinned and self._pins and device.type == "cuda":
             self._pin()
         try:

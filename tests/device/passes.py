@@ -36,6 +36,7 @@ from lib_controlnet.nets.controlnet_union import ControlNetUnion, UnionConfig
 from lib_controlnet.nets.operations import layout_of
 from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapter
 from tests.engine.tiny import HINT_WIDTHS, SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
+from tests.families import lllite_files
 from tests.families.test_control_lora import control_lora
 
 from .card import Card, Event
@@ -83,14 +84,21 @@ def _union_file(path: Path, config: UNetConfig, seed: int) -> None:
     save_file(randomise(ControlNetUnion(sizes, UnionConfig(6, 1, 8)), seed).state_dict(), path)
 
 
+def _lllite_file(path: Path, config: UNetConfig, seed: int) -> None:
+    save_file(lllite_files.weights(lllite_files.modules(config, seed=seed)), path)
+
+
 WriteFile = Callable[[Path, UNetConfig, int], None]
 FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "controlnet": (_controlnet_file, CONFIGS),
     "control_lora": (_lora_file, CONFIGS),
     "controlnet_union": (_union_file, CONFIGS),
+    "lllite": (_lllite_file, CONFIGS),
     "t2i_adapter": (_adapter_file, WHOLE),
 }
 """By family: writes a tiny file of it for a U-Net, with weights drawn from a seed; and the U-Nets it fits."""
+RESIDUALS = ("control_lora", "controlnet", "controlnet_union", "t2i_adapter")
+"""Families that steer by residuals; the others act in the U-Net's layers."""
 
 
 @dataclass(frozen=True)

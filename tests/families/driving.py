@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_controlnet.core.modes import ResizeMode
-from lib_controlnet.core.residuals import Residuals
+from lib_controlnet.core.residuals import RegionMask, Residuals
 from lib_controlnet.core.schedule import GuidanceRange
 from lib_controlnet.core.step import Pass, Step
 from lib_controlnet.engine.generation import UnitRun
@@ -31,8 +31,17 @@ def settings(config: UNetConfig = SD1_SHAPED, **changes: Any) -> UnitSettings:
     return UnitSettings(**{"unit": 0, "base": BaseModel(config, "tiny.safetensors"), **changes})
 
 
-def session_of(*bounds: BoundControl, generation: Any = None, **changes: Any) -> ControlSession:
-    """A session of a unit for each of `bounds`, its first pass begun. `changes`: of every unit."""
+def session_of(
+    *bounds: BoundControl,
+    generation: Any = None,
+    size: tuple[int, int] = (SIZE, SIZE),
+    region: Tensor | None = None,
+    **changes: Any,
+) -> ControlSession:
+    """A session of a unit for each of `bounds`, its first pass begun. `changes`: of every unit.
+
+    size: (width, height) in pixels. region: (1, 1, H, W), where every unit acts.
+    """
     session = ControlSession(services(Path("nowhere")), generation or FakeGeneration())
     found: Any = type("Found", (), {"map": np.zeros((SIZE, SIZE, 3), np.uint8), "tensors": None})()
     for index, bound in enumerate(bounds):
@@ -40,8 +49,9 @@ def session_of(*bounds: BoundControl, generation: Any = None, **changes: Any) ->
         one = unit(index, **changes)
         result = PreprocessResult(found, FakeSpec(), SIZE, ())
         guidance = GuidanceRange(one.guidance_start, one.guidance_end)
-        session.runs.append(UnitRun(one, "None", model, [result], ResizeMode.just_resize, guidance, None))
-    session.begin(Pass.base, SIZE, SIZE)
+        mask = None if region is None else RegionMask(region)
+        session.runs.append(UnitRun(one, "None", model, [result], ResizeMode.just_resize, guidance, mask))
+    session.begin(Pass.base, *size)
     return session
 
 
