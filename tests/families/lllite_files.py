@@ -1,4 +1,4 @@
-"""ControlLLLite files with random weights, and kohya's modules before the layers of a U-Net as the reference."""
+"""ControlLLLite files with random weights, and kohya's modules before a U-Net's layers as the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ControlLLLite in whole U-Nets against kohya's modules before their layers, and how its files are known and refused."""
+"""ControlLLLite in whole U-Nets against kohya's modules before their layers; how its files are known and refused."""
 
 from __future__ import annotations
 
