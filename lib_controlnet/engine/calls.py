@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -16,7 +16,9 @@ from ..core.precision import own_types, types_of_now
 from ..core.residuals import RegionMask, Residuals
 from ..core.step import Step
 from ..families.base import BoundControl
+from .active import Active
 from .generation import Generation, UnitRun
+from .joining import Joining
 from .parts import Part, PartCall
 from .placement import Placement
 from .preparation import UnitPreparation
@@ -32,20 +34,6 @@ def said_of(unit: int) -> Generator[None, None, None]:
         yield
     except ControlNetError as error:
         raise error.for_unit(unit) from error
-
-
-@dataclass(frozen=True, eq=False)
-class Active:
-    """One control of a unit with what it may act on in a U-Net call."""
-
-    run: UnitRun
-    part: Part
-    call: PartCall
-
-    @property
-    def bound(self) -> BoundControl:
-        """What acts."""
-        return self.part.bound
 
 
 class Calls:
@@ -64,6 +52,7 @@ class Calls:
         self._generation = generation
         self._preparation = preparation
         self._placement = placement
+        self._joining = Joining()
         self.count = 0
 
     def in_range(self, step: Step) -> list[UnitRun]:
@@ -101,13 +90,15 @@ class Calls:
         """The sum of what the controls add to one U-Net call, or None."""
         going_on = {one.part.model for one in active if one.run.guidance.end > step.progress}
         giving = [one for one in active if type(one.bound).residuals is not BoundControl.residuals]
+        giving = self._joining.joined(giving)
         parts: dict[int, Residuals | None] = {}
         total, added = None, 0  # summed in the order of the units, whichever computes first
         for place in self._placement.in_turn([one.part.model for one in giving], going_on):
             parts[place] = self._residuals_of(step, giving[place])
             while added in parts:
                 part, added = parts.pop(added), added + 1
-                total = part if total is None or part is None else total.merged(part)
+                if part is not None:
+                    total = part if total is None else total.merged(part)
         return total
 
     @torch.no_grad()
@@ -166,7 +157,8 @@ class Calls:
             part = self._computed(one, lambda: bound.residuals(selected))
             if part is None:
                 return None
-            run.acting.measure(part)
+            for each in (run, *one.along):
+                each.acting.measure(part)
         part = part.scaled(one.call.weights)
         if region is not None:
             part = part.masked(region)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.control_types import UNION_TYPES
 from ..core.errors import UnitError
 from ..core.hints import Hint, hint_from_map
-from ..core.modes import HiResOption
+from ..core.modes import HiResOption, UnionType
 from ..core.preprocessors import PreprocessorSpec
 from ..core.residuals import RegionMask
 from ..core.schedule import GuidanceRange, layer_weights
@@ -191,9 +192,16 @@ class UnitPreparation:
             tensors=[result.found.tensors or {} for result in run.results],
             scattered=bool(getattr(spec, "scatters", False)),
             union_type=unit.union_type,
+            shows=_shown(spec),
             blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
             checkpoint=self._generation.checkpoint,
         )
+
+
+def _shown(spec: PreprocessorSpec) -> UnionType:
+    """What a preprocessor's maps are, as far as its control types say one and the same."""
+    kinds = {UNION_TYPES[name] for name in spec.control_types if name in UNION_TYPES}
+    return kinds.pop() if len(kinds) == 1 else UnionType.unknown
 
 
 def _plane(mask: Pixels) -> torch.Tensor:

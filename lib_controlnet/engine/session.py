@@ -17,7 +17,8 @@ from ..core.step import Pass, Step
 from ..core.units import ControlNetUnit
 from ..families.base import BaseModel, BoundControl
 from .acting import Acting, never_acted, not_called
-from .calls import Active, Calls, said_of
+from .active import Active
+from .calls import Calls, said_of
 from .generation import Generation, UnitRun
 from .parts import Part
 from .placement import Placement

@@ -103,6 +103,9 @@ class UnitSettings:
     scattered: bool = False
     """The hint shows what there is in the picture and not where (shuffle)."""
     union_type: UnionType = UnionType.unknown
+    """What the user says that the map is."""
+    shows: UnionType = UnionType.unknown
+    """What the preprocessor's maps are, where that is known."""
     pulid_mode: PulidMode = PulidMode.fidelity
     blur: int = 7
     """Pixels over which an inpainted region fades into its surroundings."""
@@ -155,6 +158,13 @@ class BoundControl:
 
     def residuals(self, step: Step) -> Residuals | None:
         """What is added for the rows of `step`, unweighted; as many outputs as the model says."""
+        return None
+
+    def joint(self, bounds: Sequence[BoundControl], shares: Sequence[float]) -> BoundControl | None:
+        """One control that gives in one pass of the network what `bounds` give, of the same model; None if it cannot.
+
+        shares: how strong each is beside the strongest, whose weight then counts for all. Itself is the first of them.
+        """
         return None
 
     def predicted(self, step: Step, output: Tensor) -> Tensor:

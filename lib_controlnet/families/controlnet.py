@@ -202,9 +202,9 @@ class BoundControlNet(BoundControl, Generic[Network]):
         """What belongs to the embedding of the timesteps besides, (1, E)."""
         return None
 
-    def _encoded(self, hint: Tensor) -> Tensor:
-        """What the network adds for a hint (n, hint_channels, H, W): (n, C, H/8, W/8)."""
-        return self._model.net.encode_hint(hint)
+    def _encoded_at(self, x: Tensor) -> Tensor:
+        """What the network adds to features of `x` (B, 4, h, w) for the hint: (1 or n, C, h, w)."""
+        return self._model.net.encode_hint(sized(self._hint, x))
 
     def _distinct(self, step: Step) -> int:
         """How many rows the others merely repeat with other prompts, as guidance does; all of them otherwise.
@@ -231,11 +231,17 @@ class BoundControlNet(BoundControl, Generic[Network]):
     def _features_at(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         if (height, width) not in self._features:
-            hint = self._hint.to(x)
-            if hint.shape[2:] != (height * 8, width * 8):
-                hint = functional.interpolate(hint, (height * 8, width * 8), mode="bilinear", align_corners=False)
-            self._features = {(height, width): self._encoded(hint)}
+            self._features = {(height, width): self._encoded_at(x)}
         return self._features[height, width]
+
+
+def sized(hint: Tensor, x: Tensor) -> Tensor:
+    """A hint (n, C, H, W) with 8 pixels for each latent one of `x` (B, 4, h, w), in its type and place."""
+    size = (x.shape[2] * 8, x.shape[3] * 8)
+    hint = hint.to(x)
+    if hint.shape[2:] == size:
+        return hint
+    return functional.interpolate(hint, size, mode="bilinear", align_corners=False)
 
 
 def _disagreement(own: UNetConfig, base: UNetConfig) -> str:

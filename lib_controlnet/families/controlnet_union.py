@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -15,8 +16,8 @@ from ..loading.lazy import outlines
 from ..nets.config import ControlNetConfig
 from ..nets.controlnet_union import ControlNetUnion, UnionConfig
 from ..nets.operations import Operations
-from .base import Runtime, Sheet, UnitSettings, Weights
-from .controlnet import BoundControlNet, ControlNetFamily, LoadedControlNet, load_controlnet
+from .base import BoundControl, Runtime, Sheet, UnitSettings, Weights
+from .controlnet import BoundControlNet, ControlNetFamily, LoadedControlNet, load_controlnet, sized
 
 _KINDS = tuple(kind for kind in UnionType if kind is not UnionType.unknown)
 """In the order of the network's task embedding."""
@@ -54,8 +55,10 @@ class LoadedUnion(LoadedControlNet[ControlNetUnion]):
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundUnion:
         """As a ControlNet's. Raises UnitError for a kind of map that the file does not know."""
-        kind = None if settings.union_type is UnionType.unknown else _KINDS.index(settings.union_type)
         known = self.net.union.kinds
+        kind = None if settings.union_type is UnionType.unknown else _KINDS.index(settings.union_type)
+        if kind is None and settings.shows in _KINDS[:known]:
+            kind = _KINDS.index(settings.shows)
         if kind is not None and kind >= known:
             raise UnitError(
                 f'"{self.path.name}" knows {known} kinds of control images, and the unit\'s is none of them',
@@ -66,25 +69,50 @@ class LoadedUnion(LoadedControlNet[ControlNetUnion]):
             )
         hint = self._hint(hints, settings)
         # What is to be painted anew is black here, not -1 as for the ControlNets of SD 1.x.
-        return BoundUnion(self, hint.clamp(min=0.0), pooled=self._pools(settings), kind=kind)
+        return BoundUnion(self, [Condition(hint.clamp(min=0.0), kind)], pooled=self._pools(settings))
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """hint (1 or n, C, H, W): a control image, or one for each picture of the batch. kind: of it, None where untold."""
+
+    hint: Tensor
+    kind: int | None
+    share: float = 1.0
+    """How strong it is beside the strongest."""
 
 
 class BoundUnion(BoundControlNet[ControlNetUnion]):
-    """A Union with one unit's hint of one kind, or of none that was told."""
+    """A Union with one unit's hint, or those of several, which pass the network together."""
 
     def __init__(
-        self, model: LoadedControlNet[ControlNetUnion], hint: Tensor, *, pooled: bool, kind: int | None
+        self, model: LoadedControlNet[ControlNetUnion], conditions: Sequence[Condition], *, pooled: bool
     ) -> None:
-        super().__init__(model, hint, pooled=pooled)
-        self._kind = kind
+        super().__init__(model, conditions[0].hint, pooled=pooled)
+        self.conditions = conditions
         self._embedded: Tensor | None = None
 
-    def _encoded(self, hint: Tensor) -> Tensor:
+    def joint(self, bounds: Sequence[BoundControl], shares: Sequence[float]) -> BoundControl | None:
+        """Where all have one hint, or as many as the others."""
+        unions = [bound for bound in bounds if isinstance(bound, BoundUnion) and bound.pooled == self.pooled]
+        pairs = zip(unions, shares, strict=False)
+        conditions = [replace(one, share=share) for bound, share in pairs for one in bound.conditions]
+        alike = len({len(one.hint) for one in conditions} - {1}) < 2
+        return BoundUnion(self._model, conditions, pooled=self.pooled) if alike and len(unions) == len(bounds) else None
+
+    def _encoded_at(self, x: Tensor) -> Tensor:
+        parts = [self._of(condition, x) for condition in self.conditions]
+        return sum(parts[1:], parts[0])
+
+    def _of(self, condition: Condition, x: Tensor) -> Tensor:
         net = self._model.net
-        features = super()._encoded(hint)
-        return features if self._kind is None else net.encode_kind(features, self._kind)
+        features = net.encode_hint(sized(condition.hint, x))
+        if condition.kind is None:
+            return features * condition.share
+        return net.encode_kind(features, condition.kind, condition.share)
 
     def _further(self) -> Tensor:
         if self._embedded is None:
-            self._embedded = self._model.net.embed_kinds(() if self._kind is None else (self._kind,))
+            told = {condition.kind for condition in self.conditions if condition.kind is not None}
+            self._embedded = self._model.net.embed_kinds(tuple(told))
         return self._embedded

@@ -106,16 +106,16 @@ class ControlNetUnion(ControlNet):
         self.spatial_ch_projs = ops.linear(channels, channels)
         self.control_add_embedding = KindEmbedding(union.kinds * union.width, 4 * channels, ops)
 
-    def encode_kind(self, features: Tensor, kind: int) -> Tensor:
+    def encode_kind(self, features: Tensor, kind: int, share: float = 1.0) -> Tensor:
         """Features (n, C, h, w) of a control image from `encode_hint` -> what is added for it as a `kind`.
 
         Each picture's features are shifted by what their mean and the kind mean to the network; as often as there are
-        features, that is once a pass.
+        features, that is once a pass. share: its strength where several are added up (diffusers' scale of one).
         """
-        tokens = features.mean(dim=(2, 3)) + self.operations.parameter(self.task_embedding[kind])
+        tokens = (features.mean(dim=(2, 3)) + self.operations.parameter(self.task_embedding[kind])) * share
         for layer in self.transformer_layes:
             tokens = layer(tokens)
-        return features + self.spatial_ch_projs(tokens)[:, :, None, None]
+        return (features + self.spatial_ch_projs(tokens)[:, :, None, None]) * share
 
     def embed_kinds(self, kinds: tuple[int, ...]) -> Tensor:
         """(1, E), which belongs to the embedding of the timesteps where control images of these kinds are given."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetUnionModel
@@ -13,11 +15,15 @@ from torch import Tensor
 
 from lib_controlnet.core.errors import ModelFileError, UnitError
 from lib_controlnet.core.hints import Hint
-from lib_controlnet.core.modes import UnionType
-from lib_controlnet.core.step import Step
+from lib_controlnet.core.modes import ControlMode, UnionType
+from lib_controlnet.core.step import Pass, Step
+from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.engine.facts import FactReader
+from lib_controlnet.engine.session import ControlSession
 from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover, load_model
+from lib_controlnet.nets.controlnet_union import ControlNetUnion
+from tests.engine.test_session import FakeGeneration, FakeSpec, added, services, unit
 from tests.families.driving import settings
 from tests.nets.ldm_oracle import diffusers_sizes, example, for_diffusers, randomise, with_sizes
 from tests.nets.sizes import SDXL
@@ -148,3 +154,111 @@ def test_the_file_tells_how_many_kinds_it_knows(tmp_path: Path) -> None:
 def test_files_are_whole_or_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="not part of the network: surplus"):
         loaded(tmp_path, reference(6), surplus=torch.ones(1))
+
+
+def shown(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (128, 128, 3), np.uint8)
+
+
+def session_of(folder: Path, net: ControlNetUnionModel, *units: ControlNetUnit, **spec: Any) -> ControlSession:
+    save_file({key: value.contiguous() for key, value in net.state_dict().items()}, folder / "union.safetensors")
+    generation = FakeGeneration(128, 128, final_size=(128, 128), base=BaseModel(SDXL, "tiny"))
+    session = ControlSession(services(folder, FakeSpec(**spec)), generation)
+    session.prepare(units)
+    session.begin(Pass.base, 128, 128)
+    return session
+
+
+def asked(index: int, kind: UnionType, **fields: Any) -> ControlNetUnit:
+    return unit(index, model="union", image=shown(index), union_type=kind, **fields)
+
+
+def call_of(progress: float = 0.5) -> Step:
+    given = inputs()
+    return Step(given["x"], given["timesteps"], given["context"], given["y"], (True, False), (0, 0), progress)
+
+
+def together(net: ControlNetUnionModel, kinds: Sequence[int], scales: Sequence[float]) -> list[Tensor]:
+    """diffusers with several conditions in one pass."""
+    flags = torch.zeros(2, net.config.num_control_type)
+    flags[:, list(kinds)] = 1.0
+    pictures = [torch.from_numpy(shown(index)).permute(2, 0, 1)[None].float() / 255 for index in range(len(kinds))]
+    with torch.no_grad():
+        down, middle = net(
+            **for_diffusers(inputs()), controlnet_cond=[each.expand(2, -1, -1, -1) for each in pictures],
+            control_type=flags, control_type_idx=list(kinds), conditioning_scale=list(scales), return_dict=False,
+        )  # fmt: skip
+    return [*down, middle]
+
+
+def ran(session: ControlSession, monkeypatch: pytest.MonkeyPatch, progress: float = 0.5) -> tuple[Any, int]:
+    """What the session adds, and in how many passes of the network."""
+    passes: list[int] = []
+    forward = ControlNetUnion.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(ControlNetUnion, "forward", lambda self, *args: (passes.append(1), forward(self, *args))[1])
+        return added(session, call_of(progress)).outputs(), len(passes)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.7, 0.7), (0.4, 0.8), (1.5, 0.5)])
+def test_units_on_one_file_are_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: tuple[float, float]
+) -> None:
+    """The strongest unit's weight is that of the residuals, the others' shares those of their conditions."""
+    net = reference(6)
+    kinds = (UnionType.depth, UnionType.hard_edge)
+    units = [asked(place, kind, weight=weights[place]) for place, kind in enumerate(kinds)]
+    session = session_of(tmp_path, net, *units)
+    ours, passes = ran(session, monkeypatch)
+    full = max(weights)
+    theirs = [full * part for part in together(net, (1, 3), [weight / full for weight in weights])]
+    assert passes == 1
+    assert error(ours, theirs) < 2e-4
+    assert all(run.acting.in_range == run.acting.with_rows == 1 for run in session.runs)
+
+
+def test_one_alone_after_the_other_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = reference(6)
+    session = session_of(tmp_path, net, asked(0, UnionType.depth), asked(1, UnionType.normal, guidance_end=0.4))
+    assert error(ran(session, monkeypatch, 0.2)[0], together(net, (1, 4), (1.0, 1.0))) < 2e-4
+    assert error(ran(session, monkeypatch, 0.6)[0], together(net, (1,), (1.0,))) < 2e-4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"region_mask": np.full((128, 128), 255, np.uint8)}, {"layer_weights": (1.0,) * 9 + (0.5,)}, {"control_mode": 2}],
+    ids=["a region", "layer weights", "a mode"],
+)
+def test_what_differs_is_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: Any) -> None:
+    """A region, other layer weights or rows of its own keep a unit to a pass of its own."""
+    fields = {key: ControlMode.control if key == "control_mode" else value for key, value in fields.items()}
+    units = [asked(0, UnionType.depth), asked(1, UnionType.normal, **fields)]
+    both, passes = ran(session_of(tmp_path, reference(6), *units), monkeypatch)
+    assert passes == 2
+    alone = [ran(session_of(tmp_path, reference(6), each), monkeypatch)[0] for each in units]
+    assert error(both, [one + other for one, other in zip(*alone, strict=True)]) < 1e-5
+
+
+def test_the_preprocessor_says_what_its_map_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = reference(6)
+    told = session_of(tmp_path, net, asked(0, UnionType.unknown), control_types=("Depth",))
+    assert error(ran(told, monkeypatch)[0], together(net, (1,), (1.0,))) < 1e-4
+    chosen = session_of(tmp_path, net, asked(0, UnionType.normal), control_types=("Depth",))
+    assert error(ran(chosen, monkeypatch)[0], together(net, (4,), (1.0,))) < 1e-4
+    beyond = session_of(tmp_path, net, asked(0, UnionType.unknown), control_types=("Tile",))
+    assert error(ran(beyond, monkeypatch)[0], residuals_untold(net)) < 1e-4
+
+
+def residuals_untold(net: ControlNetUnionModel) -> list[Tensor]:
+    with torch.no_grad():
+        kept = net.spatial_ch_projs.weight.clone(), net.spatial_ch_projs.bias.clone()
+        net.spatial_ch_projs.weight.zero_()
+        net.spatial_ch_projs.bias.zero_()
+        picture_ = torch.from_numpy(shown(0)).permute(2, 0, 1)[None].float() / 255
+        down, middle = net(
+            **for_diffusers(inputs()), controlnet_cond=[picture_.expand(2, -1, -1, -1)],
+            control_type=torch.zeros(2, 6), control_type_idx=[0], conditioning_scale=[1.0], return_dict=False,
+        )  # fmt: skip
+        net.spatial_ch_projs.weight.copy_(kept[0])
+        net.spatial_ch_projs.bias.copy_(kept[1])
+    return [*down, middle]

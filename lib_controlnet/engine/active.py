@@ -1,0 +1,25 @@
+"""A control that has a say in the U-Net call under way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..families.base import BoundControl
+from .generation import UnitRun
+from .parts import Part, PartCall
+
+
+@dataclass(frozen=True, eq=False)
+class Active:
+    """One control of a unit with what it may act on in a U-Net call."""
+
+    run: UnitRun
+    part: Part
+    call: PartCall
+    along: tuple[UnitRun, ...] = ()
+    """Units whose control is computed with this one's."""
+
+    @property
+    def bound(self) -> BoundControl:
+        """What acts."""
+        return self.part.bound
