@@ -53,6 +53,8 @@ class PartCall:
         """
         part = self.of(given)
         new = change(part)
+        if new is part:
+            return given
         if self.region is not None:
             new = _within(self.region, part, new, size)
         if len(self.rows) == self.batch:

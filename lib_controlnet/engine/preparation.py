@@ -19,7 +19,7 @@ from ..core.residuals import RegionMask
 from ..core.schedule import GuidanceRange, layer_weights
 from ..core.step import Pass
 from ..core.units import ControlNetUnit
-from ..families.base import ControlModel, UnitSettings
+from ..families.base import ControlModel, OwnControl, UnitSettings
 from ..families.registry import own_controls
 from .generation import Generation, Pixels, UnitRun
 from .library import NO_MODEL
@@ -126,9 +126,11 @@ class UnitPreparation:
         run.weights = self.weights(run, pass_)
         run.settings = self._settings(run, pass_)
         run.parts = () if run.rests else [Part(model, model.bind(hints, run.settings)) for model in run.models]
-        if run.region is not None and any(not part.bound.regional for part in run.parts):
+        whole = [part for part in run.parts if not part.bound.regional]
+        if run.region is not None and whole:
+            name = run.spec.label if isinstance(whole[0].model, OwnControl) else whole[0].model.path.name
             raise UnitError(
-                f'"{run.spec.label}" acts on the whole picture, whatever a region mask says',
+                f'"{name}" acts on the whole picture, whatever a region mask says',
                 field="effective_region_mask",
                 found="a region mask",
                 remedy="remove the mask",

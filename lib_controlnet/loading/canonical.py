@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from torch import Tensor
 
 from .lazy import RenamedWeights
+from .xs import xs_names
 
 DIFFERENCE_KEY = "difference"
 
@@ -47,13 +48,16 @@ def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """`weights` under LDM names, without `module.`, `adapter.` and the like; no tensor is read or changed.
 
     Of a whole-model file (`control_model.` beside `model.diffusion_model.`) only the ControlNet remains. Diffusers
-    ControlNet and T2I-Adapter names are translated, so are those of PuLID and those of IP-Adapters as they are trained,
-    beside which the untrained U-Net may lie; keys of other kinds, and those a kind adds, keep their names.
+    ControlNet, ControlNet-XS and T2I-Adapter names are translated, so are those of PuLID and of IP-Adapters as they are
+    trained, beside which the untrained U-Net may lie; keys of other kinds, and those a kind adds, keep their names.
     """
     names = {key: key for key in weights}
     for prefix in _WRAPPERS:
         if names and all(key.startswith(prefix) for key in names):
             names = {key.removeprefix(prefix): origin for key, origin in names.items()}
+    xs = xs_names(names)
+    if xs is not None:
+        return RenamedWeights(weights, xs)
     if any(key.startswith(_CONTROL) for key in names):
         names = {
             key.removeprefix(_CONTROL): origin

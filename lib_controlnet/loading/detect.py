@@ -74,6 +74,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     _kind("an SVD ControlNet (video)", "*temporal_res_block*", any_of=("controlnet_*",)),
     _kind("an AnimateDiff motion module", "*motion_modules.*"),
+    _kind("a ControlNet-XS model", any_of=("control_to_base_for_conv_in.weight", "*enc_zero_convs_out.0.0.weight")),
     _kind("a ControlNet Union model", any_of=("*control_add_embedding.linear_1.bias", "*task_embedding")),
     _kind(
         "a ControlNet for Stable Diffusion",

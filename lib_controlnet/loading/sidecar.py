@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import cast
@@ -11,14 +12,32 @@ from typing import cast
 from ..core.errors import ModelFileError
 from .canonical import is_diffusers
 from .version import beside
+from .xs import is_diffusers_xs
 
 POOLED = "global_average_pooling"
 """Whether outputs are averaged over positions: "true" or "false"."""
 CHANNELS = "controlnet_conditioning_channel_order"
 """The order in which the hint encoder takes the hint's channels: "rgb" or "bgr"."""
 
-_NAMES = {POOLED: POOLED, "global_pool_conditions": POOLED, CHANNELS: CHANNELS}
+TIME_MIX = "time_embedding_mix"
+"""How far a ControlNet-XS's own embedding of the timesteps counts, 0 to 1."""
+HEADS = "num_attention_heads"
+"""Of a ControlNet-XS: one number, or one a level with commas between."""
+NAMING = "naming"
+"""Whose names the tensors of a ControlNet-XS have: "diffusers" where the file has theirs."""
+
+_NAMES = {
+    POOLED: POOLED,
+    "global_pool_conditions": POOLED,
+    CHANNELS: CHANNELS,
+    TIME_MIX: TIME_MIX,
+    HEADS: HEADS,
+}
 _VALUES = {POOLED: ("true", "false"), CHANNELS: ("rgb", "bgr")}
+_NUMBERS = {
+    TIME_MIX: (re.compile(r"0(\.\d+)?|1(\.0+)?"), "a number from 0 to 1"),
+    HEADS: (re.compile(r"[1-9]\d*(,[1-9]\d*)*"), "a whole number, or one a level"),
+}
 _LARGEST = 1 << 20
 
 
@@ -35,7 +54,8 @@ def stated_beside(path: Path, keys: Collection[str], metadata: Mapping[str, str]
     if sidecar.is_file():
         found |= _stated(sidecar, _read(sidecar, _yaml))
     own = _stated(path, {key: value for key, value in metadata.items() if key in _NAMES})
-    return {**metadata, **found, **own}
+    naming = {NAMING: "diffusers"} if is_diffusers_xs(keys) else {}
+    return {**metadata, **found, **own, **naming}
 
 
 def _yaml(text: str) -> object:
@@ -82,12 +102,13 @@ def _stated(file: Path, content: object) -> dict[str, str]:
 
 
 def _value(file: Path, name: str, value: object) -> str:
-    text = str(value).strip().lower()
-    if text not in _VALUES[name]:
+    text = re.sub(r"[\s\[\]()]", "", str(value)).lower()
+    pattern, words = _NUMBERS.get(name, (None, " or ".join(_VALUES.get(name, ()))))
+    if text not in _VALUES.get(name, ()) and not (pattern and pattern.fullmatch(text)):
         raise ModelFileError(
             f'"{file.name}" says something of the model that is not understood',
             field="model",
             found=f"{name}: {value!r}",
-            remedy=f"write {' or '.join(_VALUES[name])}",
+            remedy=f"write {words}",
         )
     return text

@@ -38,6 +38,7 @@ from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapte
 from tests.engine.tiny import HINT_WIDTHS, SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
 from tests.families import lllite_files
 from tests.families.test_control_lora import control_lora
+from tests.nets import xs_reference
 
 from .card import Card, Event
 
@@ -50,6 +51,8 @@ CONFIGS = {
     "SDXL": replace(SDXL_SHAPED, channel_mult=(1, 2), num_res_blocks=1, transformer_depth=(0, 1), middle_depth=1),
 }
 """As small as they can be: what they compute by is what the true ones do."""
+LEVELS = {name: replace(config, num_res_blocks=2) for name, config in CONFIGS.items()}
+"""With as many blocks a level as the true ones, by which some families' files number theirs."""
 WHOLE = {
     "SD1": replace(SD1_SHAPED, transformer_depth=(0, 0, 0, 0)),
     "SDXL": replace(SDXL_SHAPED, transformer_depth=(0, 0, 0), middle_depth=1),
@@ -88,11 +91,17 @@ def _lllite_file(path: Path, config: UNetConfig, seed: int) -> None:
     save_file(lllite_files.weights(lllite_files.modules(config, seed=seed)), path)
 
 
+def _xs_file(path: Path, config: UNetConfig, seed: int) -> None:
+    net = xs_reference.adapter(config)
+    save_file({key: value.contiguous() for key, value in randomise(net, seed).state_dict().items()}, path)
+
+
 WriteFile = Callable[[Path, UNetConfig, int], None]
 FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "controlnet": (_controlnet_file, CONFIGS),
     "control_lora": (_lora_file, CONFIGS),
     "controlnet_union": (_union_file, CONFIGS),
+    "controlnet_xs": (_xs_file, LEVELS),
     "lllite": (_lllite_file, CONFIGS),
     "t2i_adapter": (_adapter_file, WHOLE),
 }
