@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .errors import UnitError
 from .folders import PictureFolder, picture_folder, result_names
@@ -78,12 +79,30 @@ def parted(unit: ControlNetUnit) -> list[ControlNetUnit]:
     if unit.input_mode is not InputMode.merge:
         return [unit]
     count = len(unit.images)
-    layers = None if unit.layer_weights is None else tuple(weight / count for weight in unit.layer_weights)
-    common = {"mask": None, "input_mode": InputMode.simple, "images": (), "layer_weights": layers}
-    return [
-        replace(unit, image=read_source(source, unit.index), weight=unit.weight / count, **common)
-        for source in unit.images
-    ]
+    common = {
+        **_weights(unit, lambda weight: weight / count),
+        "mask": None,
+        "input_mode": InputMode.simple,
+        "images": (),
+    }
+    return [replace(unit, image=read_source(source, unit.index), **common) for source in unit.images]
+
+
+def together(units: Sequence[ControlNetUnit]) -> ControlNetUnit:
+    """What `parted` took apart as one unit again, without its pictures."""
+    unit, count = units[0], len(units)
+    if count == 1:
+        return unit
+    return replace(unit, **_weights(unit, lambda weight: round(weight * count, 6)), input_mode=InputMode.merge)
+
+
+def _weights(unit: ControlNetUnit, change: Callable[[float], float]) -> dict[str, Any]:
+    """All that says how strong a unit is, changed. A curve that multiplies layer weights stays as it is."""
+    weight, layers, curves = change(unit.weight), unit.layer_weights, (unit.weight_schedule, unit.hr_weight_schedule)
+    if layers is not None:
+        return {"weight": weight, "layer_weights": tuple(change(layer) for layer in layers)}
+    base, hires = (None if curve is None else curve.changed(change) for curve in curves)
+    return {"weight": weight, "weight_schedule": base, "hr_weight_schedule": hires}
 
 
 def read_source(source: Source, index: int) -> Pixels:

@@ -147,7 +147,19 @@ def _extras(unit: ControlNetUnit) -> Iterator[tuple[str, object]]:
     if unit.union_type is not UnionType.unknown:
         yield "Union Control Type", unit.union_type.value
     if unit.layer_weights is not None:
-        yield "Layer Weights", "/".join(f"{weight:g}" for weight in unit.layer_weights)
+        yield "Layer Weights", _joined(unit.layer_weights)
+    if unit.weight_schedule is not None:
+        yield "Weight Schedule", unit.weight_schedule
+    if unit.hr_weight_schedule is not None:
+        yield "Hr Weight Schedule", unit.hr_weight_schedule
+    if unit.uncond_weight != 1.0:
+        yield "Uncond Weight", f"{unit.uncond_weight:g}"
+    if unit.batch_weights is not None:
+        yield "Batch Weights", _joined(unit.batch_weights)
+
+
+def _joined(numbers: Sequence[float]) -> str:
+    return "/".join(f"{number:g}" for number in numbers)
 
 
 def _parse_old(text: str) -> Iterator[tuple[str, str]]:

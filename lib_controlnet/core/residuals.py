@@ -56,6 +56,10 @@ class Residuals:
         """Every output times the region mask, stretched to its size."""
         return self.changed(lambda t: t * mask.at(t))
 
+    def times(self, strengths: Tensor) -> Residuals:
+        """Every row of every output times its own of `strengths` (B,)."""
+        return self.changed(lambda t: (t * strengths.to(t.device)[:, None, None, None]).to(t.dtype))
+
     def pooled(self) -> Residuals:
         """Every output averaged over its positions, `(B, C, 1, 1)` (cldm's `global_average_pooling`)."""
         return self.changed(lambda t: t.mean(dim=(2, 3), keepdim=True))

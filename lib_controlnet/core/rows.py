@@ -9,17 +9,21 @@ from torch import Tensor
 
 
 class RowTensors:
-    """Row numbers and flags as tensors on their device, each made once and dropped with the pass that owns them.
+    """Row numbers, flags, strengths as tensors on their device, each made once and dropped with the pass it is for.
 
     Made from a Python list at every step, each would be a copy to the device that the processor waits for.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[type, tuple[int, ...], torch.device], Tensor] = {}
+        self._kept: dict[tuple[type, tuple[float, ...], torch.device], Tensor] = {}
 
     def numbers(self, rows: Sequence[int], device: torch.device) -> Tensor:
         """(n,) int64."""
         return self._tensor(int, tuple(rows), torch.int64, device)
+
+    def strengths(self, values: Sequence[float], device: torch.device) -> Tensor:
+        """(n,) float32."""
+        return self._tensor(float, tuple(values), torch.float32, device)
 
     def flags(self, flags: Sequence[bool], device: torch.device) -> Tensor:
         """(n,) bool."""
@@ -41,7 +45,7 @@ class RowTensors:
         else:
             tensor[even] = values
 
-    def _tensor(self, kind: type, values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    def _tensor(self, kind: type, values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         key = (kind, values, device)
         if key not in self._kept:
             self._kept[key] = torch.tensor(values, dtype=dtype, device=device)

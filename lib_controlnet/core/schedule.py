@@ -1,9 +1,9 @@
-"""When a unit acts (guidance range) and how strongly in each layer (layer weights)."""
+"""When a unit acts (guidance range) and how strongly: at each step (weight curve), in each layer (layer weights)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from .errors import UnitError
 from .modes import ControlMode
@@ -28,6 +28,54 @@ class GuidanceRange:
     def contains(self, progress: float) -> bool:
         """True where a unit acts at `progress` 0..1."""
         return self.start <= min(progress, 1.0) <= self.end
+
+
+@dataclass(frozen=True)
+class WeightCurve:
+    """A weight over a pass: straight lines between points (progress 0..1, weight), level before and after them.
+
+    `points`: one or more, in the order of their progress. Of two at the same progress the second counts there: a jump.
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+    def at(self, progress: float) -> float:
+        """The weight at `progress`; past a sampler's plan it stays what it is at 1."""
+        progress = min(progress, 1.0)
+        before = [point for point in self.points if point[0] <= progress]
+        if not before:
+            return self.points[0][1]
+        start, low = before[-1]
+        if len(before) == len(self.points):
+            return low
+        end, high = self.points[len(before)]
+        # Between equal weights to the bit that weight, whatever the progress.
+        return low + (high - low) * ((progress - start) / (end - start))
+
+    @property
+    def peak(self) -> float:
+        """The largest weight; 0 where there is nothing but zeros."""
+        return max(weight for _, weight in self.points)
+
+    @property
+    def level(self) -> bool:
+        """It is the same everywhere."""
+        return len({weight for _, weight in self.points}) == 1
+
+    @property
+    def end(self) -> float:
+        """From this progress on it is 0; 1 where that never comes."""
+        loud = [number for number, (_, weight) in enumerate(self.points) if weight]
+        if not loud:
+            return 0.0
+        return 1.0 if loud[-1] == len(self.points) - 1 else self.points[loud[-1] + 1][0]
+
+    def changed(self, change: Callable[[float], float]) -> WeightCurve:
+        """The curve whose weights are `change(weight)`."""
+        return replace(self, points=tuple((progress, change(weight)) for progress, weight in self.points))
+
+    def __str__(self) -> str:
+        return "/".join(f"{progress:g}={weight:g}" for progress, weight in self.points)
 
 
 def soft_ramp(outputs: int) -> tuple[float, ...]:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from . import legacy
 from .errors import ControlNetError, UnitError
-from .images import MAX_PIXELS, Picture, Pixels, is_empty, read_mask, read_picture, read_rgb, same_size
+from .images import MAX_PIXELS, Pixels, is_empty
 from .modes import ControlMode, HiResOption, InputMode, ResizeMode, UnionType
+from .schedule import WeightCurve
+from .unit_pictures import Entry, Source, read_images, read_pictures
 from .unknown import unknown_key
-from .values import read_bool, read_folder, read_number, read_parameter, read_resolution, read_text, read_weights
+from .values import (
+    read_bool,
+    read_curve,
+    read_folder,
+    read_number,
+    read_parameter,
+    read_resolution,
+    read_strengths,
+    read_text,
+    read_weights,
+)
 
 __all__ = ["ControlNetUnit", "Source", "configured_units", "is_unit", "parse_unit"]
 
 MAX_UNKNOWN = 50
 """Keys without a meaning in a unit that are passed over; each is compared with all known ones."""
-MAX_IMAGES = 1000
-"""Pictures of a unit's batch or merge."""
-Source = Path | Pixels
-"""A picture of a batch: a file that the page uploaded, read when its turn comes, or (H, W, 3) uint8."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,9 +41,12 @@ class ControlNetUnit:
     Other numbers that the preprocessor does not take are kept as they came: it uses its default and says so.
 
     `image`: (H, W, 3) uint8 RGB. `mask`: (H, W) uint8, 255 where masked. `region_mask`: (H, W) uint8, where and how
-    strongly the unit acts. `layer_weights`: one number for each residual, encoder order then middle. `images`: those of
-    a batch (one generation for each) or to be merged; `batch_dir`: a folder with the batch's instead. `loopback`: a
-    batch goes on from its own results. `notes`: what reading it let pass, to be told to the user.
+    strongly the unit acts. `layer_weights`: one number for each residual, encoder order then middle. `weight_schedule`:
+    the weight at each step instead of `weight`, by which `layer_weights` are multiplied; `hr_weight_schedule`: the same
+    for the hires pass, where there is no other the one of the base pass. `uncond_weight`: by which the rows of the
+    negative prompt are multiplied. `batch_weights`: by which each picture of a batch is. `images`: those of a batch
+    (one generation for each) or to be merged; `batch_dir`: a folder with the batch's instead. `loopback`: a batch goes
+    on from its own results. `notes`: what reading it let pass, to be told to the user.
     """
 
     index: int = 0
@@ -59,6 +69,10 @@ class ControlNetUnit:
     crop_to_mask: bool = True
     save_map: bool = True
     layer_weights: tuple[float, ...] | None = None
+    weight_schedule: WeightCurve | None = None
+    hr_weight_schedule: WeightCurve | None = None
+    uncond_weight: float = 1.0
+    batch_weights: tuple[float, ...] | None = None
     region_mask: Pixels | None = None
     union_type: UnionType = UnionType.unknown
     input_mode: InputMode = InputMode.simple
@@ -67,14 +81,6 @@ class ControlNetUnit:
     loopback: bool = False
     images: tuple[Source, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A value and the name under which the caller gave it."""
-
-    key: str
-    value: object
 
 
 def configured_units(setting: Callable[[str, Any], Any]) -> int:
@@ -125,8 +131,8 @@ def _parse(value: object, index: int, max_pixels: int) -> ControlNetUnit:
                 raise error.for_unit(index, entries[name].key) from error.__cause__
     if enabled:
         _check_together(fields)
-        fields.update(_read_pictures(entries, index, max_pixels))
-        fields["images"] = _read_images(entries, fields, max_pixels)
+        fields.update(read_pictures(entries, index, max_pixels))
+        fields["images"] = read_images(entries, fields, max_pixels)
     if enabled or not any(name in given for name in legacy.SPELLINGS["enabled"]):
         _refuse_foreign(given)
         fields["notes"] = _unknown_keys(value, given)
@@ -136,17 +142,17 @@ def _parse(value: object, index: int, max_pixels: int) -> ControlNetUnit:
 # -- names ---------------------------------------------------------------------------------------------------------
 
 
-def _given(value: object) -> dict[str, _Entry]:
+def _given(value: object) -> dict[str, Entry]:
     """Normalised name -> entry, without those that say nothing (None)."""
     if isinstance(value, Mapping):
         items = [(str(key), item) for key, item in cast(Mapping[object, object], value).items()]
     else:
         names = (*legacy.known_keys(), *legacy.EMPTY_ONLY)
         items = [(name, getattr(value, name)) for name in names if hasattr(value, name)]
-    return {legacy.key_name(key): _Entry(key, item) for key, item in items if item is not None}
+    return {legacy.key_name(key): Entry(key, item) for key, item in items if item is not None}
 
 
-def _read_enabled(given: Mapping[str, _Entry]) -> bool:
+def _read_enabled(given: Mapping[str, Entry]) -> bool:
     for name in legacy.SPELLINGS["enabled"]:
         if name in given:
             try:
@@ -160,8 +166,8 @@ def _read_enabled(given: Mapping[str, _Entry]) -> bool:
     return any(not is_empty(given[name].value) for name in legacy.SPELLINGS["image"] if name in given)
 
 
-def _by_field(given: Mapping[str, _Entry], *, strict: bool) -> dict[str, _Entry]:
-    entries: dict[str, _Entry] = {}
+def _by_field(given: Mapping[str, Entry], *, strict: bool) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
     for field, names in legacy.SPELLINGS.items():
         said = [given[name] for name in names if name in given and not _says_nothing(given[name].value)]
         if len(said) > 1 and strict and not all(_equal(said[0].value, other.value) for other in said[1:]):
@@ -171,7 +177,7 @@ def _by_field(given: Mapping[str, _Entry], *, strict: bool) -> dict[str, _Entry]
             entries[field] = said[0]
     for name in legacy.GUESS_MODE:
         if name in given and "control_mode" not in entries:
-            entries["control_mode"] = _Entry(given[name].key, _GuessMode(given[name].value))
+            entries["control_mode"] = Entry(given[name].key, _GuessMode(given[name].value))
     return entries
 
 
@@ -191,13 +197,13 @@ def _equal(first: object, second: object) -> bool:
     return isinstance(first, plain) and isinstance(second, plain) and first == second
 
 
-def _refuse_foreign(given: Mapping[str, _Entry]) -> None:
+def _refuse_foreign(given: Mapping[str, Entry]) -> None:
     for name, remedy in legacy.EMPTY_ONLY.items():
         if name in given and not _is_void(given[name].value):
             raise UnitError("this option of another extension is not available", field=name, remedy=remedy)
 
 
-def _unknown_keys(value: object, given: Mapping[str, _Entry]) -> tuple[str, ...]:
+def _unknown_keys(value: object, given: Mapping[str, Entry]) -> tuple[str, ...]:
     """What is to be said of the keys without a meaning here. Raises UnitError for one that is but misspelt."""
     if not isinstance(value, Mapping):
         return ()  # other classes have attributes of their own
@@ -244,6 +250,10 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "crop_to_mask": read_bool,
     "save_map": read_bool,
     "layer_weights": read_weights,
+    "weight_schedule": read_curve,
+    "hr_weight_schedule": read_curve,
+    "uncond_weight": partial(read_number, low=0.0, high=2.0),
+    "batch_weights": read_strengths,
     "union_type": partial(legacy.read_choice, UnionType),
     "input_mode": partial(legacy.read_choice, InputMode),
     "batch_dir": read_folder,
@@ -261,92 +271,3 @@ def _check_together(fields: Mapping[str, Any]) -> None:
             found=f"start {start:g}, end {end:g}",
             remedy="let guidance_start be at most guidance_end",
         )
-
-
-# -- pictures ------------------------------------------------------------------------------------------------------
-
-
-def _read_pictures(entries: Mapping[str, _Entry], index: int, max_pixels: int) -> dict[str, Pixels | None]:
-    """image, mask and region_mask of an enabled unit."""
-    picture = _read_as("image", partial(read_picture, max_pixels=max_pixels), entries, index)
-    mask = _read_as("mask", partial(read_mask, max_pixels=max_pixels), entries, index)
-    region = _read_as("region_mask", partial(read_mask, max_pixels=max_pixels), entries, index)
-    pixels = cast("Picture | None", picture)
-    if pixels is None:
-        if mask is not None:
-            raise UnitError(
-                "there is a mask but no image", field=entries["mask"].key, remedy="send the masked picture as image"
-            )
-        return {"image": None, "mask": None, "region_mask": region}
-    return {"image": pixels.pixels, "mask": _one_mask(pixels, mask), "region_mask": region}
-
-
-def _read_as(name: str, read: Callable[[object], Any], entries: Mapping[str, _Entry], index: int) -> Any:
-    if name not in entries or is_empty(entries[name].value):
-        return None
-    try:
-        return read(entries[name].value)
-    except ControlNetError as error:
-        raise error.for_unit(index, entries[name].key) from error.__cause__
-
-
-def _one_mask(picture: Picture, mask: Pixels | None) -> Pixels | None:
-    """The mask given beside the picture or in it; a blank sketch layer in it is no second mask."""
-    inner = picture.mask if picture.mask is not None and picture.mask.any() else None
-    if mask is None:
-        return picture.mask
-    if inner is not None:
-        raise UnitError("there are two masks", field="mask", remedy="send it either beside the image or in it")
-    same_size(picture.pixels, mask)
-    return mask
-
-
-def _read_images(entries: Mapping[str, _Entry], fields: Mapping[str, Any], max_pixels: int) -> tuple[Source, ...]:
-    """The pictures of a batch or merge; what the page holds for them is not looked at in the simple mode."""
-    mode = fields.get("input_mode", InputMode.simple)
-    if mode is InputMode.simple:
-        return ()
-    entry = entries.get("images")
-    found = () if entry is None else _images_of(entry, max_pixels)
-    if not found and not (mode is InputMode.batch and fields.get("batch_dir")):
-        raise UnitError(
-            f"the input mode is {mode.value}, and there are no pictures for it",
-            field="input_mode",
-            remedy="give images, choose a folder, or use the input mode simple",
-        )
-    return found
-
-
-def _within(items: Sequence[object], max_pixels: int) -> Iterator[Source]:
-    """The pictures, those in memory together not above what one alone may have four times."""
-    left = 4 * max_pixels
-    for item in items:
-        source = item if isinstance(item, Path) else read_rgb(item, max_pixels=max_pixels)
-        if not isinstance(source, Path):
-            left -= source.shape[0] * source.shape[1]
-        if left < 0:
-            limit = 4 * max_pixels // 1_000_000
-            raise UnitError(
-                "the pictures of a unit are too large together",
-                found=f"more than {limit} megapixels",
-                remedy=f"give fewer or smaller ones, at most {limit} megapixels, or a folder",
-            )
-        yield source
-
-
-def _images_of(entry: _Entry, max_pixels: int) -> tuple[Source, ...]:
-    value = entry.value
-    if not isinstance(value, (list, tuple)):
-        raise UnitError("this is not a list of pictures", field=entry.key, found=value)
-    items = cast(Sequence[object], value)
-    if len(items) > MAX_IMAGES:
-        raise UnitError(
-            "there are too many pictures in a unit",
-            field=entry.key,
-            found=f"{len(items)} pictures",
-            remedy=f"give at most {MAX_IMAGES}, or a folder",
-        )
-    try:
-        return tuple(_within(items, max_pixels))
-    except UnitError as error:
-        raise UnitError(error.problem, field=entry.key, found=error.found, remedy=error.remedy) from error.__cause__

@@ -11,12 +11,18 @@ from typing import Any, cast
 import numpy as np
 
 from .errors import UnitError
+from .schedule import WeightCurve
 
 _BOOLS: tuple[type, ...] = (bool, np.bool_)
 _TRUE = {"true", "1", "yes", "on"}
 _FALSE = {"false", "0", "no", "off"}
 _HUGE = 10**9
 """A resolution beyond it is as good as this one."""
+
+
+MAX_POINTS = 200
+"""Of a weight curve; more than there are steps say nothing."""
+_POINTS = "send [[progress, weight], …] with progress from 0 to 1 and weight from 0 to 2"
 
 
 def read_bool(value: object) -> bool:
@@ -89,6 +95,49 @@ def read_weights(value: object) -> tuple[float, ...] | None:
     if not isinstance(value, (list, tuple)):
         raise UnitError("this is not a list of numbers", found=value, remedy="send [1.0, 0.5, …]")
     return tuple(read_number(item) for item in cast(Sequence[object], value)) or None
+
+
+def read_curve(value: object) -> WeightCurve | None:
+    """Points (progress, weight) as pairs or a text: `0=1/0.5=0.3`, `0:1, 0.5:0.3`, JSON; None where there are none."""
+    if isinstance(value, WeightCurve):
+        return value
+    if isinstance(value, str):
+        numbers = [part for part in re.split(r"[\s,;/:=\[\]()]+", value) if part]
+        if len(numbers) % 2:
+            raise UnitError("a point of the curve has no weight", found=value, remedy=_POINTS)
+        value = list(zip(numbers[::2], numbers[1::2], strict=True))
+    points = [_point(item) for item in _items(value, _POINTS)]
+    if len(points) > MAX_POINTS:
+        raise UnitError("the curve has too many points", found=len(points), remedy=f"send at most {MAX_POINTS}")
+    late = next((i for i in range(1, len(points)) if points[i][0] < points[i - 1][0]), None)
+    if late is not None:
+        found = f"{points[late][0]:g} after {points[late - 1][0]:g}"
+        raise UnitError("the points of the curve are not in order", found=found, remedy="let their progress rise")
+    return WeightCurve(tuple(points)) if points else None
+
+
+def _point(item: object) -> tuple[float, float]:
+    pair = _items(item, _POINTS)
+    if len(pair) != 2:
+        raise UnitError("a point of the curve is two numbers", found=f"{len(pair)} numbers", remedy=_POINTS)
+    try:
+        return read_number(pair[0], 0.0, 1.0), read_number(pair[1], 0.0, 2.0)
+    except UnitError as error:
+        raise UnitError(f"a point of the curve: {error.problem}", found=error.found, remedy=_POINTS) from None
+
+
+def read_strengths(value: object) -> tuple[float, ...] | None:
+    """Numbers from 0 to 2, as `read_weights`."""
+    numbers = read_weights(value)
+    return None if numbers is None else tuple(read_number(number, 0.0, 2.0) for number in numbers)
+
+
+def _items(value: object, remedy: str) -> Sequence[object]:
+    if isinstance(value, np.ndarray):
+        value = cast("np.ndarray[Any, Any]", value).tolist()
+    if not isinstance(value, (list, tuple)):
+        raise UnitError("this is not a list of points", found=value, remedy=remedy)
+    return cast("Sequence[object]", value)
 
 
 def read_folder(value: object) -> str:

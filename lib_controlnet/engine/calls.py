@@ -57,7 +57,7 @@ class Calls:
 
     def in_range(self, step: Step) -> list[UnitRun]:
         """The units that are to act at `step`."""
-        return [run for run in self._runs if run.takes_part and run.guidance.contains(step.progress)]
+        return [run for run in self._runs if run.acts_at(step.progress)]
 
     def announced(self, step: Step) -> None:
         """A call begins: counts it for the units in range. Raises HostError where their hints do not fit it."""
@@ -88,7 +88,7 @@ class Calls:
     @torch.no_grad()
     def residuals(self, step: Step, active: Sequence[Active]) -> Residuals | None:
         """The sum of what the controls add to one U-Net call, or None."""
-        going_on = {one.part.model for one in active if one.run.guidance.end > step.progress}
+        going_on = {one.part.model for one in active if one.run.acts_after(step.progress)}
         giving = [one for one in active if type(one.bound).residuals is not BoundControl.residuals]
         giving = self._joining.joined(giving)
         parts: dict[int, Residuals | None] = {}
@@ -137,7 +137,7 @@ class Calls:
         return output
 
     def _predicted(self, output: Tensor, one: Active) -> Tensor:
-        share = min(max(one.run.unit.weight, 0.0), 1.0)
+        share = min(max(one.run.weight_at(one.call.step.progress), 0.0), 1.0)
 
         def mixed(given: Tensor) -> Tensor:
             wanted = one.bound.predicted(one.call.step, given)
@@ -162,6 +162,8 @@ class Calls:
         part = part.scaled(one.call.weights)
         if region is not None:
             part = part.masked(region)
+        if one.call.strengths is not None:
+            part = part.times(step.kept.strengths(one.call.strengths, step.x.device))
         if bound.pooled:
             part = part.pooled()
         return part.spread(rows, step.batch, step.kept)
@@ -186,21 +188,26 @@ class Calls:
 
     def _call(self, run: UnitRun, part: Part, step: Step) -> PartCall:
         rows = tuple(self._rows(run, part, step))
-        weights = run.weights if part.model.outputs else (run.unit.weight,)
-        return PartCall(step, rows, step.batch, run.region, weights)
+        weights = run.layers(step.progress) if part.model.outputs else (run.weight_at(step.progress),)
+        strengths = tuple(run.strength(step.is_cond[row], step.images[row]) for row in rows)
+        even = all(strength == 1.0 for strength in strengths)
+        return PartCall(step, rows, step.batch, run.region, weights, None if even else strengths)
 
     def _rows(self, run: UnitRun, part: Part, step: Step) -> list[int]:
         """The rows a control has a say in; the others are not computed."""
-        bound = part.bound
-        cond_only = bound.pooled or (bound.obeys_mode and run.unit.control_mode.cond_only)
+        cond_only = run.cond_only(part)
         return [
             row
             for row in range(step.batch)
-            if (step.is_cond[row] or not cond_only) and self.has_say(run, step.images[row])
+            if (step.is_cond[row] or not cond_only)
+            and self.has_say(run, step.images[row])
+            and run.strength(step.is_cond[row], step.images[row])
         ]
 
     def has_say(self, run: UnitRun, image: int) -> bool:
         """Whether a unit may act on a picture of the batch."""
+        if not run.strength(True, image):
+            return False
         if not self._generation.unit_per_image:
             return True
         indices = sorted({other.unit.index for other in self._runs})

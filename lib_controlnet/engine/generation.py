@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -16,7 +16,7 @@ from ..core.hints import Hint
 from ..core.modes import ResizeMode
 from ..core.preprocessors import PreprocessorSpec
 from ..core.residuals import RegionMask
-from ..core.schedule import GuidanceRange
+from ..core.schedule import GuidanceRange, WeightCurve
 from ..core.step import Pass
 from ..core.units import ControlNetUnit
 from ..families.base import BaseModel, BoundControl, ControlModel, Runtime, UnitSettings
@@ -46,6 +46,8 @@ class Generation(Protocol):
     paints_mask: bool
     """The host itself paints within a mask and keeps what lies outside (img2img inpainting)."""
     seed: int
+    batch_size: int
+    """Pictures that are drawn together."""
     unit_per_image: bool
     """Unit u of n acts on picture j of a batch only where j mod n = u (the peers' batch option)."""
     base: BaseModel
@@ -75,6 +77,10 @@ class Generation(Protocol):
         ...
 
 
+def _no_layers(_progress: float) -> tuple[float, ...]:
+    return ()
+
+
 @dataclass(eq=False)
 class UnitRun:
     """A unit while its generation lasts."""
@@ -92,7 +98,10 @@ class UnitRun:
     """What its preprocessor does to the sampling beside its model."""
     parts: Sequence[Part] = ()
     """What acts in the pass that has begun: its model, then its preprocessor."""
-    weights: tuple[float, ...] = ()
+    curve: WeightCurve | None = None
+    """Its weight in the pass that has begun, where that is not the same throughout."""
+    layers: Callable[[float], tuple[float, ...]] = _no_layers
+    """Progress -> a factor for each output of its model."""
     rests: bool = False
     """The unit has no part in the pass that has begun (hires option)."""
     took_part: bool = False
@@ -137,11 +146,42 @@ class UnitRun:
         """The preprocessor's data sheet."""
         return self.results[0].spec
 
-    @cached_property
+    def weight_at(self, progress: float) -> float:
+        """Its weight at a step."""
+        return self.unit.weight if self.curve is None else self.curve.at(progress)
+
+    def acts_at(self, progress: float) -> bool:
+        """It is to act at a step."""
+        in_range = self.takes_part and self.guidance.contains(progress)
+        return in_range and (self.curve is None or self.curve.at(progress) != 0.0)
+
+    def acts_after(self, progress: float) -> bool:
+        """It may be to act at a later step."""
+        end = 1.0 if self.curve is None else self.curve.end
+        return min(self.guidance.end, end) > progress
+
+    def cond_only(self, part: Part) -> bool:
+        """A control of it has no say in rows of the negative prompt."""
+        return part.bound.pooled or (part.bound.obeys_mode and self.unit.control_mode.cond_only)
+
+    def strength(self, is_cond: bool, image: int) -> float:
+        """By what its weight is multiplied in a row of a picture of the batch."""
+        own = 1.0 if self.unit.batch_weights is None else self.unit.batch_weights[image % len(self.unit.batch_weights)]
+        return own if is_cond else own * self.unit.uncond_weight
+
+    @property
     def idle_by_choice(self) -> str:
         """Why the unit is to do nothing whatever the sampling is like; "" where it is to act."""
-        if self.unit.layer_weights is None and self.unit.weight == 0.0:
+        if self.curve is not None and not self.curve.peak:
+            return "its weight schedule is 0 everywhere"
+        if self.unit.layer_weights is None and self.unit.weight == 0.0 and self.curve is None:
             return "its weight is 0"
+        return self._idle_always
+
+    @cached_property
+    def _idle_always(self) -> str:
+        if self.unit.batch_weights is not None and not any(self.unit.batch_weights):
+            return "all its batch weights are 0"
         if self.unit.layer_weights is not None and not any(self.unit.layer_weights):
             return "all its layer weights are 0"
         if self.unit.region_mask is not None and not self.unit.region_mask.any():

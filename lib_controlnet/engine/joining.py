@@ -46,7 +46,7 @@ class Joining:
 def _together(one: Active) -> Hashable:
     """Equal for what may be computed together; a unit that keeps to a region or to pieces of a hint is alone."""
     joins = type(one.bound).joint is not BoundControl.joint and one.call.region is None and one.run.tile is None
-    return (id(one.part.model), one.call.rows) if joins else one
+    return (id(one.part.model), one.call.rows, one.call.strengths) if joins else one
 
 
 def _share(weights: Sequence[float], strongest: Sequence[float]) -> float | None:

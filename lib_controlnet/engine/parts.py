@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..core.errors import HostError
 from ..core.residuals import RegionMask
@@ -20,7 +21,7 @@ class PartCall:
     """What a control may act on in one U-Net call.
 
     step: the call's, of the rows in which the unit has a say. rows: their numbers. batch: rows of the whole call.
-    region: where in the picture. weights: of the layers at this step.
+    region: where in the picture. weights: of the layers at this step. strengths: by what each row's are multiplied.
     """
 
     step: Step
@@ -28,13 +29,14 @@ class PartCall:
     batch: int
     region: RegionMask | None
     weights: Sequence[float]
+    strengths: tuple[float, ...] | None = None
     came_by: set[str] = field(default_factory=set[str])
     """The places that the call has passed."""
 
     @property
     def whole(self) -> bool:
-        """The unit has its say everywhere in every row."""
-        return self.region is None and len(self.rows) == self.batch
+        """The unit has its say everywhere in every row, and the same."""
+        return self.region is None and self.strengths is None and len(self.rows) == self.batch
 
     def of(self, tensor: Tensor) -> Tensor:
         """Its rows of `tensor` (B, ...). Raises HostError where the tensor has not the call's rows."""
@@ -47,7 +49,8 @@ class PartCall:
         return tensor if len(self.rows) == self.batch else self.step.kept.of(tensor, self.rows)
 
     def changed(self, given: Tensor, change: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None) -> Tensor:
-        """`given` (B, ...), of whose rows the unit's become `change(them)`, within the region.
+        """`given` (B, ...), of whose rows the unit's become `change(them)`, within the region and as far as the
+        rows' strengths say.
 
         size: (h, w) of the picture that tokens (B, N, C) are; of features (B, C, h, w) it is their own.
         """
@@ -55,8 +58,13 @@ class PartCall:
         new = change(part)
         if new is part:
             return given
-        if self.region is not None:
-            new = _within(self.region, part, new, size)
+        share = None if self.region is None else _share(self.region, new, size)
+        if self.strengths is not None:
+            rows = self.step.kept.strengths(self.strengths, new.device).to(new.dtype)
+            rows = rows.reshape(-1, *(1 for _ in new.shape[1:]))
+            share = rows if share is None else share * rows
+        if share is not None:
+            new = torch.lerp(part.to(new), new, share)
         if len(self.rows) == self.batch:
             return new
         result = given.clone()
@@ -81,25 +89,22 @@ class PartCall:
         return replace(step, context=context, y=y, told=told)
 
 
-def _within(region: RegionMask, given: Tensor, new: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """`new` inside of the region and `given` outside, in float32 where `new` is."""
-    if given.dim() == 4:
-        mask = region.at(new)
-    elif given.dim() == 3:
+def _share(region: RegionMask, new: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """How much of `new` counts at each of its positions."""
+    if new.dim() == 4:
+        return region.at(new)
+    if new.dim() == 3:
         height, width = size or (0, 0)
-        own = min(given.shape[1], height * width) or given.shape[1]
-        if own < given.shape[1]:  # behind the picture's positions is what other controls let an attention see
-            part = _within(region, given[:, :own], new[:, :own], size)
-            return torch.cat([part, given[:, own:].to(part)], dim=1)
-        mask = region.of_tokens(new, (height, width))
-    else:
-        raise HostError(
-            "a control that changes the whole picture at once was to keep to a region",
-            field="effective_region_mask",
-            found=f"{given.dim()} dimensions",
-            remedy="remove the region mask",
-        )
-    return torch.lerp(given.to(new), new, mask)
+        own = min(new.shape[1], height * width) or new.shape[1]
+        share = region.of_tokens(new[:, :own], (height, width))
+        # Behind the picture's positions is what other controls let an attention see.
+        return share if own == new.shape[1] else functional.pad(share, (0, 0, 0, new.shape[1] - own))
+    raise HostError(
+        "a control that changes the whole picture at once was to keep to a region",
+        field="effective_region_mask",
+        found=f"{new.dim()} dimensions",
+        remedy="remove the region mask",
+    )
 
 
 def _no_unet(_step: Step) -> None:

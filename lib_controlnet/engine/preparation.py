@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +16,10 @@ from ..core.hints import Hint, hint_from_map
 from ..core.modes import HiResOption, UnionType
 from ..core.preprocessors import PreprocessorSpec
 from ..core.residuals import RegionMask
-from ..core.schedule import GuidanceRange, layer_weights
+from ..core.schedule import GuidanceRange, WeightCurve, layer_weights
 from ..core.step import Pass
 from ..core.units import ControlNetUnit
-from ..families.base import ControlModel, OwnControl, UnitSettings
+from ..families.base import BoundControl, ControlModel, OwnControl, UnitSettings
 from ..families.registry import own_controls
 from .generation import Generation, Pixels, UnitRun
 from .library import NO_MODEL
@@ -64,7 +64,10 @@ class UnitPreparation:
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
         run = UnitRun(unit, model_name, model, results, pictures[0].resize_mode, guidance, region)
         run.own = None if model_name == NO_MODEL else self._own(spec)
-        self.weights(run, Pass.base)  # a wrong list of weights is found now, not while sampling
+        self._check_batch(unit)
+        for pass_ in Pass:
+            self._layers(run, pass_)(0.0)  # a wrong list of weights is found now, not while sampling
+        run.curve = _curve(unit, Pass.base)
         return run
 
     def _seen(self, unit: ControlNetUnit) -> tuple[ControlNetUnit, Target]:
@@ -123,7 +126,8 @@ class UnitPreparation:
         """Binds a unit's controls to its hints for a pass of `width` x `height` pixels."""
         hints = self.hints(run, pass_, width, height)
         run.rests = self._rests(run, pass_)
-        run.weights = self.weights(run, pass_)
+        run.curve = _curve(run.unit, pass_)
+        run.layers = self._layers(run, pass_)
         run.settings = self._settings(run, pass_)
         run.parts = () if run.rests else [Part(model, model.bind(hints, run.settings)) for model in run.models]
         whole = [part for part in run.parts if not part.bound.regional]
@@ -135,6 +139,7 @@ class UnitPreparation:
                 found="a region mask",
                 remedy="remove the mask",
             )
+        _check_strengths(run)
 
     @staticmethod
     def hints(run: UnitRun, pass_: Pass, width: int, height: int) -> Sequence[Hint]:
@@ -162,20 +167,35 @@ class UnitPreparation:
             )
         return with_region(hints[0].image, run.region)
 
-    def weights(self, run: UnitRun, pass_: Pass) -> tuple[float, ...]:
-        """A factor for each output of the unit's model. Raises UnitError for a list that does not fit."""
-        unit = run.unit
-        if self._rests(run, pass_):
-            return (0.0,) * run.model.outputs
-        return layer_weights(
-            run.model.outputs,
-            unit.weight,
-            unit.control_mode,
-            custom=unit.layer_weights,
-            force_soft=pass_ is Pass.hires and run.spec.soft_weights_in_hires,
-            legacy_ramp=bool(self._services.setting("controlnet_legacy_sdxl_ramp", False)),
-            ramp=run.model.ramp,
-        )
+    def _layers(self, run: UnitRun, pass_: Pass) -> Callable[[float], tuple[float, ...]]:
+        """Progress -> a factor for each output of the unit's model; raises UnitError for a list that does not fit."""
+        unit, curve = run.unit, _curve(run.unit, pass_)
+        custom, force_soft = unit.layer_weights, pass_ is Pass.hires and run.spec.soft_weights_in_hires
+        legacy_ramp = bool(self._services.setting("controlnet_legacy_sdxl_ramp", False))
+
+        def at(progress: float) -> tuple[float, ...]:
+            weight = unit.weight if curve is None else curve.at(progress)
+            return layer_weights(
+                run.model.outputs,
+                weight,
+                unit.control_mode,
+                custom=custom if custom is None or curve is None else [weight * factor for factor in custom],
+                force_soft=force_soft,
+                legacy_ramp=legacy_ramp,
+                ramp=run.model.ramp,
+            )
+
+        return at
+
+    def _check_batch(self, unit: ControlNetUnit) -> None:
+        count = self._generation.batch_size
+        if unit.batch_weights is not None and len(unit.batch_weights) != count:
+            raise UnitError(
+                "there is not one weight for each picture of the batch",
+                field="batch_weights",
+                found=f"{len(unit.batch_weights)} weights for a batch of {count}",
+                remedy=f"give {count} numbers, or none",
+            )
 
     def _rests(self, run: UnitRun, pass_: Pass) -> bool:
         skipped = HiResOption.high if pass_ is Pass.base else HiResOption.low
@@ -186,7 +206,7 @@ class UnitPreparation:
         return UnitSettings(
             unit=unit.index,
             base=self._generation.base,
-            weight=unit.weight,
+            weight=unit.weight if run.curve is None else run.curve.peak,
             mode=unit.control_mode,
             pass_=pass_,
             params=run.results[0].params,
@@ -204,6 +224,38 @@ def _shown(spec: PreprocessorSpec) -> UnionType:
     """What a preprocessor's maps are, as far as its control types say one and the same."""
     kinds = {UNION_TYPES[name] for name in spec.control_types if name in UNION_TYPES}
     return kinds.pop() if len(kinds) == 1 else UnionType.unknown
+
+
+def _curve(unit: ControlNetUnit, pass_: Pass) -> WeightCurve | None:
+    """The curve of a pass; the hires pass without its own has the same."""
+    own = unit.hr_weight_schedule if pass_ is Pass.hires else None
+    return own or unit.weight_schedule
+
+
+def _check_strengths(run: UnitRun) -> None:
+    """Raises UnitError for what a unit asks of its weight where nothing would keep to it."""
+    unit, label = run.unit, run.spec.label
+    stepless = any(not part.bound.stepwise for part in run.parts)
+    if stepless and run.curve is not None and not run.curve.level:
+        field = "hr_weight_schedule" if run.curve is unit.hr_weight_schedule else "weight_schedule"
+        raise UnitError(
+            f'"{label}" has one weight for all steps', field=field, found=str(run.curve), remedy="use the plain weight"
+        )
+    if unit.uncond_weight != 1.0 and (stepless or (run.parts and all(run.cond_only(part) for part in run.parts))):
+        raise UnitError(
+            f'"{label}" with this model and control mode gives the rows of the negative prompt nothing to weigh',
+            field="uncond_weight",
+            found=f"{unit.uncond_weight:g}",
+            remedy='leave it at 1, or set the control mode to "Balanced"',
+        )
+    uneven = unit.batch_weights is not None and any(weight != 1.0 for weight in unit.batch_weights)
+    if uneven and any(type(part.bound).condition is not BoundControl.condition for part in run.parts):
+        raise UnitError(
+            f'"{label}" has one weight for all pictures of a batch',
+            field="batch_weights",
+            found="weights that are not 1",
+            remedy="remove them",
+        )
 
 
 def _plane(mask: Pixels) -> torch.Tensor:

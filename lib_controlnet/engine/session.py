@@ -194,7 +194,9 @@ class ControlSession:
             if type(part.bound).decoded is BoundControl.decoded or not self._has_say(run, index):
                 continue
             new = part.bound.decoded(picture, index)
-            picture = new if run.region is None else torch.lerp(picture, new, run.region.at(new[None])[0])
+            if run.region is not None:
+                new = torch.lerp(picture, new, run.region.at(new[None])[0])
+            picture = _as_far(picture, new, run, index)
         return picture
 
     def end(self, steps: int) -> list[Idle]:
@@ -225,8 +227,7 @@ class ControlSession:
             if self._calls is None or not self._calls.count:
                 raise not_called(steps, closed=False)
             if not run.acting.in_range:
-                start, end = run.guidance.start, run.guidance.end
-                return f"it did nothing: none of the {steps} steps falls into its range, {start:g} to {end:g}"
+                return f"it did nothing: {_out_of_range(run, steps)}"
             if self._generation.unit_per_image and not run.acting.with_rows:
                 return "it did nothing: no picture of the batch is its own"
             if not run.acting.acted:
@@ -288,8 +289,24 @@ class ControlSession:
         new = change(given)
         if run.region is not None:
             new = torch.lerp(given, new, run.region.at(given))
-        rows = [new[row] if self._has_say(run, row) else given[row] for row in range(len(given))]
+        rows = [
+            _as_far(given[row], new[row], run, row) if self._has_say(run, row) else given[row]
+            for row in range(len(given))
+        ]
         return torch.stack(rows)
+
+
+def _as_far(given: Tensor, new: Tensor, run: UnitRun, image: int) -> Tensor:
+    """What becomes of a picture of the batch by its own strength, which cannot be more than the whole here."""
+    share = min(run.strength(True, image), 1.0)
+    return new if share == 1.0 else torch.lerp(given, new, share)
+
+
+def _out_of_range(run: UnitRun, steps: int) -> str:
+    start, end = run.guidance.start, run.guidance.end
+    if run.curve is None:
+        return f"none of the {steps} steps falls into its range, {start:g} to {end:g}"
+    return f"its weight schedule {run.curve} is 0 at each of the {steps} steps that fall into {start:g} to {end:g}"
 
 
 def _let_act(active: Sequence[Sequence[Active]], acts: bool) -> None:

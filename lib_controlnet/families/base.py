@@ -92,6 +92,7 @@ class UnitSettings:
     """Its number, for errors."""
     base: BaseModel
     weight: float = 1.0
+    """The largest of the pass, where a curve says it; see `SiteCall.weight` for that of a step."""
     mode: ControlMode = ControlMode.balanced
     pass_: Pass = Pass.base
     params: tuple[float, ...] = ()
@@ -136,6 +137,8 @@ class BoundControl:
     """Its residuals can be had of pieces of its hint, for which it is bound anew; nothing else of it acts."""
     regional = True
     """It can act in a part of the picture. False: a region mask is refused, since nothing could keep to it."""
+    stepwise = True
+    """Its weight may differ from step to step and from row to row. False: what asks for that is refused."""
     in_layers = False
     """Its network computes while the U-Net's layers do, so that it must be on the device during the whole call."""
 

@@ -27,7 +27,7 @@ _LIGHTS = {
 class Recolor(BoundControl):
     """Replaces L of CIELAB, or V of HSV."""
 
-    obeys_mode = False
+    obeys_mode = stepwise = False
 
     def __init__(self, hints: Sequence[Hint], settings: UnitSettings) -> None:
         self._lights = [np.ascontiguousarray(hint.display[:, :, 0]) for hint in hints]

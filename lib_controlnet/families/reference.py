@@ -52,13 +52,13 @@ class Reference(BoundControl):
         weight = self._settings.weight
         self._layers = []
         if self._settings.options["attention"]:
-            for place in _attentions(sites.attentions("attn1"), weight):
-                attention = _Attention(self._fidelity)
+            for place, least in _attentions(sites.attentions("attn1"), weight):
+                attention = _Attention(self._fidelity, least)
                 sites.attention(place, attention)
                 self._layers.append(attention)
         if self._settings.options["adain"]:
-            for name in _blocks(sites, weight, self._settings.sdxl):
-                statistics = _Statistics(self._fidelity)
+            for name, least in _blocks(sites, weight, self._settings.sdxl):
+                statistics = _Statistics(self._fidelity, least)
                 sites.after(name, statistics.styled, watch=statistics.watched)
                 self._layers.append(statistics)
 
@@ -129,16 +129,18 @@ class _Bank:
 class _Attention(AttentionPatch):
     """A self-attention whose tokens also attend to the reference's tokens."""
 
-    def __init__(self, fidelity: float) -> None:
+    def __init__(self, fidelity: float, least: float) -> None:
+        """least: the weight that a step must exceed."""
         self._fidelity = fidelity
+        self._least = least
         self.bank: _Bank | None = None
 
     def watched(self, tokens: Tensor) -> None:
         self.bank = _Bank.of(tokens)
 
     def further(self, call: SiteCall, tokens: Tensor) -> Tensor | None:
-        del call, tokens
-        return _seen(self.bank).tokens()
+        del tokens
+        return _seen(self.bank).tokens() if call.weight > self._least else None
 
     def seen(self, call: SiteCall, tokens: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
         return _mixed(output, tokens, plain, call.step, self._fidelity)
@@ -147,8 +149,10 @@ class _Attention(AttentionPatch):
 class _Statistics:
     """A block whose features take the mean and variance that the reference's features have (AdaIN)."""
 
-    def __init__(self, fidelity: float) -> None:
+    def __init__(self, fidelity: float, least: float) -> None:
+        """least: the weight that a step must exceed."""
         self._fidelity = fidelity
+        self._least = least
         self.bank: tuple[Tensor, Tensor] | None = None
 
     def watched(self, features: Tensor) -> None:
@@ -157,6 +161,8 @@ class _Statistics:
 
     def styled(self, call: SiteCall, features: Tensor) -> Tensor:
         """(B, C, h, w) -> the same with the reference's moments."""
+        if call.weight <= self._least:
+            return features
         mean, deviation = _moments(features)
         wanted_mean, wanted_deviation = _seen(self.bank)
         styled = (features.float() - mean) / deviation * wanted_deviation + wanted_mean
@@ -179,14 +185,17 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance.clamp(min=_LEAST_VARIANCE).sqrt()
 
 
-def _attentions(places: Sequence[AttentionPlace], weight: float) -> Iterable[AttentionPlace]:
-    """The widest first: the i-th of n takes part where the weight exceeds i / n."""
+def _attentions(places: Sequence[AttentionPlace], weight: float) -> Iterable[tuple[AttentionPlace, float]]:
+    """The widest first: the i-th of n takes part where the weight exceeds i / n, which is given with it."""
     ordered = sorted(places, key=lambda place: -place.channels)
-    return [place for number, place in enumerate(ordered) if weight > number / len(ordered)]
+    with_least = [(place, number / len(ordered)) for number, place in enumerate(ordered)]
+    return [(place, least) for place, least in with_least if weight > least]
 
 
-def _blocks(sites: UNetSites, weight: float, sdxl: bool) -> Iterable[str]:
-    """The middle always; deep input blocks first, deep output blocks too. A weight of 2 takes all.
+def _blocks(sites: UNetSites, weight: float, sdxl: bool) -> Iterable[tuple[str, float]]:
+    """Each with the weight that has to be exceeded.
+
+    The middle always; deep input blocks first, deep output blocks too. A weight of 2 takes all.
 
     The blocks are those of SD 1.x and SDXL; of a smaller U-Net, those it has.
     """
@@ -196,7 +205,7 @@ def _blocks(sites: UNetSites, weight: float, sdxl: bool) -> Iterable[str]:
     thresholds = [("middle_block", 0.0)]
     thresholds += [(name, 2.0 * (1.0 - place / len(inputs))) for place, name in enumerate(inputs)]
     thresholds += [(name, 2.0 * place / len(outputs)) for place, name in enumerate(outputs)]
-    return [name for name, threshold in thresholds if weight > threshold]
+    return [(name, threshold) for name, threshold in thresholds if weight > threshold]
 
 
 EFFECT = OwnControl("reference", Reference)

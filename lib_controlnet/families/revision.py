@@ -24,7 +24,7 @@ _EMBEDDING = "image_embeds"
 class Revision(BoundControl):
     """The one slider is how far the embedding is noised, 0..1 of the way. Several units' embeddings add up."""
 
-    obeys_mode = spatial = regional = False
+    obeys_mode = spatial = regional = stepwise = False
 
     def __init__(self, hints: Sequence[Hint], settings: UnitSettings) -> None:
         del hints

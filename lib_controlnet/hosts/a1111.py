@@ -121,6 +121,7 @@ class A1111Generation:
         self._p = p
         self.width = int(p.width) // 8 * 8
         self.height = int(p.height) // 8 * 8
+        self.batch_size = int(getattr(p, "batch_size", 1) or 1)
         self.paints_mask = getattr(p, "image_mask", None) is not None
         self.seed = _seed(p)
         self.base = host.base_model(unet)

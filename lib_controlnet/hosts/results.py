@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..core.batch import together
 from ..core.infotext import format_unit, unit_key
-from ..core.modes import InputMode
 from ..core.step import Pass
 from ..engine.generation import UnitRun
 from ..engine.session import ControlSession
@@ -29,10 +28,8 @@ def write_infotext(p: Any, session: ControlSession) -> None:
     """
     first = {run.unit.index: run for run in reversed(session.runs)}
     for run in reversed(first.values()):
-        weights = [other.unit.weight for other in session.runs if other.unit.index == run.unit.index]
-        mode = InputMode.merge if len(weights) > 1 else run.unit.input_mode
         p.extra_generation_params[unit_key(run.unit.index)] = format_unit(
-            replace(run.unit, weight=round(sum(weights), 6), input_mode=mode),
+            together([other.unit for other in session.runs if other.unit.index == run.unit.index]),
             preprocessor=run.spec.id,
             model=run.model_name,
             resolution=run.results[0].resolution,

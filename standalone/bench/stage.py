@@ -49,14 +49,14 @@ class BenchGeneration:
     base_id: str = "bench"
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), torch.float32))
 
-    images: int = 1
+    batch_size: int = 1
     """Pictures in the job's batch; each has a hint of its own where there are several."""
 
     def pictures(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Sequence[Picture]:
         """The unit's own picture, turned by a quarter for each further one of the batch."""
         if unit.image is None:
             return []
-        turned = [np.ascontiguousarray(np.rot90(unit.image, count)) for count in range(self.images)]
+        turned = [np.ascontiguousarray(np.rot90(unit.image, count)) for count in range(self.batch_size)]
         return [Picture(image, unit.mask, unit.resize_mode) for image in turned]
 
     def region(self, unit: ControlNetUnit) -> Pixels | None:
@@ -129,7 +129,7 @@ class Stage(Given, AbstractContextManager["Stage"]):
 
     def controlled(self, *units: ControlNetUnit) -> ControlledStep:
         """A denoiser step of a job with `units`."""
-        job = BenchGeneration(self.pixels, self.pixels, runtime=self.runtime, images=self.images)
+        job = BenchGeneration(self.pixels, self.pixels, runtime=self.runtime, batch_size=self.images)
         session = ControlSession(self.services, job)
         session.prepare(units)
         session.begin(Pass.base, self.pixels, self.pixels)

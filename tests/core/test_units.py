@@ -18,6 +18,7 @@ from PIL import Image
 from lib_controlnet.core.errors import UnitError
 from lib_controlnet.core.legacy import SPELLINGS
 from lib_controlnet.core.modes import ControlMode, HiResOption, InputMode, ResizeMode, UnionType
+from lib_controlnet.core.schedule import WeightCurve
 from lib_controlnet.core.units import ControlNetUnit, is_unit, parse_unit
 
 RGB = np.random.default_rng(2).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -164,6 +165,16 @@ def test_members_of_another_library() -> None:
         ({"advanced_weighting": [1, 0.5]}, "layer_weights", (1.0, 0.5)),
         ({"advanced_weighting": "[1, 0.5]"}, "layer_weights", (1.0, 0.5)),
         ({"advanced_weighting": None}, "layer_weights", None),
+        ({"weight_schedule": [[0, 1], (0.5, "0.25")]}, "weight_schedule", WeightCurve(((0.0, 1.0), (0.5, 0.25)))),
+        ({"weight_schedule": np.array([[0.0, 1.0]])}, "weight_schedule", WeightCurve(((0.0, 1.0),))),
+        ({"weight_schedule": "[[0, 1], [0.5, 0.25]]"}, "weight_schedule", WeightCurve(((0.0, 1.0), (0.5, 0.25)))),
+        ({"Weight Schedule": "0=1/0.5=0.25"}, "weight_schedule", WeightCurve(((0.0, 1.0), (0.5, 0.25)))),
+        ({"hr_weight_schedule": "0:1, 0.5:0.25"}, "hr_weight_schedule", WeightCurve(((0.0, 1.0), (0.5, 0.25)))),
+        ({"weight_schedule": []}, "weight_schedule", None),
+        ({"weight_schedule": ""}, "weight_schedule", None),
+        ({"weight_schedule": "[]"}, "weight_schedule", None),
+        ({"uncond_weight": 0}, "uncond_weight", 0.0),
+        ({"batch_weights": "1/0.5"}, "batch_weights", (1.0, 0.5)),
         ({"input_mode": "InputMode.SIMPLE"}, "input_mode", InputMode.simple),
     ],
 )
@@ -184,6 +195,9 @@ def test_every_field_reads_every_one_of_its_names(field: str) -> None:
         "control_mode": 2,
         "hr_option": 2,
         "layer_weights": [0.5],
+        "weight_schedule": [[0, 1], [1, 0.5]],
+        "hr_weight_schedule": "0=0.5",
+        "batch_weights": [0.5, 1],
         "region_mask": MASK,
         "union_type": "Depth",
         "input_mode": "simple",
@@ -302,6 +316,21 @@ def test_enabled(given: dict[str, object], enabled: bool) -> None:
         ({"effective_region_mask": 7}, "effective_region_mask", "not a picture"),
         ({"advanced_weighting": [1, "x"]}, "advanced_weighting", "number"),
         ({"advanced_weighting": 1.0}, "advanced_weighting", "list"),
+        ({"weight_schedule": 0.5}, "weight_schedule", "not a list of points"),
+        ({"weight_schedule": [0, 1]}, "weight_schedule", "not a list of points"),
+        ({"weight_schedule": {"0": 1}}, "weight_schedule", "not a list of points"),
+        ({"weight_schedule": [[0, 1, 2]]}, "weight_schedule", "3 numbers"),
+        ({"weight_schedule": [[0.5, 1], [0.2, 1]]}, "weight_schedule", "0.2 after 0.5"),
+        ({"weight_schedule": [[0, 2.5]]}, "weight_schedule", "2.5"),
+        ({"weight_schedule": [[0, -0.5]]}, "weight_schedule", "-0.5"),
+        ({"hr_weight_schedule": [[1.5, 1]]}, "hr_weight_schedule", "1.5"),
+        ({"weight_schedule": [[0, float("nan")]]}, "weight_schedule", "nan"),
+        ({"weight_schedule": [[0, None]]}, "weight_schedule", "not a number"),
+        ({"weight_schedule": "0=1/0.5"}, "weight_schedule", "no weight"),
+        ({"weight_schedule": [[0, 1]] * 201}, "weight_schedule", "too many"),
+        ({"uncond_weight": -1}, "uncond_weight", "from 0 to 2"),
+        ({"batch_weights": [1, 3]}, "batch_weights", "from 0 to 2"),
+        ({"batch_weights": 1.0}, "batch_weights", "list"),
         ({"module": "canny", "preprocessor": "mlsd"}, "module and preprocessor", "different"),
         ({"ipadapter_input": ["AAAA"]}, "ipadapter_input", "never unpickled"),
         ({"use_preview_as_input": True}, "use_preview_as_input", "not available"),

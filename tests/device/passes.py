@@ -195,6 +195,7 @@ class Generation:
     hires = paints_mask = unit_per_image = False
     final_size = (SIZE, SIZE)
     seed = 3
+    batch_size = 1
     base_id = "tiny"
 
     def __init__(self, config: UNetConfig, runtime: Runtime, sources: Sequence[Any], **given: Any) -> None:

@@ -79,6 +79,7 @@ class FakeGeneration:
     final_size: tuple[int, int] = (SIZE, SIZE)
     paints_mask: bool = False
     seed: int = 1
+    batch_size: int = 1
     unit_per_image: bool = False
     base: BaseModel = field(default_factory=lambda: BaseModel(CONFIG, "tiny.safetensors"))
     base_id: str = "tiny"

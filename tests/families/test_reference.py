@@ -145,7 +145,7 @@ def test_the_hooks_do_what_the_peers_forwards_do(
     clean = hook_counts(unet)
     with torch.no_grad():
         plain = unet(now.x, now.timesteps, now.context, now.y)
-    found = hooked(unet, now, given)
+    found = hooked(unet, now, given, weight=weight)
     assert hook_counts(unet) == clean
     with torch.no_grad():
         assert torch.equal(unet(now.x, now.timesteps, now.context, now.y), plain)
@@ -166,7 +166,7 @@ class Loud(nn.Module):
 def test_statistics_do_not_overflow(dtype: torch.dtype) -> None:
     """The square of a deviation of 300 is more than float16 holds."""
     block, seen, shown = Loud(), drawn(2, 4, 8, 8).to(dtype), drawn(2, 4, 8, 8, seed=2).to(dtype)
-    statistics = _Statistics(0.0)
+    statistics = _Statistics(0.0, 0.0)
     statistics.watched(block(shown))
     styled = statistics.styled(SiteCall(step(), 1.0, (8, 8)), block(seen))
     x, wanted = block(seen).double(), block(shown).double()
