@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -80,6 +80,8 @@ class Condition:
     kind: int | None
     share: float = 1.0
     """How strong it is beside the strongest."""
+    encoded: dict[object, Tensor] = field(default_factory=dict[object, Tensor])
+    """The network's features of the hint, which a curve of the weights leaves as they are."""
 
 
 class BoundUnion(BoundControlNet[ControlNetUnion]):
@@ -91,6 +93,7 @@ class BoundUnion(BoundControlNet[ControlNetUnion]):
         super().__init__(model, conditions[0].hint, pooled=pooled)
         self.conditions = conditions
         self._embedded: Tensor | None = None
+        self._joint: dict[tuple[BoundControl, ...], BoundUnion] = {}
 
     def joint(self, bounds: Sequence[BoundControl], shares: Sequence[float]) -> BoundControl | None:
         """Where all have one hint, or as many as the others."""
@@ -98,7 +101,11 @@ class BoundUnion(BoundControlNet[ControlNetUnion]):
         pairs = zip(unions, shares, strict=False)
         conditions = [replace(one, share=share) for bound, share in pairs for one in bound.conditions]
         alike = len({len(one.hint) for one in conditions} - {1}) < 2
-        return BoundUnion(self._model, conditions, pooled=self.pooled) if alike and len(unions) == len(bounds) else None
+        if not alike or len(unions) < len(bounds):
+            return None
+        made = self._joint.setdefault(tuple(bounds), BoundUnion(self._model, conditions, pooled=self.pooled))
+        made.conditions, made._features = conditions, {}
+        return made
 
     def _encoded_at(self, x: Tensor) -> Tensor:
         parts = [self._of(condition, x) for condition in self.conditions]
@@ -106,7 +113,10 @@ class BoundUnion(BoundControlNet[ControlNetUnion]):
 
     def _of(self, condition: Condition, x: Tensor) -> Tensor:
         net = self._model.net
-        features = net.encode_hint(sized(condition.hint, x))
+        place = (x.shape[2:], x.dtype, x.device)
+        if place not in condition.encoded:
+            condition.encoded[place] = net.encode_hint(sized(condition.hint, x))
+        features = condition.encoded[place]
         if condition.kind is None:
             return features * condition.share
         return net.encode_kind(features, condition.kind, condition.share)

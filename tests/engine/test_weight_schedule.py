@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,26 @@ def test_no_step_after_the_first_waits_for_the_card(
     waits = [[event for event in events if event.kind != "cast"] for events in made.events]
     assert waits[1:] == [[], []]
     assert all(_equal(made, expected))
+
+
+@pytest.mark.parametrize("other", [{}, {"weight_schedule": HALF}, {"batch_weights": (0.5,)}], ids=str)
+def test_units_on_one_union_file_follow_their_own_curves(studio_of: Any, other: dict[str, Any]) -> None:
+    """They pass its network together, in another proportion at every step."""
+    studio = studio_of("controlnet_union")
+    units = [unit(preprocessor="none", weight_schedule=FALL), unit(1, preprocessor="none", **other)]
+    curved = studio.made(units, steps=STEPS)
+    for number in range(STEPS):
+        single = [unit(preprocessor="none", weight=FALL.at(number / STEPS)), replace(units[1], weight_schedule=None)]
+        if "weight_schedule" in other:
+            single[1] = replace(single[1], weight=HALF.at(number / STEPS))
+        assert torch.equal(curved.outputs[number], studio.made(single, steps=STEPS).outputs[number])
+    with pretended() as card:
+        made = studio.made(units, card=card, steps=STEPS)
+    assert all(_equal(made, curved))
+    waits = [[event for event in events if event.kind != "cast"] for events in made.events[1:]]
+    if "weight_schedule" in other:
+        del waits[1]  # the other unit leaves, as where its range ends: the one that is left is looked at anew
+    assert not any(waits)
 
 
 def test_the_hires_pass_has_its_own_curve_or_that_of_the_base_pass(studio_of: Any) -> None:
