@@ -4,6 +4,7 @@ import {DrawingDialog} from "./drawing.mjs";
 import {PoseDialog} from "./pose.mjs";
 import {ExternalPoseDialog, externalEditorAnswers} from "./external_pose.mjs";
 import {fail} from "./dialog.mjs";
+import {CurvePlot} from "./curve.mjs";
 import {LayerBars} from "./layers.mjs";
 
 export class ControlNetUnit {
@@ -32,6 +33,10 @@ export class ControlNetUnit {
         this.on("take_result", () => this.takeResult());
         this.on("edit_pose", () => this.editPose());
         this.on("save_pose", () => this.savePose());
+        const weight = () => Number(this.field("controlnet_control_weight_slider")?.value ?? 1);
+        for (const name of ["weight_schedule", "hr_weight_schedule"]) {
+            new CurvePlot(this.part(`controlnet_${name}_plot`), () => this.field(`controlnet_${name}`), weight);
+        }
         new LayerBars(this.part("controlnet_layer_plot"), () => this.field("controlnet_advanced_weighting"));
     }
 

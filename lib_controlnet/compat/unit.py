@@ -45,6 +45,10 @@ DEFAULTS: Mapping[str, Any] = {
     "hr_option": HiResFixOption.BOTH,
     "save_detected_map": True,
     "advanced_weighting": None,
+    "weight_schedule": None,
+    "hr_weight_schedule": None,
+    "uncond_weight": 1.0,
+    "batch_weights": None,
     "effective_region_mask": None,
     "union_control_type": ControlNetUnionControlType.UNKNOWN,
     "input_mode": InputMode.SIMPLE,
@@ -74,6 +78,9 @@ _ENUMS: Mapping[str, tuple[type[Enum], type[Enum]]] = {
     "union_control_type": (modes.UnionType, ControlNetUnionControlType),
 }
 """Field -> our enumeration, which reads every spelling, and the peers', whose members others look at."""
+
+_NUMBERS = ("advanced_weighting", "weight_schedule", "hr_weight_schedule", "batch_weights")
+"""Fields whose widgets are texts: an empty one is None."""
 
 _CANONICAL = {name: names[0] for names in legacy.SPELLINGS.values() for name in names if name not in DEFAULTS}
 _KNOWN = (*DEFAULTS, *legacy.IGNORED, *legacy.EMPTY_ONLY, *legacy.GUESS_MODE)
@@ -170,7 +177,7 @@ def _canonical(key: Any) -> str:
 
 
 def _shown(name: str, value: Any) -> Any:
-    if name == "advanced_weighting" and isinstance(value, str) and not value.strip():
+    if name in _NUMBERS and isinstance(value, str) and not value.strip():
         return None
     if name not in _ENUMS:
         return value

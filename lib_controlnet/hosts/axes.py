@@ -78,5 +78,9 @@ def _fields(services: Services) -> Iterator[Field]:
     yield "Pixel Perfect", "pixel_perfect", str, truth, 0.0
     yield "Hires Option", "hr_option", str, words(HiResOption), 0.0
     yield "Layer Weights", "layer_weights", str, None, 0.0
+    yield "Weight Schedule", "weight_schedule", str, None, 0.0
+    yield "Hires Weight Schedule", "hr_weight_schedule", str, None, 0.0
+    yield "Uncond Weight", "uncond_weight", float, None, 0.0
+    yield "Batch Weights", "batch_weights", str, None, 0.0
     yield "Union Control Type", "union_type", str, words(UnionType), 0.0
     yield "Low VRAM", "low_vram", str, truth, 0.0

@@ -23,6 +23,7 @@ from ..core.control_types import (
 from ..core.errors import ControlNetError, UnitError
 from ..core.images import read_picture
 from ..engine.services import PageServices, Services
+from .curves import choose_curve, draw_curve
 from .gradio_compat import find_component, webcam_toggle
 from .layers import DEFAULT_OUTPUTS, choose_shape, draw
 from .notes import absent_preprocessors, model_facts, unit_notes
@@ -66,7 +67,8 @@ def connect(services: PageServices, tab: str, is_img2img: bool, index: int, unit
     _connect_buttons(tab, index, unit)
     _connect_notes(services, unit)
     _connect_layers(services, unit)
-    _connect_hires(values, is_img2img)
+    _connect_schedule(unit)
+    _connect_hires(unit, is_img2img)
 
 
 def _connect_pictures(values: dict[str, Any], is_img2img: bool) -> None:
@@ -137,12 +139,23 @@ def _connect_layers(services: PageServices, unit: UnitWidgets) -> None:
     editor.weights.change(draw, [editor.weights], [editor.plot], **QUICK)
 
 
-def _connect_hires(values: dict[str, Any], is_img2img: bool) -> None:
-    """Which pass a unit acts in is a question only where there are two."""
+def _connect_schedule(unit: UnitWidgets) -> None:
+    editor = unit.schedule
+    editor.shape.input(
+        choose_curve, [editor.shape, unit.values["weight"]], [editor.base.text, editor.base.plot], **QUICK
+    )
+    for curve in (editor.base, editor.hires):
+        curve.text.change(draw_curve, [curve.text], [curve.plot], **QUICK)
+
+
+def _connect_hires(unit: UnitWidgets, is_img2img: bool) -> None:
+    """Which pass a unit acts in, and how in the second, is a question only where there are two."""
+    shown = [unit.values["hr_option"], unit.schedule.hires_part]
     enabled = None if is_img2img else find_component("txt2img_hr-checkbox") or find_component("txt2img_enable_hr")
     if enabled is not None:
-        values["hr_option"].visible = bool(enabled.value)
-        enabled.change(lambda on: gr.update(visible=bool(on)), [enabled], [values["hr_option"]], **QUICK)
+        for part in shown:
+            part.visible = bool(enabled.value)
+        enabled.change(lambda on: (gr.update(visible=bool(on)),) * 2, [enabled], shown, **QUICK)
 
 
 def page_size(tab: str) -> list[Any]:

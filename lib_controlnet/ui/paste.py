@@ -32,7 +32,10 @@ _PLAIN = (
     "low_vram",
     "save_map",
     "loopback",
+    "uncond_weight",
 )
+_NUMBERS = ("layer_weights", "batch_weights")
+_CURVES = ("weight_schedule", "hr_weight_schedule")
 _CHOICES = ("control_mode", "resize_mode", "hr_option", "union_type")
 
 
@@ -58,7 +61,10 @@ def fields(services: PageServices, index: int, unit: UnitWidgets) -> Iterator[tu
         yield values[name], _when(index, _attribute(name))
     for name in _CHOICES:
         yield values[name], _when(index, _choice(name))
-    yield values["layer_weights"], _when(index, _layer_weights)
+    for name in _NUMBERS:
+        yield values[name], _when(index, _numbers(name))
+    for name in _CURVES:
+        yield values[name], _when(index, _curve(name))
     yield values["use_preview"], _when(index, lambda _unit: False)
 
 
@@ -87,8 +93,12 @@ def _caption(params: Params) -> str | None:
     return params.get("Prompt") if mode in (PromptMode.source.value, PromptMode.result.value) else None
 
 
-def _layer_weights(unit: ControlNetUnit) -> str:
-    return "" if unit.layer_weights is None else ", ".join(f"{weight:g}" for weight in unit.layer_weights)
+def _numbers(name: str) -> Callable[[ControlNetUnit], str]:
+    return lambda unit: ", ".join(f"{number:g}" for number in getattr(unit, name) or ())
+
+
+def _curve(name: str) -> Callable[[ControlNetUnit], str]:
+    return lambda unit: str(getattr(unit, name) or "")
 
 
 def _enabled(params: Params, index: int) -> bool | None:

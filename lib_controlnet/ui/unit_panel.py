@@ -11,6 +11,7 @@ from ..core.arguments import FIELDS
 from ..core.control_types import ALL, NO_MODEL, NO_PREPROCESSOR, models_of, preprocessors_of, usable_types
 from ..core.modes import ControlMode, HiResOption, ResizeMode, UnionType
 from ..engine.services import PageServices, Services
+from .curves import ScheduleEditor, build_schedule
 from .gradio_compat import not_saved, small_button, tool_button
 from .layers import LayerEditor, build_editor
 from .sliders import HIDDEN, slider_options
@@ -32,6 +33,7 @@ class UnitWidgets:
     refresh: Any
     notes: NoteWidgets
     layers: LayerEditor
+    schedule: ScheduleEditor
 
     def arguments(self) -> list[Any]:
         """The components of FIELDS in order."""
@@ -60,9 +62,10 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     notes = _notes(prefix)
     _numbers(values, prefix)
     _modes(values, prefix, is_img2img)
+    schedule = build_schedule(values, prefix, is_img2img)
     layers = build_editor(prefix)
     values["layer_weights"] = layers.weights
-    return UnitWidgets(values, pictures, show_preview, control_type, absent, run, refresh, notes, layers)
+    return UnitWidgets(values, pictures, show_preview, control_type, absent, run, refresh, notes, layers, schedule)
 
 
 def _pose_editor(services: PageServices) -> str:

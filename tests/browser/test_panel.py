@@ -360,3 +360,48 @@ def test_axe_finds_no_serious_fault_in_the_panel(canny: Panel) -> None:
         for node in fault["nodes"]
     }
     assert not serious, "\n".join(map(str, sorted(serious)))
+
+
+def test_a_weight_curve_is_chosen_drawn_and_used(canny: Panel) -> None:
+    page = canny.page
+    canny.part("controlnet_weight_schedule_group").locator("> .label-wrap").click()
+    canny.select("controlnet_schedule_shape_dropdown", "Fade out")
+    field = canny.part("controlnet_weight_schedule").locator("textarea, input")
+    assert field.input_value() == "0=1/1=0"
+    plot = canny.part("controlnet_weight_schedule_plot")
+    plot.locator("svg").scroll_into_view_if_needed()
+    box = plot.locator("svg").bounding_box()
+
+    def at(progress: float, weight: float) -> tuple[float, float]:
+        x, y = 14 + 276 * progress, 6 + 80 * (1 - weight / 2)
+        return box["x"] + x * box["width"] / 300, box["y"] + y * box["height"] / 96
+
+    page.mouse.move(*at(0.5, 1.0))
+    page.mouse.down()
+    page.mouse.move(*at(0.6, 1.5), steps=4)
+    page.mouse.up()
+    canny.settle()
+    assert plot.locator("circle").count() == 3
+    progress, weight = (float(part) for part in field.input_value().split("/")[1].split("="))
+    assert (progress, weight) == (pytest.approx(0.6, abs=0.02), 1.5)
+    page.screenshot(path=SHOTS / "weight_curve.png")
+    plot.locator("circle").nth(1).press("ArrowDown")
+    canny.settle()
+    assert field.input_value().split("/")[1].endswith("=1.45")
+    plot.locator("circle").nth(2).press("Delete")
+    canny.settle()
+    points = field.input_value()
+    assert points.count("=") == 2
+    canny.generate()
+    assert "Weight Schedule: " + points in canny.infotext()
+
+
+def test_what_is_wrong_with_a_curve_is_said_beside_it(canny: Panel) -> None:
+    canny.part("controlnet_weight_schedule_group").locator("> .label-wrap").click()
+    field = canny.part("controlnet_weight_schedule").locator("textarea, input")
+    field.fill("0.5=1/0.2=1")
+    field.blur()
+    canny.settle()
+    assert "not in order: 0.2 after 0.5" in canny.part("controlnet_weight_schedule_plot").inner_text()
+    canny.generate()
+    assert "ControlNet unit 0, weight_schedule" in canny.job_error()

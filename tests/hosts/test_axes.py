@@ -65,6 +65,9 @@ def same(first: Any, second: Any) -> bool:
         ("[ControlNet 1] Preprocessor", "invert", "module"),
         ("[ControlNet 1] Model", "second", "model"),
         ("[ControlNet 1] Enabled", "False", "enabled"),
+        ("[ControlNet 1] Weight Schedule", "0=1/1=0.2", "weight_schedule"),
+        ("[ControlNet 1] Uncond Weight", 0.3, "uncond_weight"),
+        ("[ControlNet 1] Batch Weights", "0.3", "batch_weights"),
         ("[ControlNet 1] Layer Weights", "1/0/0/0/0/1/1", "advanced_weighting"),
     ],
 )

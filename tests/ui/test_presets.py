@@ -10,6 +10,7 @@ import pytest
 from lib_controlnet.core.errors import UnitError
 from lib_controlnet.core.infotext import format_unit, read_units
 from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode, UnionType
+from lib_controlnet.core.schedule import WeightCurve
 from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.engine.presets import Presets, dumps, loads
 
@@ -30,6 +31,10 @@ UNIT = ControlNetUnit(
     crop_to_mask=False,
     save_map=False,
     layer_weights=(0.1, 0.2),
+    weight_schedule=WeightCurve(((0.0, 1.0), (0.25, 0.333333), (0.25, 2.0))),
+    hr_weight_schedule=WeightCurve(((0.5, 0.1),)),
+    uncond_weight=0.4,
+    batch_weights=(1.0, 0.5),
     union_type=UnionType.depth,
     loopback=True,
 )
