@@ -73,6 +73,15 @@ class Step:
         )
 
 
+def own_end(context: Tensor, count: int) -> Tensor:
+    """The last `count` tokens of a context (B, N, D), again from its end where it has not as many.
+
+    A prompt that has to become longer hears of its own once more, which says nothing new.
+    """
+    times = -(-count // context.shape[1])
+    return context.repeat(1, times, 1)[:, -count:] if times > 1 else context[:, -count:]
+
+
 class RowCursor:
     """Tells the rows of successive U-Net calls apart within one denoiser step.
 

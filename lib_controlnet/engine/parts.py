@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..core.errors import HostError
 from ..core.residuals import RegionMask
-from ..core.step import Step
+from ..core.step import Step, own_end
 from ..families.base import BoundControl, ControlModel
 
 
@@ -80,7 +80,7 @@ class PartCall:
         changed, kept = change(step.select(self.rows)), step.kept
         context, y = step.context, step.y
         longer = changed.context.shape[1] - context.shape[1]
-        context = torch.cat([context, context[:, -longer:]], dim=1) if longer > 0 else context.clone()
+        context = torch.cat([context, own_end(context, longer)], dim=1) if longer > 0 else context.clone()
         kept.put(context, self.rows, changed.context)
         if y is not None and changed.y is not None:
             y = y.clone()

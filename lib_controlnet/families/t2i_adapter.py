@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,6 +21,7 @@ from ..nets.operations import Operations
 from ..nets.residence import Residence
 from ..nets.t2i_adapter import STAGES, AdapterConfig, T2IAdapter
 from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights
+from .coadapters import CoAdapter, Fusion, coadapter_of, met
 from .hinted import joined
 
 _SD_PLACES = (2, 5, 8, 11)
@@ -42,7 +44,6 @@ class T2IAdapterFamily:
 
     def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> LoadedT2IAdapter:
         """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""
-        del metadata
         config = AdapterConfig.from_weights(outlines(weights))
         net = fill(
             lambda: T2IAdapter(config, Operations()),
@@ -52,7 +53,7 @@ class T2IAdapterFamily:
             name=path.name,
             layout=runtime.layout,
         )
-        return LoadedT2IAdapter(path, net)
+        return LoadedT2IAdapter(path, net, runtime.device, coadapter_of(path, metadata))
 
     def inspect(self, path: Path, weights: Weights) -> Sheet:
         """What the shapes tell before the file is loaded."""
@@ -74,9 +75,12 @@ class LoadedT2IAdapter:
     ramp = (0.25, 0.62, 0.825, 1.0)
     """Weights of "My prompt is more important" (sd-webui-controlnet, scripts/hook.py)."""
 
-    def __init__(self, path: Path, net: T2IAdapter) -> None:
+    def __init__(self, path: Path, net: T2IAdapter, device: torch.device, co: CoAdapter | None = None) -> None:
+        """device: where it is to compute. co: what makes it one of several CoAdapters."""
         self.path = path
         self.net = net
+        self.device = device
+        self.co = co
         self.residence = Residence(net)
 
     def check(self, base: BaseModel) -> None:
@@ -96,7 +100,7 @@ class LoadedT2IAdapter:
         hint = joined(hints, len(_LUMA), settings, self.path)
         if self.net.config.hint_channels == 1:
             hint = (hint * hint.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-        return BoundT2IAdapter(self, hint)
+        return BoundT2IAdapter(self, hint, settings.weight)
 
 
 class BoundT2IAdapter(BoundControl):
@@ -104,17 +108,45 @@ class BoundT2IAdapter(BoundControl):
 
     piecewise = True
 
-    def __init__(self, model: LoadedT2IAdapter, hint: Tensor) -> None:
+    def __init__(self, model: LoadedT2IAdapter, hint: Tensor, weight: float) -> None:
         self._model = model
         self._hint = hint
+        self._weight = weight
         self._features: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self.fusion: Fusion | None = None
+        self._agreed: dict[tuple[int, ...], Sequence[Tensor]] = {}
+
+    @property
+    def co(self) -> CoAdapter | None:
+        """What makes it one of several CoAdapters."""
+        return self._model.co
+
+    def meet(self, others: Sequence[BoundControl]) -> None:
+        """Finds the other CoAdapters."""
+        met(self, others)
+
+    def summary(self, step: Step) -> Sequence[Tensor]:
+        """The means over positions (n, C) of its features, as far as the weight lets them act."""
+        if not self._features:  # another CoAdapter asks before it is this one's turn
+            self._model.residence.come(self._model.device)
+        return [part.float().mean(dim=(2, 3)) * self._weight for part in self._features_at(step.x)]
 
     def residuals(self, step: Step) -> Residuals:
         """Residuals of the rows of `step`: the same at every timestep and for every prompt."""
-        features = [_of_rows(part, step) for part in self._features_at(step.x)]
+        features = [_of_rows(part, step) for part in self._fused(step)]
         if self._model.net.config.unshuffle == 16:
             return Residuals(encoder=_placed(features[:-1], _SDXL_PLACES), middle=features[-1])
         return Residuals(encoder=_placed(features, _SD_PLACES))
+
+    def _fused(self, step: Step) -> Sequence[Tensor]:
+        """Its features, each channel as much as the CoAdapters agreed on."""
+        if self.fusion is None:
+            return self._features_at(step.x)
+        size = tuple(step.x.shape[2:])
+        if size not in self._agreed:
+            pairs = zip(self._features_at(step.x), self.fusion.factors(self, step), strict=True)
+            self._agreed = {size: [part * factor.to(part)[:, :, None, None] for part, factor in pairs]}
+        return self._agreed[size]
 
     def _features_at(self, x: Tensor) -> tuple[Tensor, ...]:
         height, width = x.shape[2:]

@@ -68,12 +68,17 @@ KINDS: tuple[Kind, ...] = (
     _kind("a Control-LoRA", "lora_controlnet"),
     _kind("a CtrLoRA (it needs its own base ControlNet)", "*lora_layer*", any_of=("*input_hint_block.0.weight",)),
     _kind(
-        "a SparseCtrl model (it needs AnimateDiff)",
-        "*motion_modules.0.temporal_transformer.norm.weight",
+        "a SparseCtrl model",
+        "*motion_modules.*",
         any_of=("*controlnet_cond_embedding.*", "*input_hint_block.*"),
     ),
     _kind("an SVD ControlNet (video)", "*temporal_res_block*", any_of=("controlnet_*",)),
     _kind("an AnimateDiff motion module", "*motion_modules.*"),
+    _kind(
+        "the fuser of CoAdapters (it acts where several of them do, and need not be chosen)",
+        "*seq_proj",
+        "*task_embedding",
+    ),
     _kind("a ControlNet-XS model", any_of=("control_to_base_for_conv_in.weight", "*enc_zero_convs_out.0.0.weight")),
     _kind("a ControlNet Union model", any_of=("*control_add_embedding.linear_1.bias", "*task_embedding")),
     _kind(

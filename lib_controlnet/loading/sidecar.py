@@ -23,6 +23,9 @@ TIME_MIX = "time_embedding_mix"
 """How far a ControlNet-XS's own embedding of the timesteps counts, 0 to 1."""
 HEADS = "num_attention_heads"
 """Of a ControlNet-XS: one number, or one a level with commas between."""
+TASK = "coadapter_task"
+"""What a CoAdapter was trained for, one of `TASKS`, in the order of its fuser's."""
+TASKS = ("sketch", "keypose", "seg", "depth", "canny", "style", "color", "openpose")
 NAMING = "naming"
 """Whose names the tensors of a ControlNet-XS have: "diffusers" where the file has theirs."""
 
@@ -32,8 +35,9 @@ _NAMES = {
     CHANNELS: CHANNELS,
     TIME_MIX: TIME_MIX,
     HEADS: HEADS,
+    TASK: TASK,
 }
-_VALUES = {POOLED: ("true", "false"), CHANNELS: ("rgb", "bgr")}
+_VALUES: Mapping[str, tuple[str, ...]] = {TASK: TASKS, POOLED: ("true", "false"), CHANNELS: ("rgb", "bgr")}
 _NUMBERS = {
     TIME_MIX: (re.compile(r"0(\.\d+)?|1(\.0+)?"), "a number from 0 to 1"),
     HEADS: (re.compile(r"[1-9]\d*(,[1-9]\d*)*"), "a whole number, or one a level"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -31,9 +32,11 @@ from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover
 from lib_controlnet.hosts.jobs import stray_job
 from lib_controlnet.hosts.sampling import Sampling
+from lib_controlnet.nets.coadapter import StyleAdapter, StyleConfig
 from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
 from lib_controlnet.nets.controlnet_union import ControlNetUnion, UnionConfig
 from lib_controlnet.nets.operations import layout_of
+from lib_controlnet.nets.sparsectrl import SparseConfig, SparseControlNet
 from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapter
 from tests.engine.tiny import HINT_WIDTHS, SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
 from tests.families import lllite_files
@@ -46,6 +49,8 @@ SIZE = 64
 STEPS = 2
 WIDTH = 24
 """Of an embedding of a picture."""
+SEEN = 16
+"""Of the tokens of a picture."""
 CONFIGS = {
     "SD1": replace(SD1_SHAPED, channel_mult=(1, 2), num_res_blocks=1, transformer_depth=(1, 0)),
     "SDXL": replace(SDXL_SHAPED, channel_mult=(1, 2), num_res_blocks=1, transformer_depth=(0, 1), middle_depth=1),
@@ -96,6 +101,21 @@ def _xs_file(path: Path, config: UNetConfig, seed: int) -> None:
     save_file({key: value.contiguous() for key, value in randomise(net, seed).state_dict().items()}, path)
 
 
+def _style_file(path: Path, config: UNetConfig, seed: int) -> None:
+    save_file(randomise(StyleAdapter(StyleConfig(SEEN, 4, config.context_dim, 1)), seed).state_dict(), path)
+
+
+def _sparse_file(path: Path, config: UNetConfig, seed: int) -> None:
+    sizes = SparseConfig(ControlNetConfig(config, 4, HINT_WIDTHS), False, 4)
+    place = re.compile(r"input_blocks\.(\d+)\.motion")
+
+    def name(key: str) -> str:
+        return place.sub(lambda m: f"down_blocks.{int(m[1]) // 3}.motion_modules.{int(m[1]) % 3 - 1}", key)
+
+    weights = randomise(SparseControlNet(sizes), seed).state_dict()
+    save_file({name(key): value for key, value in weights.items()}, path)
+
+
 WriteFile = Callable[[Path, UNetConfig, int], None]
 FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "controlnet": (_controlnet_file, CONFIGS),
@@ -103,11 +123,17 @@ FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "controlnet_union": (_union_file, CONFIGS),
     "controlnet_xs": (_xs_file, LEVELS),
     "lllite": (_lllite_file, CONFIGS),
+    "sparsectrl": (_sparse_file, LEVELS),
     "t2i_adapter": (_adapter_file, WHOLE),
+    "t2i_style": (_style_file, CONFIGS),
 }
 """By family: writes a tiny file of it for a U-Net, with weights drawn from a seed; and the U-Nets it fits."""
-RESIDUALS = ("control_lora", "controlnet", "controlnet_union", "t2i_adapter")
+RESIDUALS = ("control_lora", "controlnet", "controlnet_union", "sparsectrl", "t2i_adapter")
 """Families that steer by residuals; the others act in the U-Net's layers."""
+EMBEDDED = {"t2i_style": "clip_vision"}
+"""By family that takes embeddings: the preprocessor that its units have in place of one that gives maps."""
+UNBOUNDED = ("t2i_style", "revision_clipvision", "revision_ignore_prompt")
+"""Families and preprocessors that act on the whole picture, and refuse a region mask."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +200,9 @@ class Annotators:
 
 def _detected(spec: Any, image: Any, *, mask: Any, **_: Any) -> Any:
     if not spec.returns_image:
-        return Detection(tensors={"image_embeds": torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(5))})
+        generator = torch.Generator().manual_seed(int(image.sum()))
+        embeds, seen = torch.randn(1, WIDTH, generator=generator), torch.randn(1, 5, SEEN, generator=generator)
+        return Detection(tensors={"image_embeds": embeds, "last_hidden_state": seen})
     return np.dstack([image, mask]) if spec.keeps_alpha else image.copy()
 
 
@@ -243,6 +271,7 @@ class Studio:
     def __init__(self, folder: Path, config: UNetConfig, family: str = "controlnet") -> None:
         self.config = config
         self.folder = folder
+        self._embedded = EMBEDDED.get(family, "")
         for name, seed in (("first", 2), ("second", 4)):
             FAMILIES[family][0](folder / f"{name}.safetensors", replace(config, in_channels=4), seed)
 
@@ -273,8 +302,13 @@ class Studio:
         generation = Generation(self.config, runtime, sources, **given, hires=hires)
         session = ControlSession(self._services(settings or {}), generation)
         with torch.no_grad():
-            session.prepare(units)
+            session.prepare([self._fitting(unit) for unit in units])
             return _passed(unet, self.config, session, rows, card, types, steps, hires)
+
+    def _fitting(self, unit: ControlNetUnit) -> ControlNetUnit:
+        spec = data_sheets()[unit.preprocessor]
+        wrong = self._embedded and spec.returns_image and not spec.model_free
+        return replace(unit, preprocessor=self._embedded) if wrong else unit
 
     def _services(self, settings: Mapping[str, Any]) -> Services:
         annotators: Any = Annotators()

@@ -36,16 +36,18 @@ def session_of(
     generation: Any = None,
     size: tuple[int, int] = (SIZE, SIZE),
     region: Tensor | None = None,
+    outputs: int = 0,
     **changes: Any,
 ) -> ControlSession:
     """A session of a unit for each of `bounds`, its first pass begun. `changes`: of every unit.
 
-    size: (width, height) in pixels. region: (1, 1, H, W), where every unit acts.
+    size: (width, height) in pixels. region: (1, 1, H, W), where every unit acts. outputs: residuals that each gives.
     """
     session = ControlSession(services(Path("nowhere")), generation or FakeGeneration())
     found: Any = type("Found", (), {"map": np.zeros((SIZE, SIZE, 3), np.uint8), "tensors": None})()
     for index, bound in enumerate(bounds):
         model = OwnControl("given", lambda _hints, _settings, bound=bound: bound)
+        model.outputs = outputs
         one = unit(index, **changes)
         result = PreprocessResult(found, FakeSpec(), SIZE, ())
         guidance = GuidanceRange(one.guidance_start, one.guidance_end)

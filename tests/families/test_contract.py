@@ -16,6 +16,7 @@ from tests.device.passes import (
     FAMILIES,
     ROWS,
     SIZE,
+    UNBOUNDED,
     Made,
     Rows,
     Studio,
@@ -38,6 +39,7 @@ class Kind:
         family = kind if kind in FAMILIES else "controlnet"
         name = "SDXL" if kind not in FAMILIES and data_sheets()[kind].effect == "revision" else "SD1"
         self.studio = Studio(folder, FAMILIES[family][1][name], family)
+        self.unbounded = kind in UNBOUNDED
         self.needs_model = kind in FAMILIES or not data_sheets()[kind].model_free
 
     def unit(self, index: int = 0, **fields: Any) -> Any:
@@ -88,7 +90,7 @@ IDLE: dict[str, dict[str, Any]] = {
 def test_what_is_to_do_nothing_does_nothing_and_costs_nothing(
     kind: Kind, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if how == "an empty region" and kind.fields["preprocessor"].startswith("revision"):
+    if how == "an empty region" and kind.unbounded:
         pytest.skip("acts on the whole picture, and says so")
     plain, bare = counted(kind, monkeypatch)
     idle, calls = counted(kind, monkeypatch, kind.unit(**IDLE[how]))
@@ -122,7 +124,7 @@ def test_a_unit_for_each_picture_keeps_to_its_own(kind: Kind) -> None:
 def test_a_region_is_kept_to_or_refused(kind: Kind) -> None:
     mask = np.zeros((SIZE, SIZE), np.uint8)
     mask[:, : SIZE // 2] = 255
-    if kind.fields["preprocessor"].startswith("revision"):
+    if kind.unbounded:
         with pytest.raises(UnitError, match="region mask"):
             kind.made(kind.unit(region_mask=mask))
         return
