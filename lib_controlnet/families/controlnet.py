@@ -59,15 +59,16 @@ class ControlNetFamily:
     def inspect(self, path: Path, weights: Weights) -> Sheet:
         """What the shapes tell before the file is loaded."""
         del path
-        unet = ControlNetConfig.from_weights(outlines(weights)).unet
-        return Sheet(
-            len(unet.input_channels) + 1,
-            describe_config(unet),
-            lambda base: not _disagreement(unet, base.config),
-        )
+        return sheet_of(ControlNetConfig.from_weights(outlines(weights)).unet)
 
 
 FAMILY = ControlNetFamily()
+
+
+def sheet_of(unet: UNetConfig) -> Sheet:
+    """Of a network with the encoder of `unet`."""
+    outputs = len(unet.input_channels) + 1
+    return Sheet(outputs, describe_config(unet), lambda base: not _disagreement(unet, base.config))
 
 
 def load_controlnet(

@@ -12,9 +12,11 @@ from .xs import xs_names
 
 DIFFERENCE_KEY = "difference"
 
-_WRAPPERS = ("state_dict.", "module.", "model.", "adapter.")
+_WRAPPERS = ("state_dict.", "controlnet.", "module.", "model.", "adapter.")
 _CONTROL = "control_model."
 _DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
+_ONE_LAYER = "controlnet_cond_embedding.weight"
+"""A SparseCtrl's hint encoder where the hint is a latent."""
 _ADAPTER = "body.0.resnets.0.block1.weight"
 _IP_ADAPTER = {"image_proj_model.": "image_proj.", "adapter_modules.": "ip_adapter."}
 """As the training scripts of IP-Adapter name what the released files call otherwise."""
@@ -40,6 +42,7 @@ _TOP = {
     "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "controlnet_mid_block": "middle_block_out.0",
+    "controlnet_cond_embedding": "input_hint_block.0",
     "controlnet_cond_embedding.conv_in": "input_hint_block.0",
 }
 
@@ -64,7 +67,7 @@ def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             for key, origin in names.items()
             if key.startswith(_CONTROL) or key == DIFFERENCE_KEY
         }
-    if _DIFFUSERS in names:
+    if _DIFFUSERS in names or _ONE_LAYER in names:
         translate = _Translation(names)
         names = {translate(key): origin for key, origin in names.items()}
     if _ADAPTER in names:
