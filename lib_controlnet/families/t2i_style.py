@@ -98,7 +98,7 @@ class LoadedStyle:
 class BoundStyle(BoundControl):
     """The style as tokens; computed once a pass."""
 
-    obeys_mode = spatial = regional = False
+    obeys_mode = spatial = regional = stepwise = False
 
     def __init__(self, model: LoadedStyle, seen: Tensor, weight: float) -> None:
         self._model = model

@@ -119,7 +119,7 @@ def test_coadapters_agree_as_the_fuser_says(tmp_path: Path) -> None:
     bounds = [model.bind([hint], settings(SD1, weight=w)) for model, w in zip((sketch, depth), weights, strict=False)]
     session = session_of(*bounds, other.bind([], told(seen(), weight=0.8)), outputs=4)
     for run, weight in zip(session.runs, weights, strict=True):
-        run.weights = (weight,) * 4
+        run.layers = lambda _progress, weight=weight: (weight,) * 4
     step, control = session.begin_call(now)
     session.done()
     given = {
