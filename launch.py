@@ -2,18 +2,17 @@
 """The one entry: makes `.venv` on first use, then runs a subcommand in it.
 
     python launch.py [webui] [options]    the embedded WebUI, http://127.0.0.1:7860
-    python launch.py demo [--out DIR]     draw without and with control, and measure the difference; with
-                                          --preprocessors: maps of a photograph by networks with true weights
+    python launch.py demo [--out DIR]     draw without and with control, and measure (--preprocessors: maps of a photo)
     python launch.py test [pytest args]   the test suite
     python launch.py annotate INPUT...    preprocessors over folders of pictures; --list shows them
     python launch.py ray start|stop ...   the machines of `annotate --engine ray`: see docs/annotate.md
     python launch.py train CONFIG.toml    train a ControlNet: see docs/training.md
+    python launch.py extract-lora CONTROLNET --base CHECKPOINT    make a Control-LoRA of a ControlNet
     python launch.py bench [--quick]      the benchmarks
-    python launch.py help                 this text
 
-`COMMAND --help` lists the options of one command. `--gradio 4` runs it with the page library of Forge instead of
-AUTOMATIC1111's, in an environment of its own, `.venv-gradio4` (Ray's is `.venv-ray`), and that part of the test suite.
-Standard library only, and no network after the first use: a stamp in the environment holds the hash of the lock files.
+`help` prints this text, `COMMAND --help` a command's options. `--gradio 4` runs it with Forge's page library in place
+of AUTOMATIC1111's, in `.venv-gradio4` (Ray's is `.venv-ray`), and that part of the test suite. Standard library only, and
+no network after the first use: a stamp in the environment holds the hash of the lock files.
 """
 
 from __future__ import annotations
@@ -90,6 +89,7 @@ COMMANDS = {
     "annotate": Command("standalone.annotate.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
     "ray": Command("standalone.annotate.nodes"),
     "train": Command("standalone.train.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
+    "extract-lora": Command("standalone.extract.cli"),
     "bench": Command("standalone.bench.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
 }
 

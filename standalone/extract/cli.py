@@ -1,0 +1,197 @@
+"""The command that makes a Control-LoRA of a ControlNet.
+
+    python launch.py extract-lora CONTROLNET --base CHECKPOINT [--rank 128] [--out FILE] [--json]
+
+The file is a fraction of the ControlNet's size and takes the rest from the checkpoint when it is loaded; with another
+checkpoint of the kind it steers that one. What this costs is measured on the residuals and said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from lib_controlnet.core.errors import ControlNetError, ModelFileError
+from lib_controlnet.families.controlnet import DIFFERENCE_KEY
+from lib_controlnet.families.registry import discover, find_family
+from lib_controlnet.loading.build import fill
+from lib_controlnet.loading.canonical import canonical
+from lib_controlnet.loading.difference import add_base
+from lib_controlnet.loading.extract import low_rank
+from lib_controlnet.loading.lazy import RenamedWeights, outlines
+from lib_controlnet.loading.low_rank import merge_base
+from lib_controlnet.loading.reader import read_weights
+from lib_controlnet.nets.config import ControlNetConfig
+from lib_controlnet.nets.controlnet import ControlNet
+from lib_controlnet.training.export import write_weights
+
+_UNET = "model.diffusion_model."
+_CALLS, _LATENT = (50.0, 350.0, 650.0, 950.0), 32
+_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was written. error: norm of the residuals' difference to the ControlNet's, beside that of the residuals."""
+
+    path: Path
+    size: int
+    of_size: int
+    error: float
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0 after the file is written, 1 after an error that is told."""
+    options = _parser().parse_args(argv)
+    try:
+        made = extract(options.controlnet, options.base, options.rank, options.out, options.dtype, quiet=options.json)
+    except (ControlNetError, OSError) as error:
+        print(
+            json.dumps({"error": str(error)}) if options.json else f"launch.py extract-lora: {error}", file=sys.stderr
+        )
+        return 1
+    report = {
+        "file": str(made.path),
+        "bytes": made.size,
+        "part_of_controlnet": round(made.size / made.of_size, 4),
+        "residual_error": round(made.error, 5),
+    }
+    print(json.dumps(report) if options.json else _text(made))
+    return 0
+
+
+def extract(
+    controlnet: Path, base: Path, rank: int, out: Path | None = None, dtype: str = "fp16", *, quiet: bool = True
+) -> Made:
+    """Writes the Control-LoRA of a ControlNet file beside it, or to `out`. Raises ControlNetError."""
+    unet = base_unet(base)
+    control = control_weights(controlnet, unet)
+    bar = tqdm(total=100, unit="%", disable=quiet, leave=False)
+    with bar:
+        factors = low_rank(control, unet, rank, lambda part: _move(bar, part))
+    path = out or controlnet.with_name(f"{controlnet.stem}_lora_rank{rank}.safetensors")
+    told = {"base": base.name, "controlnet": controlnet.name, "rank": str(rank)}
+    write_weights(factors, path, told, _TYPES[dtype])
+    error = residual_error(control, merge_base(canonical(read_weights(path).weights), unet))
+    return Made(path, path.stat().st_size, controlnet.stat().st_size, error)
+
+
+def _move(bar: tqdm[NoReturn], part: float) -> None:
+    bar.update(int(part * 100) - bar.n)
+
+
+def base_unet(path: Path) -> Weights:
+    """The U-Net of a checkpoint, without prefix. Raises ModelFileError."""
+    weights = read_weights(path).weights
+    names = {key.removeprefix(_UNET): key for key in weights if key.startswith(_UNET)}
+    if "input_blocks.0.0.weight" not in names:
+        raise ModelFileError(
+            f'"{path.name}" is no whole Stable Diffusion checkpoint',
+            field="base",
+            found=f"no {_UNET}input_blocks.0.0.weight",
+            remedy="name the checkpoint file that the ControlNet was trained on",
+        )
+    return RenamedWeights(weights, names)
+
+
+def control_weights(path: Path, base: Weights) -> Weights:
+    """The ControlNet in canonical names. Raises ModelFileError where the file is of another kind."""
+    weights = canonical(read_weights(path).weights)
+    family = find_family(weights, discover())
+    if family is None or family.id != "controlnet":
+        raise ModelFileError(
+            f'"{path.name}" is no ControlNet',
+            field="controlnet",
+            found="another kind of file" if family is None else f"a file of the kind {family.id}",
+            remedy="name a ControlNet of SD 1.x, SD 2.x or SDXL",
+        )
+    return add_base(weights, base) if DIFFERENCE_KEY in weights else weights
+
+
+@torch.no_grad()
+def residual_error(control: Weights, other: Weights) -> float:
+    """How far the residuals of two ControlNets lie apart, relative to the first's, over shapes, noise and timesteps."""
+    config = ControlNetConfig.from_weights(outlines(control))
+    one, two = (_network(config, weights) for weights in (control, other))
+    generator = torch.Generator().manual_seed(0)
+    away = whole = 0.0
+    for timestep in _CALLS:
+        given = _inputs(config, timestep, generator)
+        for mine, theirs in zip(_residuals(one, given), _residuals(two, given), strict=True):
+            away += float((mine - theirs).square().sum())
+            whole += float(mine.square().sum())
+    return (away / whole) ** 0.5 if whole else 0.0
+
+
+def _network(config: ControlNetConfig, weights: Weights) -> ControlNet:
+    return fill(lambda: ControlNet(config), weights, torch.float32, "cpu", name="the ControlNet")
+
+
+@dataclass(frozen=True)
+class _Given:
+    x: Tensor
+    hint: Tensor
+    timesteps: Tensor
+    context: Tensor
+    y: Tensor | None
+
+
+def _inputs(config: ControlNetConfig, timestep: float, generator: torch.Generator) -> _Given:
+    """Noise for a latent, a text and, of the maps that there are, blots with sharp edges."""
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    blots = functional.interpolate(drawn(1, config.hint_channels, 12, 12), (_LATENT * 8, _LATENT * 8), mode="bicubic")
+    width = config.unet.adm_channels
+    return _Given(
+        drawn(1, config.unet.in_channels, _LATENT, _LATENT),
+        (blots > 0.0).float(),
+        torch.tensor([timestep]),
+        drawn(1, 77, config.unet.context_dim),
+        None if width is None else drawn(1, width),
+    )
+
+
+def _residuals(net: ControlNet, given: _Given) -> Sequence[Tensor]:
+    return net(given.x, net.encode_hint(given.hint), given.timesteps, given.context, given.y)
+
+
+def _text(made: Made) -> str:
+    return (
+        f"{made.path}\n{made.size / 1e6:.1f} MB, {made.size / made.of_size:.0%} of the ControlNet; "
+        f"its residuals are {made.error:.1%} off."
+    )
+
+
+def _rank(text: str) -> int:
+    rank = int(text)
+    if rank < 1:
+        raise argparse.ArgumentTypeError("a rank is 1 or more")
+    return rank
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="launch.py extract-lora", description="Make a Control-LoRA of a ControlNet.")
+    parser.add_argument("controlnet", type=Path, help="the ControlNet's file")
+    parser.add_argument("--base", type=Path, required=True, help="the checkpoint that it was trained on")
+    parser.add_argument("--rank", type=_rank, default=128, help="directions kept of each matrix (128)")
+    parser.add_argument("--out", type=Path, help="the file to write (beside the ControlNet)")
+    parser.add_argument("--dtype", choices=sorted(_TYPES), default="fp16", help="type of the weights (fp16)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
