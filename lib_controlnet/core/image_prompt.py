@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
-
-import numpy as np
 
 from .errors import UnitError
 
@@ -60,13 +57,6 @@ class Uncond(str, Enum):
     picture = "picture"
 
 
-class PictureInput(str, Enum):
-    """How a picture becomes the square that the encoder sees: all of it, or its middle."""
-
-    squash = "squash"
-    centre_crop = "centre crop"
-
-
 @dataclass(frozen=True)
 class ImagePrompt:
     """A unit's wishes.
@@ -85,7 +75,6 @@ class ImagePrompt:
     scaling: EmbedsScaling = EmbedsScaling.v_only
     uncond: Uncond = Uncond.zero
     noise: float = 0.35
-    input: PictureInput = PictureInput.squash
     shortcut: float = 1.0
     lora: float = 1.0
     factors: tuple[tuple[int, float], ...] = ()
@@ -208,11 +197,3 @@ def _given(factors: Sequence[tuple[int, float]], slots: Slots) -> tuple[float, .
             remedy=f"use numbers from 0 to {slots.count - 1}",
         )
     return tuple(table.get(index, 0.0) for index in range(slots.count))
-
-
-def middle_square(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The middle square of (H, W, ...), a view."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]

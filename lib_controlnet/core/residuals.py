@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 
 import torch
@@ -106,6 +107,11 @@ class RegionMask:
     def empty(self) -> bool:
         """The unit acts nowhere."""
         return not bool(self._mask.any())
+
+    @cached_property
+    def mean(self) -> float:
+        """How much of the picture it is: what counts for what has no place in it."""
+        return float(self._mask.mean())
 
     def at(self, features: Tensor) -> Tensor:
         """The mask at the size, dtype and device of `features` `(B, C, h, w)`; computed once a size."""

@@ -109,10 +109,11 @@ class UNetSites(Protocol):
         """`patch` changes what the module of that name gives; an input block's goes to its skip tensor too."""
         ...
 
-    def added(self, name: str, patch: FeaturePatch, layer: int = 0) -> None:
+    def added(self, name: str, patch: FeaturePatch, layer: int = 0, placeless: bool = False) -> None:
         """What `patch` makes of the first input of the module of that name is added to what the module gives.
 
         That is how a difference to a layer's weights acts (a LoRA): the weights themselves are never touched, so the
-        U-Net stays what it is, and the difference counts for the unit's rows alone.
+        U-Net stays what it is, and the difference counts for the unit's rows alone. placeless: the tokens are the
+        prompt's, which lie nowhere in the picture; of a region mask its mean counts there.
         """
         ...

@@ -52,7 +52,8 @@ class PartCall:
         """`given` (B, ...), of whose rows the unit's become `change(them)`, within the region and as far as the
         rows' strengths say.
 
-        size: (h, w) of the picture that tokens (B, N, C) are; of features (B, C, h, w) it is their own.
+        size: (h, w) of the picture that tokens (B, N, C) are, None where they are the prompt's; of features
+        (B, C, h, w) it is their own.
         """
         part = self.of(given)
         new = change(part)
@@ -89,12 +90,14 @@ class PartCall:
         return replace(step, context=context, y=y, told=told)
 
 
-def _share(region: RegionMask, new: Tensor, size: tuple[int, int] | None) -> Tensor:
+def _share(region: RegionMask, new: Tensor, size: tuple[int, int] | None) -> Tensor | float:
     """How much of `new` counts at each of its positions."""
     if new.dim() == 4:
         return region.at(new)
     if new.dim() == 3:
-        height, width = size or (0, 0)
+        if size is None:
+            return region.mean
+        height, width = size
         own = min(new.shape[1], height * width) or new.shape[1]
         share = region.of_tokens(new[:, :own], (height, width))
         # Behind the picture's positions is what other controls let an attention see.

@@ -154,8 +154,9 @@ class PartSites:
             self._sites.at_last(lambda: module.to_q.register_forward_hook(acting.keep_queries))
             self._sites.keep(module.to_out[0].register_forward_pre_hook(acting.merge))
 
-    def added(self, name: str, patch: FeaturePatch, layer: int = 0) -> None:
-        part, size, place = self._part, self._sites.measured(name), f"added {name}"
+    def added(self, name: str, patch: FeaturePatch, layer: int = 0, placeless: bool = False) -> None:
+        part, place = self._part, f"added {name}"
+        size = (lambda: None) if placeless else self._sites.measured(name)
         part.places[place] = layer
 
         def hook(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
@@ -181,10 +182,10 @@ def _site_call(call: PartCall, layer: int, size: tuple[int, int]) -> SiteCall | 
     return SiteCall(call.step, weight, size) if weight else None
 
 
-def _patched(call: PartCall, layer: int, patch: FeaturePatch, given: Tensor, size: tuple[int, int]) -> Tensor:
-    """Features or tokens (B, ...) changed by the unit for its rows, within its region."""
+def _patched(call: PartCall, layer: int, patch: FeaturePatch, given: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Features or tokens (B, ...) changed by the unit for its rows, within its region; `size` None: not positions."""
     here = (int(given.shape[2]), int(given.shape[3])) if given.dim() == 4 else size
-    site = _site_call(call, layer, here)
+    site = _site_call(call, layer, here or (0, 0))
     return given if site is None else call.changed(given, lambda part: patch(site, part), here)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..core.checkpoint import Checkpoint, no_checkpoint
 from ..core.errors import ModelFileError
 from ..core.hints import Hint
+from ..core.image_prompt import ImagePrompt
 from ..core.modes import ControlMode, PulidMode, UnionType
 from ..core.residuals import Residuals
 from ..core.sites import UNetSites
@@ -42,13 +43,15 @@ class Sheet:
     """What the names and shapes in a file tell before it is loaded.
 
     outputs: number of residuals. made_for: the checkpoints it controls, in words. fits: whether it controls one.
-    union_kinds: of control images that it must be told apart, 0 where there is nothing to tell.
+    union_kinds: of control images that it must be told apart, 0 where there is nothing to tell. embeddings: see
+    `ControlModel.embeddings`.
     """
 
     outputs: int
     made_for: str
     fits: Callable[[BaseModel], bool]
     union_kinds: int = 0
+    embeddings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,10 @@ class UnitSettings:
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     """What the preprocessor's data sheet tells the control that it has of its own (`effect_options`)."""
     tensors: Sequence[Mapping[str, Tensor]] = ()
-    """Embeddings by name where the preprocessor gives such in place of maps: one, or one an image of the batch."""
+    """Embeddings by name where the preprocessor gives such in place of maps: one, or one an image of the batch.
+
+    Those of several pictures in one unit lie one behind the other in the first dimension.
+    """
     scattered: bool = False
     """The hint shows what there is in the picture and not where (shuffle)."""
     union_type: UnionType = UnionType.unknown
@@ -108,6 +114,8 @@ class UnitSettings:
     shows: UnionType = UnionType.unknown
     """What the preprocessor's maps are, where that is known."""
     pulid_mode: PulidMode = PulidMode.fidelity
+    image_prompt: ImagePrompt = field(default_factory=ImagePrompt)
+    """How a picture acts as a prompt."""
     blur: int = 7
     """Pixels over which an inpainted region fades into its surroundings."""
     checkpoint: Callable[[], Checkpoint] = no_checkpoint
@@ -204,6 +212,10 @@ class ControlModel(Protocol):
     from_fp8: bool
     """True where the file has weights in float8, so that `Runtime.keeps_fp8` makes another model of it."""
 
+    embeddings: Sequence[str]
+    """The kinds of embeddings (see core.embeddings) that it takes in place of maps, the usual one first; empty where it
+    takes maps. It takes those of several pictures in one unit together."""
+
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where it cannot control `base`."""
         ...
@@ -224,6 +236,7 @@ class OwnControl:
     ramp: Sequence[float] = ()
     holds_base = False
     from_fp8 = False
+    embeddings: Sequence[str] = ()
 
     def __init__(
         self,

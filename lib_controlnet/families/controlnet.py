@@ -120,6 +120,7 @@ class LoadedControlNet(Generic[Network]):
     """One ControlNet file's network."""
 
     ramp: Sequence[float] = ()
+    embeddings: Sequence[str] = ()
 
     def __init__(
         self,

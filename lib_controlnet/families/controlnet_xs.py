@@ -76,6 +76,7 @@ class LoadedXS:
     """One file's network. mix: how far its own embedding of the timesteps counts, where it has one."""
 
     holds_base = False
+    embeddings: Sequence[str] = ()
     from_fp8 = False
     """Whatever its file has: it is small, and widened always."""
     outputs = 0

@@ -68,6 +68,7 @@ class LoadedLLLite:
     """One file's modules. It takes one weight, which all of them have."""
 
     holds_base = False
+    embeddings: Sequence[str] = ()
     from_fp8 = False
     """Whatever its file has: it is small, and widened always."""
     outputs = 0

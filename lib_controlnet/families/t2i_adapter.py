@@ -69,6 +69,7 @@ class LoadedT2IAdapter:
     """One adapter file's network."""
 
     holds_base = False
+    embeddings: Sequence[str] = ()
     from_fp8 = False
     """Whatever its file has: it is small, and widened always."""
     outputs = STAGES

@@ -55,6 +55,7 @@ class LoadedStyle:
     """One file's network. co: what makes it one of several CoAdapters."""
 
     holds_base = False
+    embeddings: Sequence[str] = ()
     from_fp8 = False
     """Whatever its file has: it is small, and widened always."""
     outputs = 0

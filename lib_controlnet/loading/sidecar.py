@@ -18,6 +18,10 @@ POOLED = "global_average_pooling"
 """Whether outputs are averaged over positions: "true" or "false"."""
 CHANNELS = "controlnet_conditioning_channel_order"
 """The order in which the hint encoder takes the hint's channels: "rgb" or "bgr"."""
+FACEID_PLUS = "faceid_plus_version"
+"""Which version of FaceID-plus an IP-Adapter is, "1" or "2"; they have the same weights by name and shape."""
+FACE_EMBEDDING = "face_embedding"
+"""Which face an IP-Adapter with a resampler reads: "instant_id" (antelopev2) or "face_id" (buffalo_l)."""
 
 TIME_MIX = "time_embedding_mix"
 """How far a ControlNet-XS's own embedding of the timesteps counts, 0 to 1."""
@@ -36,8 +40,16 @@ _NAMES = {
     TIME_MIX: TIME_MIX,
     HEADS: HEADS,
     TASK: TASK,
+    FACEID_PLUS: FACEID_PLUS,
+    FACE_EMBEDDING: FACE_EMBEDDING,
 }
-_VALUES: Mapping[str, tuple[str, ...]] = {TASK: TASKS, POOLED: ("true", "false"), CHANNELS: ("rgb", "bgr")}
+_VALUES: Mapping[str, tuple[str, ...]] = {
+    TASK: TASKS,
+    POOLED: ("true", "false"),
+    CHANNELS: ("rgb", "bgr"),
+    FACEID_PLUS: ("1", "2"),
+    FACE_EMBEDDING: ("instant_id", "face_id"),
+}
 _NUMBERS = {
     TIME_MIX: (re.compile(r"0(\.\d+)?|1(\.0+)?"), "a number from 0 to 1"),
     HEADS: (re.compile(r"[1-9]\d*(,[1-9]\d*)*"), "a whole number, or one a level"),
@@ -46,7 +58,7 @@ _LARGEST = 1 << 20
 
 
 def stated_beside(path: Path, keys: Collection[str], metadata: Mapping[str, str]) -> dict[str, str]:
-    """`metadata` of the file with what lies beside it for POOLED and CHANNELS; the file's own word goes first.
+    """`metadata` of the file with what lies beside it for the names above; the file's own word goes first.
 
     A `config.json` speaks for files with diffusers' names only, since others may lie in its folder. `keys` are the
     file's own. Raises ModelFileError for a file beside that cannot be read, and for a value that is none of these.

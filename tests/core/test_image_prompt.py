@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from lib_controlnet.core.errors import UnitError
@@ -13,7 +12,6 @@ from lib_controlnet.core.image_prompt import (
     Slots,
     WeightType,
     factors,
-    middle_square,
     swapped,
 )
 
@@ -112,12 +110,3 @@ def test_what_a_unet_does_not_have_is_named() -> None:
         factors(ImagePrompt(weight_type=WeightType.style), Slots(2, 1, 4), W)
     with pytest.raises(UnitError, match=r"11.*from 0"):
         factors(ImagePrompt(factors=((11, 1.0),)), SDXL, W)
-
-
-@pytest.mark.parametrize(("height", "width"), [(4, 7), (9, 2), (3, 3)])
-def test_the_middle_square(height: int, width: int) -> None:
-    image = np.arange(height * width).reshape(height, width)
-    square = middle_square(image)
-    assert square.shape == (min(height, width),) * 2
-    top, left = (height - len(square)) // 2, (width - len(square)) // 2
-    assert square[0, 0] == image[top, left]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from lib_controlnet.core.schedule import GuidanceRange
 from lib_controlnet.core.step import Pass, Step
 from lib_controlnet.engine.generation import UnitRun
 from lib_controlnet.engine.injection import UNetHooks
-from lib_controlnet.engine.preprocess import PreprocessResult
+from lib_controlnet.engine.preprocess import Found, PreprocessResult
 from lib_controlnet.engine.session import ControlSession
 from lib_controlnet.engine.sites import LdmSites
-from lib_controlnet.families.base import BaseModel, BoundControl, OwnControl, UnitSettings
+from lib_controlnet.families.base import BaseModel, BoundControl, ControlModel, OwnControl, UnitSettings
 from lib_controlnet.nets.config import UNetConfig
 from tests.engine.test_session import SIZE, FakeGeneration, FakeSpec, services, unit
 from tests.engine.tiny import SD1_SHAPED
@@ -31,25 +31,36 @@ def settings(config: UNetConfig = SD1_SHAPED, **changes: Any) -> UnitSettings:
     return UnitSettings(**{"unit": 0, "base": BaseModel(config, "tiny.safetensors"), **changes})
 
 
-def session_of(
-    *bounds: BoundControl,
+def session_of(*bounds: BoundControl, outputs: int = 0, **changes: Any) -> ControlSession:
+    """A session of a unit for each of `bounds`, its first pass begun; as `session_with`.
+
+    outputs: residuals that each gives.
+    """
+    models = [OwnControl("given", lambda _hints, _settings, bound=bound: bound) for bound in bounds]
+    for model in models:
+        model.outputs = outputs
+    return session_with(models, **changes)
+
+
+def session_with(
+    models: Sequence[ControlModel],
+    embeddings: Mapping[str, Tensor] | None = None,
     generation: Any = None,
     size: tuple[int, int] = (SIZE, SIZE),
     region: Tensor | None = None,
-    outputs: int = 0,
     **changes: Any,
 ) -> ControlSession:
-    """A session of a unit for each of `bounds`, its first pass begun. `changes`: of every unit.
+    """A session of a unit for each of `models`, its first pass begun. `changes`: of every unit.
 
-    size: (width, height) in pixels. region: (1, 1, H, W), where every unit acts. outputs: residuals that each gives.
+    embeddings: what their preprocessor gives; else a black map. size: (width, height) in pixels. region: (1, 1, H, W),
+    where every unit acts.
     """
     session = ControlSession(services(Path("nowhere")), generation or FakeGeneration())
-    found: Any = type("Found", (), {"map": np.zeros((SIZE, SIZE, 3), np.uint8), "tensors": None})()
-    for index, bound in enumerate(bounds):
-        model = OwnControl("given", lambda _hints, _settings, bound=bound: bound)
-        model.outputs = outputs
+    map_ = np.zeros((SIZE, SIZE, 3), np.uint8) if embeddings is None else None
+    found, spec = Found(map_, None, embeddings), FakeSpec(returns_image=embeddings is None)
+    for index, model in enumerate(models):
         one = unit(index, **changes)
-        result = PreprocessResult(found, FakeSpec(), SIZE, ())
+        result = PreprocessResult(found, spec, SIZE, ())
         guidance = GuidanceRange(one.guidance_start, one.guidance_end)
         mask = None if region is None else RegionMask(region)
         session.runs.append(UnitRun(one, "None", model, [result], ResizeMode.just_resize, guidance, mask))
@@ -86,7 +97,12 @@ def on_unet(unet: nn.Module, session: ControlSession, step: Step) -> Any:
 
 def hooked(unet: nn.Module, now: Step, *bounds: BoundControl, **changes: Any) -> Tensor:
     """The prediction of `unet` for a step with control."""
-    with torch.no_grad(), on_unet(unet, session_of(*bounds, **changes), now):
+    return called(unet, now, session_of(*bounds, **changes))
+
+
+def called(unet: nn.Module, now: Step, session: ControlSession) -> Tensor:
+    """The prediction of `unet` for a step of a session."""
+    with torch.no_grad(), on_unet(unet, session, now):
         return unet(now.x, now.timesteps, now.context, now.y)
 
 
