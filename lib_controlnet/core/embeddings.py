@@ -15,6 +15,8 @@ FACE_ID_PLUS = "face_id_plus"
 """The same, and CLIP ViT-H's hidden states of the aligned face."""
 INSTANT_ID = "instant_id"
 """InsightFace's antelopev2, not at unit length."""
+PULID = "pulid"
+"""InsightFace's antelopev2, not at unit length, and what EVA-CLIP sees of the aligned face."""
 
 WORDS = {
     CLIP_L: "what CLIP ViT-L sees in a picture",
@@ -23,6 +25,7 @@ WORDS = {
     FACE_ID: "a face as InsightFace's buffalo_l knows it",
     FACE_ID_PLUS: "a face as InsightFace's buffalo_l and CLIP ViT-H know it",
     INSTANT_ID: "a face as InsightFace's antelopev2 knows it",
+    PULID: "a face as InsightFace's antelopev2 and EVA-CLIP know it",
 }
 
 IMAGE = "image_embeds"
@@ -35,6 +38,12 @@ FACE = "face_embeds"
 """(n, 512): a face; at unit length from FACE_ID."""
 RAW_FACE = "raw_face_embeds"
 """(n, 512): not at unit length."""
+IDENTITY = "id_cond"
+"""(n, 1280): a face, InsightFace's numbers and then EVA-CLIP's."""
+SEEN = tuple(f"id_vit_hidden_{level}" for level in range(5))
+"""(n, tokens, W) each: what five of EVA-CLIP's blocks see of it."""
+ROWS = (IMAGE, FACE, RAW_FACE, IDENTITY)
+"""Those with one row of numbers a picture."""
 UNCOND = "uncond_"
 """Before a name: of the picture for the rows of the negative prompt."""
 

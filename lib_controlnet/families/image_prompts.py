@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..core.embeddings import FACE, HIDDEN, IMAGE, RAW_FACE, UNCOND, ZERO_HIDDEN
+from ..core.embeddings import FACE, HIDDEN, IMAGE, RAW_FACE, ROWS, UNCOND, ZERO_HIDDEN
 from ..core.errors import BaseModelError, PreprocessorError, UnitError
 from ..core.image_prompt import Combine, EmbedsScaling, ImagePrompt, Slots, Uncond, factors, swapped
 from ..core.sites import AttentionPatch, AttentionPlace, SiteCall, UNetSites
 from ..core.step import Step
 from ..nets.image_tokens import FacePlusTokens, attended_by
-from ..nets.ip_adapter import IPAdapter, LowRank, Projection, ProjectionSizes
+from ..nets.ip_adapter import AdapterLayer, IPAdapter, LayerSizes, LowRank, Projection, ProjectionSizes
 from ..nets.residence import Residence
 from .base import BoundControl, UnitSettings
 
@@ -37,23 +38,39 @@ class Told:
     uncond: Embeddings
 
 
-class BoundIPAdapter(BoundControl):
+class Layers(Protocol):
+    """For which attentions a file has keys and values."""
+
+    @property
+    def pairs(self) -> Sequence[tuple[int, int]]: ...
+    @property
+    def layers(self) -> Sequence[LayerSizes]: ...
+
+
+class Network(Protocol):
+    """What gives keys and values of tokens."""
+
+    @property
+    def config(self) -> Layers: ...
+    def layer(self, number: int) -> AdapterLayer | None: ...
+
+
+class BoundImagePrompt(BoundControl):
     """Tokens once a pass, keys and values of every attention too; a step costs an attention to a few tokens more."""
 
     obeys_mode = False
     spatial = False
 
     def __init__(
-        self, net: IPAdapter, residence: Residence, outputs: int, shortcut: float | None, settings: UnitSettings
+        self, net: Network, residence: Residence, outputs: int, told: Sequence[Told], settings: UnitSettings
     ) -> None:
-        self._net = net
+        """told: one for each picture of the batch, or one for all."""
+        self._layers = net
         self._residence = residence
         self._outputs = outputs
-        self._shortcut = shortcut
         self._prompt: ImagePrompt = settings.image_prompt
         self._settings = settings
-        self._told = [_told(net.config.projection, tensors, settings) for tensors in settings.tensors]
-        self.in_layers = net.config.has_added and self._prompt.lora != 0.0
+        self._told = told
         self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
         """Keys and values (2 * pictures, T, C) by the file's number: for cond rows, then for the others."""
         self._tokens: Tensor | None = None
@@ -62,9 +79,7 @@ class BoundIPAdapter(BoundControl):
         """(2 * pictures, T, width) float32: for the cond rows of each picture of the batch, then for the others."""
         if self._tokens is None:
             heard = [self._heard(part) for told in self._told for part in (told.cond, told.uncond)]
-            length = math.lcm(*(part.shape[1] for part in heard))
-            # Tokens that come again and again have the same share together: attention gives the same.
-            even = [part.repeat(1, length // part.shape[1], 1) for part in heard]
+            even = self._evened(heard)
             self._tokens = torch.cat([*even[::2], *even[1::2]])
         return self._tokens
 
@@ -75,26 +90,22 @@ class BoundIPAdapter(BoundControl):
         return tuple(image % pictures + (0 if cond else pictures) for image, cond in pairs)
 
     def attach(self, sites: UNetSites) -> None:
-        """Every attention to the prompt that is to hear the picture, and those that FaceID changes."""
-        places = list(sites.attentions("attn2"))
-        numbers = numbered(places, self._net.config.pairs)
-        slots = _slots(places, self._outputs)
+        """Every attention to the prompt that is to hear the picture."""
+        places, numbers, slots = self._places(sites)
         counted = _counted(places, slots)
         loud = factors(self._prompt, counted, self._settings.weight)
         sides = swapped(self._prompt, counted)
         for place, slot in zip(places, slots, strict=True):
             if loud[slot]:
-                hears = _Hearing(self, numbers[place.block], place.heads, loud[slot], slot in sides)
-                sites.attention(place, hears, slot)
-        if self.in_layers:
-            for place, slot in zip(places, slots, strict=True):
-                self._add(sites, place.block, numbers[place.block], slot)
+                sites.attention(
+                    place, self._hearing(numbers[place.block], place.heads, loud[slot], slot in sides), slot
+                )
 
     def prepare(self, step: Step, plain: Callable[[Step], None]) -> None:
         """Once a pass, while the network is on the device."""
         del step, plain
-        for layer in () if self._pairs else self._net.config.layers:
-            parts = self._net.layer(layer.number)
+        for layer in () if self._pairs else self._layers.config.layers:
+            parts = self._layers.layer(layer.number)
             if layer.pair is not None and parts is not None:
                 tokens = self.tokens().to(parts.to_k_ip.weight.dtype)
                 self._pairs[layer.number] = (parts.to_k_ip(tokens), parts.to_v_ip(tokens))
@@ -107,6 +118,50 @@ class BoundIPAdapter(BoundControl):
     def scaling(self) -> EmbedsScaling:
         """What the weight multiplies."""
         return self._prompt.scaling
+
+    def _places(self, sites: UNetSites) -> tuple[Sequence[AttentionPlace], Mapping[str, int], Sequence[int]]:
+        """The attentions to the prompt, their numbers in the file by block, and whose layer weight each has."""
+        places = list(sites.attentions("attn2"))
+        return places, numbered(places, self._layers.config.pairs), _slots(places, self._outputs)
+
+    def _hearing(self, number: int, heads: int, factor: float, swap: bool) -> Hearing:
+        return Hearing(self, number, heads, factor, swap)
+
+    def _heard(self, embeddings: Embeddings) -> Tensor:
+        """(1, T, width): the tokens of all pictures side by side."""
+        raise NotImplementedError
+
+    def _evened(self, heard: Sequence[Tensor]) -> Sequence[Tensor]:
+        """(1, T, width) each, as many tokens in all, which say the same."""
+        length = math.lcm(*(part.shape[1] for part in heard))
+        # Tokens that come again and again have the same share together: attention gives the same.
+        return [part.repeat(1, length // part.shape[1], 1) for part in heard]
+
+    def _given(self, embeddings: Embeddings) -> Embeddings:
+        """The embeddings where the network is, those of several pictures as one where the unit wants it."""
+        place, how = self._residence.place, self._prompt.combine
+        return {name: _combined(value.to(place, torch.float32), how) for name, value in embeddings.items()}
+
+
+class BoundIPAdapter(BoundImagePrompt):
+    """An IP-Adapter's pictures, and FaceID's changes to the U-Net's attentions."""
+
+    def __init__(
+        self, net: IPAdapter, residence: Residence, outputs: int, shortcut: float | None, settings: UnitSettings
+    ) -> None:
+        sizes = net.config.projection
+        told = [tell(_wanted(sizes, tensors), tensors, settings) for tensors in settings.tensors]
+        super().__init__(net, residence, outputs, told, settings)
+        self._net = net
+        self._shortcut = shortcut
+        self.in_layers = net.config.has_added and self._prompt.lora != 0.0
+
+    def attach(self, sites: UNetSites) -> None:
+        """Every attention to the prompt that is to hear the picture, and those that FaceID changes."""
+        super().attach(sites)
+        places, numbers, slots = self._places(sites)
+        for place, slot in zip(places, slots, strict=True) if self.in_layers else ():
+            self._add(sites, place.block, numbers[place.block], slot)
 
     def _add(self, sites: UNetSites, block: str, number: int, slot: int) -> None:
         for which, own in (("attn1", number - 1), ("attn2", number)):
@@ -126,9 +181,7 @@ class BoundIPAdapter(BoundControl):
         return added
 
     def _heard(self, embeddings: Embeddings) -> Tensor:
-        """(1, T, width): the tokens of all pictures side by side."""
-        place, how = self._residence.place, self._prompt.combine
-        given = {name: _combined(value.to(place, torch.float32), how) for name, value in embeddings.items()}
+        given = self._given(embeddings)
         made: nn.Module = self._net.image_proj
         if isinstance(made, FacePlusTokens):
             tokens = made(given[FACE], given[HIDDEN], self._shortcut)
@@ -140,13 +193,13 @@ class BoundIPAdapter(BoundControl):
         return tokens.flatten(0, 1)[None]
 
 
-class _Hearing(AttentionPatch):
+class Hearing(AttentionPatch):
     """One attention to the prompt, which hears the picture besides."""
 
-    def __init__(self, bound: BoundIPAdapter, number: int, heads: int, factor: float, swap: bool) -> None:
+    def __init__(self, bound: BoundImagePrompt, number: int, heads: int, factor: float, swap: bool) -> None:
         self._bound = bound
         self._number = number
-        self._heads = heads
+        self.heads = heads
         self._factor = factor
         self._swap = swap
         self._rows: dict[tuple[tuple[int, ...], torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -154,19 +207,24 @@ class _Hearing(AttentionPatch):
 
     def _merged(self, call: SiteCall, queries: Tensor, attended: Tensor) -> Tensor:
         keys, values = self._of_rows(call.step, queries)
-        weight = call.weight * self._factor
+        return self.mixed(queries, attended, *self._weighed(keys, values, call.weight * self._factor))
+
+    def mixed(self, queries: Tensor, attended: Tensor, keys: Tensor, values: Tensor, weight: float) -> Tensor:
+        """What was attended to (B, N, C), and beside it the picture, by keys and values (B, T, C)."""
+        return attended + attended_by(queries, keys, values, self.heads).to(attended) * weight
+
+    def _weighed(self, keys: Tensor, values: Tensor, weight: float) -> tuple[Tensor, Tensor, float]:
+        """Keys and values as the weight changes them, and the weight of what comes of them."""
         scaling = self._bound.scaling
         if scaling is EmbedsScaling.v_only:
-            return attended + attended_by(queries, keys, values, self._heads).to(attended) * weight
+            return keys, values, weight
         if scaling is not EmbedsScaling.k_v:
             weight *= keys.shape[-1] / _FULL_WIDTH
         keys = keys * weight
         if scaling is EmbedsScaling.k_mean_v_penalty:
             mean = values.mean(dim=1, keepdim=True)
-            values = (values - mean) + mean * weight
-        else:
-            values = values * weight
-        return attended + attended_by(queries, keys, values, self._heads).to(attended)
+            return keys, (values - mean) + mean * weight, 1.0
+        return keys, values * weight, 1.0
 
     def _of_rows(self, step: Step, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, T, C) for the rows of `step`, where and as the queries are."""
@@ -241,9 +299,12 @@ def _wanted(sizes: ProjectionSizes, tensors: Embeddings) -> dict[str, int]:
     return {HIDDEN: sizes.reads}
 
 
-def _told(sizes: ProjectionSizes, tensors: Embeddings, settings: UnitSettings) -> Told:
-    """What one picture of the batch is told. Raises PreprocessorError, UnitError."""
-    wanted = _wanted(sizes, tensors)
+def tell(wanted: Mapping[str, int], tensors: Embeddings, settings: UnitSettings, zeros: int = 1) -> Told:
+    """What one picture of the batch is told: embeddings of the `wanted` widths by name.
+
+    zeros: how many pictures of nothing the other rows hear, 0 for as many as there are. Raises PreprocessorError,
+    UnitError.
+    """
     cond = {name: _checked(tensors, name, width, settings) for name, width in wanted.items()}
     kind = settings.image_prompt.uncond
     if kind is Uncond.picture:
@@ -256,7 +317,9 @@ def _told(sizes: ProjectionSizes, tensors: Embeddings, settings: UnitSettings) -
             )
         return Told(cond, {name: _checked(tensors, UNCOND + name, width, settings) for name, width in wanted.items()})
     zero = {
-        name: _checked(tensors, ZERO_HIDDEN, width, settings) if name == HIDDEN else torch.zeros(1, width)
+        name: _checked(tensors, ZERO_HIDDEN, width, settings)
+        if name == HIDDEN
+        else torch.zeros_like(cond[name][: zeros or None], dtype=torch.float32)
         for name, width in wanted.items()
     }
     if kind is Uncond.zero:
@@ -272,7 +335,7 @@ def _noised(zero: Tensor, like: Tensor, settings: UnitSettings) -> Tensor:
 
 def _checked(tensors: Embeddings, name: str, width: int, settings: UnitSettings) -> Tensor:
     found = tensors.get(name)
-    dims = 3 if name.removeprefix(UNCOND) in (HIDDEN, ZERO_HIDDEN) else 2
+    dims = 2 if name.removeprefix(UNCOND) in ROWS else 3
     if found is not None and found.dim() == dims and found.shape[-1] == width and len(found):
         return found
     have = "; ".join(f"{key} {tuple(value.shape)}" for key, value in tensors.items()) or "none"

@@ -58,9 +58,9 @@ class IPAdapterFamily:
         """What the shapes tell before the file is loaded."""
         config = IPAdapterConfig.from_weights(outlines(weights))
         return Sheet(
-            _outputs(config),
-            _made_for(config),
-            lambda base: not _disagreement(config, base.config),
+            outputs_of(config.pairs),
+            made_for(config.pairs),
+            lambda base: not disagreement(config.pairs, base.config),
             embeddings=_embeddings(config.projection, path, {}),
         )
 
@@ -79,22 +79,14 @@ class LoadedIPAdapter:
         self.net = net
         self.residence = Residence(net)
         self.embeddings = embeddings
-        self.outputs = _outputs(net.config)
+        self.outputs = outputs_of(net.config.pairs)
         self.ramp = (1.0,) * self.outputs
         """The control mode says nothing to a picture that acts as a prompt."""
         self._second = second
 
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where `base` has not the attentions for which this file has keys and values."""
-        disagreement = _disagreement(self.net.config, base.config)
-        if disagreement:
-            made_for = _made_for(self.net.config)
-            raise BaseModelError(
-                f'"{self.path.name}" was made for {made_for} and cannot control {base.kind}',
-                field="model",
-                found=f'checkpoint "{base.title}" ({base.kind}); {disagreement}',
-                remedy=f"choose an IP-Adapter for {base.kind}, or a checkpoint of {made_for}",
-            )
+        check_attentions(self.path, self.net.config.pairs, base, "an IP-Adapter")
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundIPAdapter:
         """The picture's embeddings, one table or one for each image of the batch, as what the U-Net is to hear.
@@ -148,14 +140,26 @@ def _of_faces(path: Path, metadata: Mapping[str, str]) -> Sequence[str]:
     return (first, FACE_ID if first == INSTANT_ID else INSTANT_ID)
 
 
-def _outputs(config: IPAdapterConfig) -> int:
+def check_attentions(path: Path, pairs: Sequence[tuple[int, int]], base: BaseModel, kind: str) -> None:
+    """Raises BaseModelError where `base` has not the attentions for which a file has keys and values."""
+    found = disagreement(pairs, base.config)
+    if found:
+        raise BaseModelError(
+            f'"{path.name}" was made for {made_for(pairs)} and cannot control {base.kind}',
+            field="model",
+            found=f'checkpoint "{base.title}" ({base.kind}); {found}',
+            remedy=f"choose {kind} for {base.kind}, or a checkpoint of {made_for(pairs)}",
+        )
+
+
+def outputs_of(pairs: Sequence[tuple[int, int]]) -> int:
     """SDXL's attentions take a weight for each of its transformers, which have 2 or 10; all others one each."""
-    count = len(config.pairs)
-    return _TRANSFORMERS_OF_SDXL if count == _PAIRS_OF_SDXL else count
+    return _TRANSFORMERS_OF_SDXL if len(pairs) == _PAIRS_OF_SDXL else len(pairs)
 
 
-def _made_for(config: IPAdapterConfig) -> str:
-    width = config.pairs[0][0]
+def made_for(pairs: Sequence[tuple[int, int]]) -> str:
+    """The checkpoints that have these attentions, in words."""
+    width = pairs[0][0]
     return _WIDTHS.get(width, f"a U-Net with a text width of {width}")
 
 
@@ -169,9 +173,9 @@ def _pairs_of(config: UNetConfig) -> list[tuple[int, int]]:
     return [(config.context_dim, width) for width in (*down, *up, *middle)]
 
 
-def _disagreement(config: IPAdapterConfig, base: UNetConfig) -> str:
-    """Why the attentions do not fit, "" where they do."""
-    mine, theirs = list(config.pairs), _pairs_of(base)
+def disagreement(pairs: Sequence[tuple[int, int]], base: UNetConfig) -> str:
+    """Why a file's attentions do not fit, "" where they do."""
+    mine, theirs = list(pairs), _pairs_of(base)
     if mine == theirs:
         return ""
     if len(mine) != len(theirs):

@@ -39,7 +39,7 @@ from lib_controlnet.nets.operations import layout_of
 from lib_controlnet.nets.sparsectrl import SparseConfig, SparseControlNet
 from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapter
 from tests.engine.tiny import HINT_WIDTHS, SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
-from tests.families import lllite_files
+from tests.families import lllite_files, pulid_files
 from tests.families.ip_files import FACE, write
 from tests.families.test_control_lora import control_lora
 from tests.nets import xs_reference
@@ -121,6 +121,10 @@ def _face_file(path: Path, config: UNetConfig, seed: int) -> None:
     write(path, "faceid", config, seed=seed)
 
 
+def _pulid_file(path: Path, config: UNetConfig, seed: int) -> None:
+    pulid_files.write(path, "v1", config, seed=seed)
+
+
 WriteFile = Callable[[Path, UNetConfig, int], None]
 FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "controlnet": (_controlnet_file, CONFIGS),
@@ -129,6 +133,7 @@ FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "controlnet_xs": (_xs_file, LEVELS),
     "ip_adapter": (_face_file, CONFIGS),
     "lllite": (_lllite_file, CONFIGS),
+    "pulid": (_pulid_file, CONFIGS),
     "sparsectrl": (_sparse_file, LEVELS),
     "t2i_adapter": (_adapter_file, WHOLE),
     "t2i_style": (_style_file, CONFIGS),
@@ -136,7 +141,7 @@ FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
 """By family: writes a tiny file of it for a U-Net, with weights drawn from a seed; and the U-Nets it fits."""
 RESIDUALS = ("control_lora", "controlnet", "controlnet_union", "sparsectrl", "t2i_adapter")
 """Families that steer by residuals; the others act in the U-Net's layers."""
-EMBEDDED = {"ip_adapter": "ip-adapter_face_id", "t2i_style": "clip_vision"}
+EMBEDDED = {"ip_adapter": "ip-adapter_face_id", "pulid": "ip-adapter_pulid", "t2i_style": "clip_vision"}
 """By family that takes embeddings: the preprocessor that its units have in place of one that gives maps."""
 UNBOUNDED = ("t2i_style", "revision_clipvision", "revision_ignore_prompt")
 """Families and preprocessors that act on the whole picture, and refuse a region mask."""
@@ -206,10 +211,12 @@ class Annotators:
 
 def _detected(spec: Any, image: Any, *, mask: Any, **_: Any) -> Any:
     if not spec.returns_image:
-        generator = torch.Generator().manual_seed(int(image.sum()))
+        seed = int(image.sum())
+        generator = torch.Generator().manual_seed(seed)
         embeds, seen = torch.randn(1, WIDTH, generator=generator), torch.randn(1, 5, SEEN, generator=generator)
         face = torch.randn(1, FACE, generator=generator)
-        return Detection(tensors={"image_embeds": embeds, "last_hidden_state": seen, "face_embeds": face})
+        tensors = {"image_embeds": embeds, "last_hidden_state": seen, "face_embeds": face}
+        return Detection(tensors={**tensors, **pulid_files.embeddings(seed=seed)})
     return np.dstack([image, mask]) if spec.keeps_alpha else image.copy()
 
 

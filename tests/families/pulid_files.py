@@ -64,8 +64,9 @@ def weights_of(kind: str, config: UNetConfig, seed: int = 5) -> dict[str, Table]
     adapter = KINDS[kind](draw, config.context_dim)
     layers: Table = {}
     for index, channels in enumerate(channels_of(config)):
-        for part in ("id_to_k", "id_to_v"):
-            layers |= draw.linear(f"{2 * index + 1}.{part}", config.context_dim, channels, False)
+        for part, strength in (("id_to_k", 1.0), ("id_to_v", 4.0)):
+            made = draw.linear(f"{2 * index + 1}.{part}", config.context_dim, channels, False)
+            layers |= {name: strength * weight for name, weight in made.items()}
     return {"id_adapter": adapter, "id_adapter_attn_layers": layers}
 
 
