@@ -158,6 +158,8 @@ class PreprocessorSpec:
     """The hires pass uses the soft ramp of layer weights even in Balanced."""
     scatters: bool = False
     """The map shows what there is in the picture and not where; its models may average control over positions."""
+    face_points: bool = False
+    """The map shows the five points of a face; its models hear who it is in place of the prompt."""
     cacheable: bool = True
     """False: the result depends on the seed."""
     keeps_alpha: bool = False

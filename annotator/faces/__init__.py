@@ -60,7 +60,7 @@ SPECS = (
     PreprocessorSpec(
         id="instant_id_face_embedding", aliases=("InsightFace (InstantID)",), returns_image=False, **_INSTANT_ID
     ),
-    PreprocessorSpec(id="instant_id_face_keypoints", **_INSTANT_ID),
+    PreprocessorSpec(id="instant_id_face_keypoints", face_points=True, **_INSTANT_ID),
 )
 
 

@@ -213,6 +213,7 @@ class UnitPreparation:
             options=spec.effect_options,
             tensors=[result.found.tensors or {} for result in run.results],
             scattered=bool(getattr(spec, "scatters", False)),
+            face_points=bool(getattr(spec, "face_points", False)),
             union_type=unit.union_type,
             shows=_shown(spec),
             blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),

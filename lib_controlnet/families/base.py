@@ -109,6 +109,8 @@ class UnitSettings:
     """
     scattered: bool = False
     """The hint shows what there is in the picture and not where (shuffle)."""
+    face_points: bool = False
+    """The hint shows the five points of a face, as InstantID's ControlNet reads them."""
     union_type: UnionType = UnionType.unknown
     """What the user says that the map is."""
     shows: UnionType = UnionType.unknown

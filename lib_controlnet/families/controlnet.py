@@ -20,7 +20,7 @@ from ..loading.detect import KeyCondition
 from ..loading.difference import add_base
 from ..loading.lazy import FP8, outlines
 from ..loading.reader import legacy_hash
-from ..loading.sidecar import CHANNELS, POOLED
+from ..loading.sidecar import CHANNELS, FACE_CONTEXT, POOLED
 from ..nets.attention import repeated
 from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.controlnet import ControlNet
@@ -28,6 +28,7 @@ from ..nets.operations import Operations
 from ..nets.residence import Residence
 from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, describe_config
 from .hinted import joined
+from .instant_id import NAMES, FaceContext
 
 Network = TypeVar("Network", bound=ControlNet)
 Loaded = TypeVar("Loaded")
@@ -104,16 +105,19 @@ def load_controlnet(
         kept=FP8 if keeps else (),
         layout=runtime.layout,
     )
-    reads = Reading(_pools(path, metadata), metadata.get(CHANNELS) == "bgr")
+    faces = None if FACE_CONTEXT not in metadata else metadata[FACE_CONTEXT] == "true"
+    reads = Reading(_pools(path, metadata), metadata.get(CHANNELS) == "bgr", faces)
     return model(path, net, config, reads, holds_base=holds_base, from_fp8=from_fp8)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What must be known of a file besides its weights. pooled: None where nothing says it. bgr: the hint's order."""
+    """What must be known of a file besides its weights. bgr: the hint's order. faces: it hears a face in place of the
+    prompt (InstantID). None where nothing says it."""
 
     pooled: bool | None = None
     bgr: bool = False
+    faces: bool | None = None
 
 
 class LoadedControlNet(Generic[Network]):
@@ -156,7 +160,8 @@ class LoadedControlNet(Generic[Network]):
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundControlNet[Network]:
         """The network with hints `(1, hint_channels, H, W)` of one size: one, or one for each image of the batch."""
-        return BoundControlNet(self, self._hint(hints, settings), pooled=self._pools(settings))
+        face = FaceContext(self.path.name, settings) if self._hears_faces(settings) else None
+        return BoundControlNet(self, self._hint(hints, settings), pooled=self._pools(settings), face=face)
 
     def _hint(self, hints: Sequence[Hint], settings: UnitSettings) -> Tensor:
         hint = joined(hints, self.config.hint_channels, settings, self.path)
@@ -168,6 +173,12 @@ class LoadedControlNet(Generic[Network]):
             return self.reads.pooled
         return settings.scattered and "shuffle" in self.path.stem.lower()
 
+    def _hears_faces(self, settings: UnitSettings) -> bool:
+        """Nothing in the weights tells InstantID's ControlNet from others: see `instant_id.NAMES`."""
+        if self.reads.faces is not None:
+            return self.reads.faces
+        return settings.face_points or any(name in self.path.stem.lower() for name in NAMES)
+
 
 AnyControlNet = LoadedControlNet[ControlNet]
 
@@ -177,12 +188,21 @@ class BoundControlNet(BoundControl, Generic[Network]):
 
     piecewise = True
 
-    def __init__(self, model: LoadedControlNet[Network], hint: Tensor, *, pooled: bool) -> None:
+    def __init__(
+        self, model: LoadedControlNet[Network], hint: Tensor, *, pooled: bool, face: FaceContext | None = None
+    ) -> None:
         self._model = model
         self._hint = hint
+        self._face = face
+        self.piecewise = face is None
         self._features: dict[tuple[int, int], Tensor] = {}
         self._repeated: dict[tuple[int, ...], bool] = {}
         self.pooled = pooled
+
+    def meet(self, others: Sequence[BoundControl]) -> None:
+        """InstantID's finds who tells it of the face. Raises UnitError where nobody does."""
+        if self._face is not None:
+            self._face.meet(self, others)
 
     def residuals(self, step: Step) -> Residuals:
         """Residuals of the rows of `step`: one a input block, then the middle one."""
@@ -194,7 +214,7 @@ class BoundControlNet(BoundControl, Generic[Network]):
             x,
             self._features_of(distinct, x),
             distinct.timesteps.to(place[0]),
-            step.context.to(*place),
+            step.context.to(*place) if self._face is None else self._face.of(step, x),
             None if step.y is None or self._model.config.unet.adm_channels is None else step.y.to(*place),
             self._further(),
         )

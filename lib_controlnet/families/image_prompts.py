@@ -154,6 +154,8 @@ class BoundIPAdapter(BoundImagePrompt):
         super().__init__(net, residence, outputs, told, settings)
         self._net = net
         self._shortcut = shortcut
+        self.knows_faces = sizes.kind is Projection.resampler and sizes.reads == _FACE_WIDTH
+        """Its tokens are those of InstantID, or of portraits like it."""
         self.in_layers = net.config.has_added and self._prompt.lora != 0.0
 
     def attach(self, sites: UNetSites) -> None:

@@ -18,6 +18,8 @@ POOLED = "global_average_pooling"
 """Whether outputs are averaged over positions: "true" or "false"."""
 CHANNELS = "controlnet_conditioning_channel_order"
 """The order in which the hint encoder takes the hint's channels: "rgb" or "bgr"."""
+FACE_CONTEXT = "face_context"
+"""Whether a ControlNet hears a face in place of the prompt, as InstantID's: "true" or "false"."""
 FACEID_PLUS = "faceid_plus_version"
 """Which version of FaceID-plus an IP-Adapter is, "1" or "2"; they have the same weights by name and shape."""
 FACE_EMBEDDING = "face_embedding"
@@ -40,6 +42,7 @@ _NAMES = {
     TIME_MIX: TIME_MIX,
     HEADS: HEADS,
     TASK: TASK,
+    FACE_CONTEXT: FACE_CONTEXT,
     FACEID_PLUS: FACEID_PLUS,
     FACE_EMBEDDING: FACE_EMBEDDING,
 }
@@ -47,6 +50,7 @@ _VALUES: Mapping[str, tuple[str, ...]] = {
     TASK: TASKS,
     POOLED: ("true", "false"),
     CHANNELS: ("rgb", "bgr"),
+    FACE_CONTEXT: ("true", "false"),
     FACEID_PLUS: ("1", "2"),
     FACE_EMBEDDING: ("instant_id", "face_id"),
 }
