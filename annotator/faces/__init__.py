@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..clip_vision import CLIP_H, TRANSFORMERS
-from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile
+from ..spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile, resolution_slider
 
 LIBRARIES = (
     Library(
@@ -60,7 +60,10 @@ SPECS = (
     PreprocessorSpec(
         id="instant_id_face_embedding", aliases=("InsightFace (InstantID)",), returns_image=False, **_INSTANT_ID
     ),
-    PreprocessorSpec(id="instant_id_face_keypoints", face_points=True, **_INSTANT_ID),
+    # SDXL's pictures are of that size, and the dots are of one size in the map
+    PreprocessorSpec(
+        id="instant_id_face_keypoints", face_points=True, resolution=resolution_slider(1024), **_INSTANT_ID
+    ),
 )
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from ..images import Array, Pixels, resize_and_pad, to_rgb
+from ..images import Array, Pixels, resize_and_pad, resize_short_side, to_rgb
 from ..onnx_files import refuse_external_data
 from ..onnx_providers import CPU, Opened, Provider, opened, providers
 from ..spec import AnnotatorError, Detection, Detector, Runtime, WeightFile
@@ -160,7 +160,8 @@ class InstantIdEmbedding(Faces):
 
 
 class InstantIdKeypoints(Faces):
-    """Eyes, nose and corners of the mouth, drawn."""
+    """Eyes, nose and corners of the mouth, found in the picture at its own size and drawn at the map's: its dots keep
+    their size whatever the picture's is."""
 
     def __call__(
         self,
@@ -172,9 +173,11 @@ class InstantIdKeypoints(Faces):
         rng_seed: int = 0,
     ) -> Pixels:
         """The map, (h, w, 3)."""
-        padded, cut = resize_and_pad(image, resolution)
-        _, points, _ = self.finder().face(padded)
-        return cut(draw(points, padded.shape[0], padded.shape[1]))
+        picture = to_rgb(image)
+        _, points, _ = self.finder().face(picture)
+        height, width = resize_short_side(image, resolution).shape[:2]
+        scales = np.array([width / picture.shape[1], height / picture.shape[0]], np.float32)
+        return draw(points * scales, height, width)
 
 
 def draw(points: Array, height: int, width: int) -> Pixels:

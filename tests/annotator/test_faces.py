@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from annotator.faces import ANTELOPE, BUFFALO, SPECS, load
-from annotator.faces.detector import FaceIdPlus, Finder
+from annotator.faces.detector import FaceIdPlus, Finder, draw
 from annotator.registry import discover
 from annotator.spec import AnnotatorError, Detection, Runtime
 
@@ -147,6 +147,15 @@ def test_the_points_are_drawn_as_instant_id_learned_them() -> None:
     assert found.shape == (128, 150, 3)
     assert canvas.std() > 1
     assert np.array_equal(found, canvas[:, :150])
+
+
+@pytest.mark.parametrize(("size", "factor"), [((256, 300), 0.5), ((64, 75), 2.0), ((100, 400), 1.28)])
+def test_points_are_scaled_and_not_their_dots(size: tuple[int, int], factor: float) -> None:
+    lent, detection = runtime()
+    found = load(lent, "instant_id_face_keypoints")(picture(*size), resolution=128)
+    assert detection.seen.shape[:2] == size, "the face is looked for in the whole picture"
+    assert found.shape[0] == 128
+    assert np.array_equal(found, draw(POINTS * factor, *found.shape[:2]))
 
 
 def test_a_picture_without_a_face_is_refused() -> None:
