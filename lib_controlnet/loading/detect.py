@@ -115,7 +115,9 @@ KINDS: tuple[Kind, ...] = (
         "a T2I-Adapter",
         any_of=("*body.0.in_conv.weight", "*body.0.block1.weight", "*body.0.resnets.0.block1.weight"),
     ),
-    _kind("an IP-Adapter", any_of=("image_proj.*", "image_proj_model.*", "ip_adapter.*", "pulid_encoder.*")),
+    _kind("a PuLID for Flux", any_of=("pulid_encoder.*", "pulid_ca.*")),
+    _kind("a PuLID", any_of=("id_adapter.*", "id_adapter_attn_layers.*")),
+    _kind("an IP-Adapter", any_of=("image_proj.*", "image_proj_model.*", "ip_adapter.*")),
     _kind(
         "a LoRA (it belongs into models/Lora and into the prompt)",
         any_of=_LORA,

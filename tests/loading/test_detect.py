@@ -63,6 +63,8 @@ SAMPLES = {
     "a Stable Cascade ControlNet": {"backbone.0.0.weight"},
     "a T2I-Adapter style model": {"style_embedding", "transformer_layes.0.ln_1.weight"},
     "a T2I-Adapter": {"body.0.in_conv.weight"},
+    "a PuLID for Flux": {"pulid_encoder.latents", "pulid_ca.0.to_q.weight"},
+    "a PuLID": {"id_adapter.body.0.weight", "id_adapter_attn_layers.1.id_to_k.weight"},
     "an IP-Adapter": {"image_proj.norm.weight", "ip_adapter.1.to_k_ip.weight"},
     "a LoRA": {"lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight", "lora_te_text_model.alpha"},
     "a textual inversion": {"string_to_param.*"},
