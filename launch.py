@@ -11,8 +11,8 @@
     python launch.py bench [--quick]      the benchmarks
 
 `help` prints this text, `COMMAND --help` a command's options. `--gradio 4` runs it with Forge's page library in place
-of AUTOMATIC1111's, in `.venv-gradio4` (Ray's is `.venv-ray`), and that part of the test suite. Standard library only, and
-no network after the first use: a stamp in the environment holds the hash of the lock files.
+of AUTOMATIC1111's, in `.venv-gradio4` (Ray's is `.venv-ray`), and that part of the tests. Standard library only, and no
+network after the first use: a stamp in the environment holds the hash of the lock files.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from ..core.errors import ControlNetError
 from ..families.base import BaseModel, ControlFamily, Sheet
 from ..families.registry import find_family
 from ..loading.canonical import canonical
-from ..loading.detect import describe_kind
+from ..loading.detect import describe_kind, kind_of
 from ..loading.reader import read_weights
 from ..loading.version import FileVersion, file_version
 
@@ -61,7 +61,9 @@ class FactReader:
             file = read_weights(path, shapes_only=True)
             weights: Mapping[str, Tensor] = canonical(file.weights)
             family = find_family(weights, self._families)
-            kind = describe_kind(file.weights.keys())
+            kind, known = describe_kind(file.weights.keys()), kind_of(file.weights.keys())
+            if family is None and known is not None and known.backbone:
+                return Facts("", kind, size, problem=f"it controls {known.backbone}, not Stable Diffusion")
             if family is None:
                 return Facts("", kind, size, problem=f"it is {kind}, which this version cannot use")
             inspect = getattr(family, "inspect", None)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.errors import ModelFileError
 from ..loading.canonical import canonical
-from ..loading.detect import describe_kind
+from ..loading.detect import describe_kind, kind_of
 from ..loading.reader import read_weights
 from ..loading.sidecar import stated_beside
 from .base import ControlFamily, ControlModel, OwnControl, Runtime
@@ -77,6 +77,14 @@ def load_model(path: Path, runtime: Runtime, families: list[ControlFamily]) -> C
                 found=f"{type(error).__name__}: {error}",
                 remedy="download the file again, or choose another control model",
             ) from error
+    kind = kind_of(file.weights.keys())
+    if kind is not None and kind.backbone:
+        raise ModelFileError(
+            f'"{path.name}" controls {kind.backbone}, not Stable Diffusion',
+            field="model",
+            found=kind.name,
+            remedy="choose a control model for SD 1.x, SD 2.x or SDXL, whose U-Nets are what can be steered here",
+        )
     sought = "; ".join(f"{f.id} ({', '.join(f.condition.missing(weights.keys()))})" for f in families)
     raise ModelFileError(
         f'"{path.name}" is not a control model this version can use',

@@ -38,6 +38,8 @@ class Kind:
 
     name: str
     condition: KeyCondition
+    backbone: str = ""
+    """The network that it was made for, where that is none of Stable Diffusion's U-Nets."""
 
 
 def _has(keys: Collection[str], wanted: str) -> bool:
@@ -58,9 +60,44 @@ _LORA = (
 )
 
 
-def _kind(name: str, *all_of: str, any_of: tuple[str, ...] = (), none_of: tuple[str, ...] = ()) -> Kind:
-    return Kind(name, KeyCondition(all_of, any_of, none_of))
+def _kind(
+    name: str, *all_of: str, any_of: tuple[str, ...] = (), none_of: tuple[str, ...] = (), backbone: str = ""
+) -> Kind:
+    return Kind(name, KeyCondition(all_of, any_of, none_of), backbone)
 
+
+_BLOCKS = "controlnet_blocks.0.weight"
+_EMBEDDER = "controlnet_x_embedder.weight"
+_OTHER_BACKBONES: tuple[Kind, ...] = (
+    _kind(
+        "a ControlLLLite model for Anima",
+        any_of=("*lllite_dit_blocks*", "lllite_conditioning1.*"),
+        backbone="Anima",
+    ),
+    _kind("a HunyuanDiT ControlNet", "after_proj_list.18.bias", backbone="HunyuanDiT"),
+    _kind("a Flux ControlNet (XLabs)", _BLOCKS, "double_blocks.0.img_attn.norm.key_norm.scale", backbone="Flux"),
+    _kind("a Flux ControlNet (MistoLine)", "controlnet_blocks.0.linear.weight", backbone="Flux"),
+    _kind("an SD3.5 ControlNet", _BLOCKS, "transformer_blocks.0.adaLN_modulation.1.bias", backbone="SD 3.5"),
+    _kind("an SD3 ControlNet", _BLOCKS, "pos_embed_input.proj.weight", backbone="SD 3"),
+    _kind("a Qwen-Image ControlNet", _BLOCKS, "transformer_blocks.0.img_mlp.net.0.proj.weight", backbone="Qwen-Image"),
+    _kind("a Flux ControlNet Union", _EMBEDDER, "controlnet_mode_embedder.weight", backbone="Flux"),
+    _kind("a Flux ControlNet", _BLOCKS, _EMBEDDER, backbone="Flux"),
+    _kind("a Qwen-Image control patch", "controlnet_blocks.0.y_rms.weight", backbone="Qwen-Image"),
+    _kind("a Qwen-Image control model (Fun)", "control_img_in.weight", "control_blocks.*", backbone="Qwen-Image"),
+    _kind("a Z-Image control model (Fun)", "control_all_x_embedder.2-1.weight", "control_layers.*", backbone="Z-Image"),
+    _kind(
+        "a Stable Cascade ControlNet",
+        any_of=("backbone.0.0.weight", "backbone.10.blocks.0.weight"),
+        backbone="Stable Cascade",
+    ),
+    _kind("a Flux PuLID", any_of=("pulid_ca.*",), backbone="Flux"),
+    _kind(
+        "a Flux IP-Adapter",
+        any_of=("*double_blocks.0.processor.ip_adapter*", "double_blocks.0.ip_adapter*"),
+        backbone="Flux",
+    ),
+)
+"""Control models for networks of other kinds. Sources of the keys: diffusers' classes, ComfyUI, XLabs, DiffSynth."""
 
 # In the order in which they are tried: what adds keys to another kind comes before it. Sources of the marker keys: the
 # loaders of the ControlNet extensions and of ComfyUI, and diffusers' models.
@@ -97,19 +134,8 @@ KINDS: tuple[Kind, ...] = (
         "an incomplete ControlNet for Stable Diffusion",
         any_of=("*input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"),
     ),
-    _kind("a ControlLLLite model for Anima", any_of=("*lllite_dit_blocks*", "lllite_conditioning1.*")),
+    *_OTHER_BACKBONES,
     _kind("a ControlLLLite model", any_of=("*lllite_unet*", "*lllite*conditioning1*")),
-    _kind("a HunyuanDiT ControlNet", "after_proj_list.18.bias"),
-    _kind("a Flux ControlNet (XLabs)", "controlnet_blocks.0.weight", "double_blocks.0.img_attn.norm.key_norm.scale"),
-    _kind("a Flux ControlNet (MistoLine)", "controlnet_blocks.0.linear.weight"),
-    _kind("an SD3 ControlNet", "controlnet_blocks.0.weight", "pos_embed_input.proj.weight"),
-    _kind("a Qwen-Image ControlNet", "controlnet_blocks.0.weight", "transformer_blocks.0.img_mlp.net.0.proj.weight"),
-    _kind("a Flux ControlNet", "controlnet_blocks.0.weight", "controlnet_x_embedder.weight"),
-    _kind("a Qwen-Image control patch", "controlnet_blocks.0.y_rms.weight"),
-    _kind(
-        "a Stable Cascade ControlNet",
-        any_of=("backbone.0.0.weight", "backbone.10.blocks.0.weight"),
-    ),
     _kind("a T2I-Adapter style model", "style_embedding"),
     _kind(
         "a T2I-Adapter",
@@ -149,10 +175,15 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
+def kind_of(keys: Collection[str]) -> Kind | None:
+    """The kind of the file with these keys; None where it is not known."""
+    return next((kind for kind in KINDS if kind.condition.matches(keys)), None)
+
+
 def describe_kind(keys: Collection[str]) -> str:
     """What the file with these keys seems to be, in words for the user; its first keys where it is not known."""
-    for kind in KINDS:
-        if kind.condition.matches(keys):
-            return kind.name
+    kind = kind_of(keys)
+    if kind is not None:
+        return kind.name
     some = ", ".join(list(keys)[:3])
     return f"a file of an unknown kind with {len(keys)} tensors ({some}, ...)"

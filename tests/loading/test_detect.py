@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from diffusers import AutoencoderKL, T2IAdapter
+from diffusers import AutoencoderKL, FluxControlNetModel, QwenImageControlNetModel, SD3ControlNetModel, T2IAdapter
+from safetensors.torch import save_file
 
+from lib_controlnet.core.errors import ModelFileError
+from lib_controlnet.engine.facts import FactReader
+from lib_controlnet.families.base import Runtime
+from lib_controlnet.families.registry import discover, load_model
 from lib_controlnet.loading.canonical import canonical
-from lib_controlnet.loading.detect import KINDS, KeyCondition, describe_kind
+from lib_controlnet.loading.detect import KINDS, KeyCondition, describe_kind, kind_of
 from lib_controlnet.nets.config import ControlNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
 from lib_controlnet.nets.unet import UNetModel
@@ -55,6 +63,16 @@ SAMPLES = {
     "a Flux ControlNet (MistoLine)": {"controlnet_blocks.0.linear.weight"},
     "an SD3 ControlNet": {"controlnet_blocks.0.weight", "pos_embed_input.proj.weight"},
     "a Flux ControlNet": {"controlnet_blocks.0.weight", "controlnet_x_embedder.weight"},
+    "a Flux ControlNet Union": {
+        "controlnet_blocks.0.weight",
+        "controlnet_x_embedder.weight",
+        "controlnet_mode_embedder.weight",
+    },
+    "an SD3.5 ControlNet": {"controlnet_blocks.0.weight", "transformer_blocks.0.adaLN_modulation.1.bias"},
+    "a Qwen-Image control patch": {"controlnet_blocks.0.y_rms.weight", "img_in.weight"},
+    "a Qwen-Image control model (Fun)": {"control_img_in.weight", "control_blocks.0.after_proj.weight"},
+    "a Z-Image control model (Fun)": {"control_all_x_embedder.2-1.weight", "control_layers.0.before_proj.weight"},
+    "a ControlLLLite model for Anima": {"lllite_dit_blocks_0_self_attn_q_proj.conditioning1.0.weight"},
     "a Qwen-Image ControlNet": {
         "controlnet_blocks.0.weight",
         "controlnet_x_embedder.weight",
@@ -79,6 +97,27 @@ SAMPLES = {
 @pytest.mark.parametrize("name", SAMPLES)
 def test_each_kind_is_told(name: str) -> None:
     assert describe_kind(SAMPLES[name]).partition(" (it")[0] == name
+
+
+@pytest.mark.parametrize("name", [kind.name for kind in KINDS if kind.backbone and kind.name in SAMPLES])
+def test_control_models_of_other_networks_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    """In a job, and beforehand on the page."""
+    kind = next(kind for kind in KINDS if kind.name == name)
+    save_file({key: torch.ones(1) for key in SAMPLES[name]}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelFileError, match=f"controls {kind.backbone}, not Stable Diffusion") as caught:
+        load_model(tmp_path / "other.safetensors", Runtime(torch.device("cpu"), torch.float32), discover())
+    assert "Sought" not in str(caught.value)
+    assert kind.backbone in FactReader(discover()).read(tmp_path / "other.safetensors").problem
+
+
+@pytest.mark.parametrize("build", [FluxControlNetModel, SD3ControlNetModel, QwenImageControlNetModel])
+def test_diffusers_own_files_of_other_networks_are_told(build: Any) -> None:
+    with torch.device("meta"):
+        model = build(**({"extra_conditioning_channels": 0} if build is SD3ControlNetModel else {}))
+    kind = kind_of(model.state_dict().keys())
+    assert kind is not None
+    assert kind.backbone in {"Flux", "SD 3", "Qwen-Image"}
+    assert kind.backbone.replace(" ", "").replace("-", "") in build.__name__
 
 
 def test_real_networks_are_told() -> None:
