@@ -53,6 +53,7 @@ class PuLIDMode(Enum):
 
     FIDELITY = "Fidelity"
     STYLE = "Extremely style"
+    NEUTRAL = "Neutral"
 
 
 class ControlNetUnionControlType(Enum):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import legacy, modes
+from ..core import legacy, modes, units
 from ..core.errors import UnitError
 from ..core.images import is_empty
 from ..core.legacy import read_choice
@@ -23,6 +23,11 @@ log = logging.getLogger("ControlNet")
 def resize_mode_from_value(value: str | int | Enum) -> ResizeMode:
     """Any spelling of a resize mode -> the member."""
     return ResizeMode(read_choice(modes.ResizeMode, value).value)
+
+
+def _plain(value: Any) -> Any:
+    """A choice as its word; no numbers as None."""
+    return value.value if isinstance(value, Enum) else None if value == () else value
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -57,6 +62,7 @@ DEFAULTS: Mapping[str, Any] = {
     "loopback": False,
     "images": [],
     "pulid_mode": PuLIDMode.FIDELITY,
+    **{name: _plain(getattr(units.ControlNetUnit(), name)) for name in units.IMAGE_PROMPT if name != "pulid_mode"},
     "ipadapter_input": None,
     "use_preview_as_input": False,
     "batch_mask_dir": None,
@@ -75,11 +81,12 @@ _ENUMS: Mapping[str, tuple[type[Enum], type[Enum]]] = {
     "control_mode": (modes.ControlMode, ControlMode),
     "hr_option": (modes.HiResOption, HiResFixOption),
     "input_mode": (modes.InputMode, InputMode),
+    "pulid_mode": (modes.PulidMode, PuLIDMode),
     "union_control_type": (modes.UnionType, ControlNetUnionControlType),
 }
 """Field -> our enumeration, which reads every spelling, and the peers', whose members others look at."""
 
-_NUMBERS = ("advanced_weighting", "weight_schedule", "hr_weight_schedule", "batch_weights")
+_NUMBERS = ("advanced_weighting", "weight_schedule", "hr_weight_schedule", "batch_weights", "ip_layer_weights")
 """Fields whose widgets are texts: an empty one is None."""
 
 _CANONICAL = {name: names[0] for names in legacy.SPELLINGS.values() for name in names if name not in DEFAULTS}

@@ -10,7 +10,7 @@ import numpy as np
 from .errors import HostError, UnitError
 from .overrides import NONE, Overrides
 from .panel_options import PanelOptions, is_options, parse_options
-from .units import ControlNetUnit, is_unit, parse_unit
+from .units import IMAGE_PROMPT, ControlNetUnit, is_unit, parse_unit
 from .uploads import uploaded
 
 SLOTS = 32
@@ -60,6 +60,7 @@ FIELDS: tuple[str, ...] = (
     "uncond_weight",
     "batch_weights",
     "union_type",
+    *IMAGE_PROMPT,
     "use_preview",
     "preview",
 )

@@ -125,7 +125,7 @@ def factors(prompt: ImagePrompt, slots: Slots, weight: float) -> tuple[float, ..
     if not slots.composition:
         raise UnitError(
             f'the weight type "{kind.value}" is known for SD 1.x, SD 2.x and SDXL only',
-            field="weight_type",
+            field="ip_weight_type",
             found=f"a U-Net with transformers in {slots.inputs}+{slots.middles}+{slots.outputs} places",
             remedy="choose another weight type",
         )
@@ -192,7 +192,7 @@ def _given(factors: Sequence[tuple[int, float]], slots: Slots) -> tuple[float, .
     if beyond:
         raise UnitError(
             "a layer weight is for a transformer that the U-Net does not have",
-            field="layer_factors",
+            field="ip_layer_weights",
             found=f"{beyond[0]}; there are {slots.count}, from 0",
             remedy=f"use numbers from 0 to {slots.count - 1}",
         )

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 
 from .errors import UnitError
 from .modes import HiResOption, InputMode, UnionType
-from .units import ControlNetUnit, parse_unit
+from .units import IMAGE_PROMPT, ControlNetUnit, parse_unit
 
 PREFIX = "ControlNet"
 
@@ -156,6 +157,19 @@ def _extras(unit: ControlNetUnit) -> Iterator[tuple[str, object]]:
         yield "Uncond Weight", f"{unit.uncond_weight:g}"
     if unit.batch_weights is not None:
         yield "Batch Weights", _joined(unit.batch_weights)
+    yield from _image_prompt(unit)
+
+
+def _image_prompt(unit: ControlNetUnit) -> Iterator[tuple[str, object]]:
+    default = ControlNetUnit()
+    for name in IMAGE_PROMPT:
+        value = getattr(unit, name)
+        if value == getattr(default, name):
+            continue
+        if name == "ip_layer_weights":
+            value = "/".join(f"{place}={factor:g}" for place, factor in unit.ip_layer_weights)
+        words = value.value if isinstance(value, Enum) else f"{value:g}" if isinstance(value, float) else value
+        yield name.replace("_", " ").title(), words
 
 
 def _joined(numbers: Sequence[float]) -> str:

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TypeVar, cast
 
 from .errors import UnitError
+from .image_prompt import WeightType
 from .modes import ControlMode, HiResOption, InputMode, ResizeMode, UnionType
 
 SPELLINGS: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +40,17 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "uncond_weight": ("uncond_weight",),
     "batch_weights": ("batch_weights",),
     "region_mask": ("effective_region_mask", "region_mask"),
+    "ip_weight_type": ("ip_weight_type", "weight_type"),
+    "ip_style_boost": ("ip_style_boost", "style_boost", "weight_style"),
+    "ip_composition_boost": ("ip_composition_boost", "composition_boost", "weight_composition"),
+    "ip_layer_weights": ("ip_layer_weights",),
+    "ip_combine": ("ip_combine", "combine_embeds"),
+    "ip_scaling": ("ip_scaling", "embeds_scaling"),
+    "ip_uncond": ("ip_uncond",),
+    "ip_noise": ("ip_noise",),
+    "ip_shortcut": ("ip_shortcut", "weight_faceidv2"),
+    "ip_lora": ("ip_lora", "lora_strength"),
+    "pulid_mode": ("pulid_mode",),
     "union_type": ("union_control_type", "union_type"),
     "input_mode": ("input_mode",),
     "batch_dir": ("batch_images", "batch_image_dir", "batch_dir"),
@@ -61,7 +73,6 @@ IGNORED = frozenset(
     (
         "index",
         "is_ui",
-        "pulid_mode",
         "batch_mask_dir",
         "batch_image_files",
         "batch_mask_gallery",
@@ -107,6 +118,10 @@ _WORDS: Mapping[type[Enum], Mapping[str, Enum]] = {
         "high_res_only": HiResOption.high,
     },
     InputMode: {},
+    WeightType: {  # ComfyUI_IPAdapter_plus' names where they are not the members'
+        "linear": WeightType.normal,
+        "standard": WeightType.normal,
+    },
     UnionType: {
         "normal_map": UnionType.normal,
     },

@@ -11,8 +11,9 @@ import numpy as np
 
 from . import legacy
 from .errors import ControlNetError, UnitError
+from .image_prompt import Combine, EmbedsScaling, ImagePrompt, Uncond, WeightType
 from .images import MAX_PIXELS, Pixels, is_empty
-from .modes import ControlMode, HiResOption, InputMode, ResizeMode, UnionType
+from .modes import ControlMode, HiResOption, InputMode, PulidMode, ResizeMode, UnionType
 from .schedule import WeightCurve
 from .unit_pictures import Entry, Source, read_images, read_pictures
 from .unknown import unknown_key
@@ -22,16 +23,33 @@ from .values import (
     read_folder,
     read_number,
     read_parameter,
+    read_places,
     read_resolution,
     read_strengths,
     read_text,
     read_weights,
 )
 
-__all__ = ["ControlNetUnit", "Source", "configured_units", "is_unit", "parse_unit"]
+__all__ = ["IMAGE_PROMPT", "ControlNetUnit", "Source", "configured_units", "is_unit", "parse_unit"]
 
 MAX_UNKNOWN = 50
 """Keys without a meaning in a unit that are passed over; each is compared with all known ones."""
+
+
+IMAGE_PROMPT = (
+    "ip_weight_type",
+    "ip_style_boost",
+    "ip_composition_boost",
+    "ip_layer_weights",
+    "ip_combine",
+    "ip_scaling",
+    "ip_uncond",
+    "ip_noise",
+    "ip_shortcut",
+    "ip_lora",
+    "pulid_mode",
+)
+"""Fields that count where the unit's picture acts as a prompt."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +98,35 @@ class ControlNetUnit:
     output_dir: str = ""
     loopback: bool = False
     images: tuple[Source, ...] = ()
+    ip_weight_type: WeightType = WeightType.normal
+    ip_style_boost: float = 0.0
+    ip_composition_boost: float = 0.0
+    ip_layer_weights: tuple[tuple[int, float], ...] = ()
+    ip_combine: Combine = Combine.concat
+    ip_scaling: EmbedsScaling = EmbedsScaling.v_only
+    ip_uncond: Uncond = Uncond.zero
+    ip_noise: float = 0.35
+    ip_shortcut: float = 1.0
+    ip_lora: float = 1.0
+    pulid_mode: PulidMode = PulidMode.fidelity
     notes: tuple[str, ...] = ()
+
+    @property
+    def image_prompt(self) -> ImagePrompt:
+        """What it asks for where its picture acts as a prompt: the fields `ip_…`, which are explained there."""
+        return ImagePrompt(
+            weight_type=self.ip_weight_type,
+            style_boost=self.ip_style_boost,
+            composition_boost=self.ip_composition_boost,
+            combine=self.ip_combine,
+            scaling=self.ip_scaling,
+            uncond=self.ip_uncond,
+            noise=self.ip_noise,
+            shortcut=self.ip_shortcut,
+            lora=self.ip_lora,
+            factors=self.ip_layer_weights,
+            listed=self.layer_weights is not None,
+        )
 
 
 def configured_units(setting: Callable[[str, Any], Any]) -> int:
@@ -259,6 +305,17 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "batch_dir": read_folder,
     "output_dir": read_folder,
     "loopback": read_bool,
+    "ip_weight_type": partial(legacy.read_choice, WeightType),
+    "ip_style_boost": partial(read_number, low=-1.0, high=5.0),
+    "ip_composition_boost": partial(read_number, low=-1.0, high=5.0),
+    "ip_layer_weights": read_places,
+    "ip_combine": partial(legacy.read_choice, Combine),
+    "ip_scaling": partial(legacy.read_choice, EmbedsScaling),
+    "ip_uncond": partial(legacy.read_choice, Uncond),
+    "ip_noise": partial(read_number, low=0.0, high=1.0),
+    "ip_shortcut": partial(read_number, low=-1.0, high=5.0),
+    "ip_lora": partial(read_number, low=0.0, high=2.0),
+    "pulid_mode": partial(legacy.read_choice, PulidMode),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -130,6 +130,28 @@ def read_strengths(value: object) -> tuple[float, ...] | None:
     """Numbers from 0 to 2, as `read_weights`."""
     numbers = read_weights(value)
     return None if numbers is None else tuple(read_number(number, 0.0, 2.0) for number in numbers)
+
+
+def read_places(value: object) -> tuple[tuple[int, float], ...]:
+    """Numbers by place: pairs, a mapping, or a text as `0:1, 3:0.5` or `0=1/3=0.5`. In order, each place once."""
+    remedy = 'send "place: number, …", as "3: 1, 6: 0.5"'
+    if isinstance(value, str):
+        numbers = [part for part in re.split(r"[\s,;/:=\[\](){}\"']+", value) if part]
+        if len(numbers) % 2:
+            raise UnitError("a place has no number", found=value, remedy=remedy)
+        value = list(zip(numbers[::2], numbers[1::2], strict=True))
+    if isinstance(value, Mapping):
+        value = list(cast("Mapping[object, object]", value).items())
+    table: dict[int, float] = {}
+    for item in _items(value, remedy):
+        pair = _items(item, remedy)
+        if len(pair) != 2:
+            raise UnitError("a place and its number are two numbers", found=f"{len(pair)} numbers", remedy=remedy)
+        place = read_number(pair[0], 0.0, 999.0)
+        if place != int(place) or int(place) in table:
+            raise UnitError("a place is a whole number and given once", found=pair[0], remedy=remedy)
+        table[int(place)] = read_number(pair[1], -5.0, 5.0)
+    return tuple(sorted(table.items()))
 
 
 def _items(value: object, remedy: str) -> Sequence[object]:

@@ -18,7 +18,7 @@ from ..core.preprocessors import PreprocessorSpec
 from ..core.residuals import RegionMask
 from ..core.schedule import GuidanceRange, WeightCurve, layer_weights
 from ..core.step import Pass
-from ..core.units import ControlNetUnit
+from ..core.units import IMAGE_PROMPT, ControlNetUnit
 from ..families.base import BoundControl, ControlModel, OwnControl, UnitSettings
 from ..families.registry import own_controls
 from .generation import Generation, Pixels, UnitRun
@@ -57,7 +57,7 @@ class UnitPreparation:
             )
         with self._services.preprocess.held():
             results = [look(self._services, unit, picture, target) for picture in pictures]
-        notes = [*self._notes(unit, spec, results), *self._model_notes(model)]
+        notes = [*self._notes(unit, spec, results), *self._model_notes(model), *_unheard(unit, model)]
         unit = replace(unit, notes=(*unit.notes, *notes))
         mask = self._generation.region(unit)
         region = None if mask is None else RegionMask(_plane(mask))
@@ -215,6 +215,8 @@ class UnitPreparation:
             scattered=bool(getattr(spec, "scatters", False)),
             face_points=bool(getattr(spec, "face_points", False)),
             union_type=unit.union_type,
+            image_prompt=unit.image_prompt,
+            pulid_mode=unit.pulid_mode,
             shows=_shown(spec),
             blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
             checkpoint=self._generation.checkpoint,
@@ -231,6 +233,15 @@ def _curve(unit: ControlNetUnit, pass_: Pass) -> WeightCurve | None:
     """The curve of a pass; the hires pass without its own has the same."""
     own = unit.hr_weight_schedule if pass_ is Pass.hires else None
     return own or unit.weight_schedule
+
+
+def _unheard(unit: ControlNetUnit, model: ControlModel) -> list[str]:
+    """What a unit asks of a picture that acts as a prompt, where its model takes none."""
+    if model.embeddings:
+        return []
+    default = ControlNetUnit()
+    asked = [name for name in IMAGE_PROMPT if getattr(unit, name) != getattr(default, name)]
+    return [f"with this model these have no effect: {', '.join(asked)}"] if asked else []
 
 
 def _check_strengths(run: UnitRun) -> None:

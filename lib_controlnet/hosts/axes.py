@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..core.modes import ControlMode, HiResOption, ResizeMode, UnionType
+from ..core.image_prompt import Combine, EmbedsScaling, Uncond, WeightType
+from ..core.modes import ControlMode, HiResOption, PulidMode, ResizeMode, UnionType
 from ..core.overrides import REMOTE, Overrides
 from ..engine.services import Services
 
@@ -83,4 +84,14 @@ def _fields(services: Services) -> Iterator[Field]:
     yield "Uncond Weight", "uncond_weight", float, None, 0.0
     yield "Batch Weights", "batch_weights", str, None, 0.0
     yield "Union Control Type", "union_type", str, words(UnionType), 0.0
+    yield "IP-Adapter Weight Type", "ip_weight_type", str, words(WeightType), 0.0
+    yield "IP-Adapter Style Boost", "ip_style_boost", float, None, 0.0
+    yield "IP-Adapter Composition Boost", "ip_composition_boost", float, None, 0.0
+    yield "IP-Adapter Layer Weights", "ip_layer_weights", str, None, 0.0
+    yield "IP-Adapter Combine", "ip_combine", str, words(Combine), 0.0
+    yield "IP-Adapter Scaling", "ip_scaling", str, words(EmbedsScaling), 0.0
+    yield "IP-Adapter Uncond", "ip_uncond", str, words(Uncond), 0.0
+    yield "IP-Adapter Noise", "ip_noise", float, None, 0.0
+    yield "IP-Adapter LoRA", "ip_lora", float, None, 0.0
+    yield "PuLID Mode", "pulid_mode", str, words(PulidMode), 0.0
     yield "Low VRAM", "low_vram", str, truth, 0.0

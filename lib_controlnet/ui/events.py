@@ -22,9 +22,11 @@ from ..core.control_types import (
 )
 from ..core.errors import ControlNetError, UnitError
 from ..core.images import read_picture
+from ..core.units import IMAGE_PROMPT
 from ..engine.services import PageServices, Services
 from .curves import choose_curve, draw_curve
 from .gradio_compat import find_component, webcam_toggle
+from .image_prompts import draw_weights, shown_options
 from .layers import DEFAULT_OUTPUTS, choose_shape, draw
 from .notes import absent_preprocessors, model_facts, unit_notes
 from .sliders import slider_updates
@@ -68,6 +70,7 @@ def connect(services: PageServices, tab: str, is_img2img: bool, index: int, unit
     _connect_notes(services, unit)
     _connect_layers(services, unit)
     _connect_schedule(unit)
+    _connect_image_prompt(services, unit)
     _connect_hires(unit, is_img2img)
 
 
@@ -146,6 +149,24 @@ def _connect_schedule(unit: UnitWidgets) -> None:
     )
     for curve in (editor.base, editor.hires):
         curve.text.change(draw_curve, [curve.text], [curve.plot], **QUICK)
+
+
+def _connect_image_prompt(services: PageServices, unit: UnitWidgets) -> None:
+    values, editor = unit.values, unit.image_prompt
+    sources = [values[name] for name in ("model", "weight", "layer_weights", *IMAGE_PROMPT)]
+
+    def drawn(model: str, *options: Any) -> str:
+        facts = model_facts(services, model)
+        sheet = None if facts is None else facts.sheet
+        return draw_weights(sheet.outputs, *options) if sheet is not None and sheet.embeddings else ""
+
+    def show(model: str, *options: Any) -> tuple[Any, ...]:
+        return *shown_options(model_facts(services, model)), drawn(model, *options)
+
+    values["model"].change(show, sources, [editor.part, editor.pulid, editor.plot], **QUICK)
+    for name in ("ip_weight_type", "ip_style_boost", "ip_composition_boost", "ip_layer_weights", "layer_weights"):
+        values[name].change(drawn, sources, [editor.plot], **QUICK)
+    values["weight"].release(drawn, sources, [editor.plot], **QUICK)
 
 
 def _connect_hires(unit: UnitWidgets, is_img2img: bool) -> None:

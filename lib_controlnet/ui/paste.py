@@ -12,7 +12,7 @@ from ..core.control_types import ALL, NO_MODEL, models_of
 from ..core.errors import ControlNetError
 from ..core.infotext import FIELDS, read_units, unit_key
 from ..core.panel_options import BATCH_OPTION_KEY, PROMPT_MODE_KEY, BatchOption, PromptMode
-from ..core.units import ControlNetUnit
+from ..core.units import IMAGE_PROMPT, ControlNetUnit
 from ..engine.services import PageServices
 from .sliders import slider_updates
 from .unit_panel import UnitWidgets, preprocessor_labels
@@ -36,6 +36,7 @@ _PLAIN = (
 )
 _NUMBERS = ("layer_weights", "batch_weights")
 _CURVES = ("weight_schedule", "hr_weight_schedule")
+_IMAGE_PROMPT = tuple(name for name in IMAGE_PROMPT if name != "ip_layer_weights")
 _CHOICES = ("control_mode", "resize_mode", "hr_option", "union_type")
 
 
@@ -61,6 +62,9 @@ def fields(services: PageServices, index: int, unit: UnitWidgets) -> Iterator[tu
         yield values[name], _when(index, _attribute(name))
     for name in _CHOICES:
         yield values[name], _when(index, _choice(name))
+    for name in _IMAGE_PROMPT:
+        yield values[name], _when(index, _word(name))
+    yield values["ip_layer_weights"], _when(index, _places)
     for name in _NUMBERS:
         yield values[name], _when(index, _numbers(name))
     for name in _CURVES:
@@ -95,6 +99,14 @@ def _caption(params: Params) -> str | None:
 
 def _numbers(name: str) -> Callable[[ControlNetUnit], str]:
     return lambda unit: ", ".join(f"{number:g}" for number in getattr(unit, name) or ())
+
+
+def _word(name: str) -> Callable[[ControlNetUnit], Any]:
+    return lambda unit: getattr(getattr(unit, name), "value", getattr(unit, name))
+
+
+def _places(unit: ControlNetUnit) -> str:
+    return ", ".join(f"{place}: {factor:g}" for place, factor in unit.ip_layer_weights)
 
 
 def _curve(name: str) -> Callable[[ControlNetUnit], str]:

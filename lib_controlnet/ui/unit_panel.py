@@ -13,6 +13,7 @@ from ..core.modes import ControlMode, HiResOption, ResizeMode, UnionType
 from ..engine.services import PageServices, Services
 from .curves import ScheduleEditor, build_schedule
 from .gradio_compat import not_saved, small_button, tool_button
+from .image_prompts import ImagePromptEditor, build_image_prompt
 from .layers import LayerEditor, build_editor
 from .sliders import HIDDEN, slider_options
 from .unit_pictures import PictureWidgets, build_pictures
@@ -34,6 +35,7 @@ class UnitWidgets:
     notes: NoteWidgets
     layers: LayerEditor
     schedule: ScheduleEditor
+    image_prompt: ImagePromptEditor
 
     def arguments(self) -> list[Any]:
         """The components of FIELDS in order."""
@@ -62,10 +64,12 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     notes = _notes(prefix)
     _numbers(values, prefix)
     _modes(values, prefix, is_img2img)
+    image_prompt = build_image_prompt(values, prefix)
     schedule = build_schedule(values, prefix, is_img2img)
     layers = build_editor(prefix)
     values["layer_weights"] = layers.weights
-    return UnitWidgets(values, pictures, show_preview, control_type, absent, run, refresh, notes, layers, schedule)
+    chosen = (show_preview, control_type, absent, run, refresh, notes)
+    return UnitWidgets(values, pictures, *chosen, layers, schedule, image_prompt)
 
 
 def _pose_editor(services: PageServices) -> str:

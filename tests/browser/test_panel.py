@@ -405,3 +405,21 @@ def test_what_is_wrong_with_a_curve_is_said_beside_it(canny: Panel) -> None:
     assert "not in order: 0.2 after 0.5" in canny.part("controlnet_weight_schedule_plot").inner_text()
     canny.generate()
     assert "ControlNet unit 0, weight_schedule" in canny.job_error()
+
+
+def test_options_of_an_image_prompt_are_shown_for_its_models_alone(canny: Panel) -> None:
+    part = canny.part("controlnet_image_prompt_group")
+    assert not part.is_visible()
+    canny.choose("controlnet_type_filter_radio", "All")
+    canny.select("controlnet_model_dropdown", "ip_adapter_of_random")
+    part.wait_for()
+    plot = canny.part("controlnet_ip_weight_plot")
+    assert plot.locator("rect").count() == 16
+    canny.select("controlnet_ip_weight_type_dropdown", "style and composition")
+    heights = [float(bar.get_attribute("height")) for bar in plot.locator("rect").all()]
+    assert [height > 1 for height in heights] == [*[True] * 6, *[False] * 3, *[True] * 7]
+    assert not canny.part("controlnet_pulid_mode_radio").is_visible()
+    part.scroll_into_view_if_needed()
+    canny.page.screenshot(path=SHOTS / "image_prompt.png")
+    canny.select("controlnet_model_dropdown", "demo_canny")
+    part.wait_for(state="hidden")

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_controlnet.core.errors import UnitError
+from lib_controlnet.core.image_prompt import Combine, EmbedsScaling, WeightType
 from lib_controlnet.core.legacy import SPELLINGS
-from lib_controlnet.core.modes import ControlMode, HiResOption, InputMode, ResizeMode, UnionType
+from lib_controlnet.core.modes import ControlMode, HiResOption, InputMode, PulidMode, ResizeMode, UnionType
 from lib_controlnet.core.schedule import WeightCurve
 from lib_controlnet.core.units import ControlNetUnit, is_unit, parse_unit
 
@@ -175,6 +176,17 @@ def test_members_of_another_library() -> None:
         ({"weight_schedule": "[]"}, "weight_schedule", None),
         ({"uncond_weight": 0}, "uncond_weight", 0.0),
         ({"batch_weights": "1/0.5"}, "batch_weights", (1.0, 0.5)),
+        ({"ip_weight_type": "ease in-out"}, "ip_weight_type", WeightType.ease_in_out),
+        ({"weight_type": "linear"}, "ip_weight_type", WeightType.normal),
+        ({"ip_weight_type": "style_precise"}, "ip_weight_type", WeightType.style_precise),
+        ({"embeds_scaling": "K+mean(V) w/ C penalty"}, "ip_scaling", EmbedsScaling.k_mean_v_penalty),
+        ({"combine_embeds": "norm average"}, "ip_combine", Combine.norm_average),
+        ({"ip_layer_weights": "6:1, 3:-0.5"}, "ip_layer_weights", ((3, -0.5), (6, 1.0))),
+        ({"ip_layer_weights": {"3": 0.5}}, "ip_layer_weights", ((3, 0.5),)),
+        ({"ip_layer_weights": [[3, 0.5]]}, "ip_layer_weights", ((3, 0.5),)),
+        ({"ip_layer_weights": ""}, "ip_layer_weights", ()),
+        ({"pulid_mode": "PuLIDMode.STYLE"}, "pulid_mode", PulidMode.style),
+        ({"pulid_mode": "neutral"}, "pulid_mode", PulidMode.neutral),
         ({"input_mode": "InputMode.SIMPLE"}, "input_mode", InputMode.simple),
     ],
 )
@@ -198,6 +210,12 @@ def test_every_field_reads_every_one_of_its_names(field: str) -> None:
         "weight_schedule": [[0, 1], [1, 0.5]],
         "hr_weight_schedule": "0=0.5",
         "batch_weights": [0.5, 1],
+        "ip_weight_type": "Style transfer",
+        "ip_combine": "average",
+        "ip_scaling": "K+V",
+        "ip_uncond": 1,
+        "ip_layer_weights": "3: 0.5",
+        "pulid_mode": "Extremely style",
         "region_mask": MASK,
         "union_type": "Depth",
         "input_mode": "simple",
@@ -331,6 +349,14 @@ def test_enabled(given: dict[str, object], enabled: bool) -> None:
         ({"uncond_weight": -1}, "uncond_weight", "from 0 to 2"),
         ({"batch_weights": [1, 3]}, "batch_weights", "from 0 to 2"),
         ({"batch_weights": 1.0}, "batch_weights", "list"),
+        ({"weight_type": "loud"}, "weight_type", "style transfer precise"),
+        ({"ip_combine": {}}, "ip_combine", "choices"),
+        ({"ip_style_boost": "much"}, "ip_style_boost", "number"),
+        ({"ip_layer_weights": "3"}, "ip_layer_weights", "no number"),
+        ({"ip_layer_weights": "3:1, 3:2"}, "ip_layer_weights", "given once"),
+        ({"ip_layer_weights": "0.5:1"}, "ip_layer_weights", "whole number"),
+        ({"ip_layer_weights": [[1, 2, 3]]}, "ip_layer_weights", "3 numbers"),
+        ({"pulid_mode": "wild"}, "pulid_mode", "Fidelity"),
         ({"module": "canny", "preprocessor": "mlsd"}, "module and preprocessor", "different"),
         ({"ipadapter_input": ["AAAA"]}, "ipadapter_input", "never unpickled"),
         ({"use_preview_as_input": True}, "use_preview_as_input", "not available"),

@@ -16,7 +16,18 @@ from lib_controlnet.core.modes import ControlMode, InputMode
 from lib_controlnet.core.schedule import WeightCurve
 from lib_controlnet.core.step import Pass
 from lib_controlnet.families.registry import discover
-from tests.device.passes import CONFIGS, FAMILIES, ROWS, Made, Studio, data_sheets, effect_preprocessors, picture, unit
+from tests.device.passes import (
+    CONFIGS,
+    FAMILIES,
+    ROWS,
+    UNBOUNDED,
+    Made,
+    Studio,
+    data_sheets,
+    effect_preprocessors,
+    picture,
+    unit,
+)
 from tests.device.pretend import pretended
 
 STEPS = 4
@@ -50,6 +61,10 @@ def _plain(studio: Studio, **given: Any) -> Made:
 def test_each_step_is_as_with_the_weight_that_the_curve_has_there(studio_of: Any, family: str) -> None:
     """Bit for bit: the curve is read once a step and the weight goes the way of any other."""
     studio = studio_of(family, next(iter(FAMILIES[family][1])))
+    if family in UNBOUNDED:
+        with pytest.raises(UnitError, match="unit 0, weight_schedule"):
+            studio.made([unit(preprocessor="none", weight_schedule=FALL)])
+        return
     curved = studio.made([unit(preprocessor="none", weight_schedule=FALL)], steps=STEPS)
     for number in range(STEPS):
         weight = FALL.at(number / STEPS)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lib_controlnet.core.errors import UnitError
+from lib_controlnet.core.image_prompt import Combine, EmbedsScaling, Uncond, WeightType
 from lib_controlnet.core.infotext import format_unit, read_units
-from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode, UnionType
+from lib_controlnet.core.modes import ControlMode, HiResOption, PulidMode, ResizeMode, UnionType
 from lib_controlnet.core.schedule import WeightCurve
 from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.engine.presets import Presets, dumps, loads
@@ -37,6 +38,17 @@ UNIT = ControlNetUnit(
     batch_weights=(1.0, 0.5),
     union_type=UnionType.depth,
     loopback=True,
+    ip_weight_type=WeightType.composition_precise,
+    ip_style_boost=1.5,
+    ip_composition_boost=0.25,
+    ip_layer_weights=((0, 1.0), (11, -0.5)),
+    ip_combine=Combine.norm_average,
+    ip_scaling=EmbedsScaling.k_mean_v_penalty,
+    ip_uncond=Uncond.noise,
+    ip_noise=0.1,
+    ip_shortcut=0.5,
+    ip_lora=0.75,
+    pulid_mode=PulidMode.neutral,
 )
 
 
