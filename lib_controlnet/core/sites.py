@@ -68,12 +68,12 @@ class AttentionPatch:
         del call, tokens
         return None
 
-    def seen(self, call: SiteCall, tokens: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
+    def seen(self, call: SiteCall, output: Tensor, plain: Callable[[Sequence[int]], Tensor]) -> Tensor:
         """The attention's output (B, N, C), made with `further` tokens, changed; asked only where there are any.
 
-        `plain(tokens)` is what the attention gives for some rows of `tokens` without further tokens.
+        `plain(rows)` is what the attention gives for some rows of the call without further tokens.
         """
-        del call, tokens, plain
+        del call, plain
         return output
 
     merged: Callable[[SiteCall, Tensor, Tensor], Tensor] | None = None

@@ -48,6 +48,15 @@ class PartCall:
             )
         return tensor if len(self.rows) == self.batch else self.step.kept.of(tensor, self.rows)
 
+    def among(self, rows: Sequence[int]) -> PartCall | None:
+        """The same where only some rows of the whole call come by; None where none of them is the unit's."""
+        own = [place for place, row in enumerate(self.rows) if row in rows]
+        if not own:
+            return None
+        strengths = None if self.strengths is None else tuple(self.strengths[place] for place in own)
+        numbers = tuple(rows.index(self.rows[place]) for place in own)
+        return replace(self, step=self.step.select(own), rows=numbers, batch=len(rows), strengths=strengths)
+
     def changed(self, given: Tensor, change: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None) -> Tensor:
         """`given` (B, ...), of whose rows the unit's become `change(them)`, within the region and as far as the
         rows' strengths say.

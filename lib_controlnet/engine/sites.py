@@ -6,7 +6,8 @@ what was attended to is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -31,6 +32,8 @@ class LdmSites:
         self._parts: list[Part] = []
         self._sizes: dict[str, tuple[int, int]] = {}
         """Of what is in each transformer now."""
+        self._rows: tuple[int, ...] | None = None
+        """Of the call, which alone are in an attention that computes once more for them."""
 
     def of(self, part: Part) -> PartSites:
         """The places for one control."""
@@ -80,6 +83,23 @@ class LdmSites:
             self.keep(hook())
         self._waiting.clear()
 
+    def passing(self, part: Part, place: str) -> PartCall | None:
+        """The call that comes by a place in which the control has a say."""
+        call = None if part.watching else part.call
+        if call is None:
+            return None
+        call.came_by.add(place)
+        return call if self._rows is None else call.among(self._rows)
+
+    @contextmanager
+    def once_more(self, rows: Sequence[int]) -> Generator[None, None, None]:
+        """An attention computes again, for some rows of the call: places in it are passed by these alone."""
+        before, self._rows = self._rows, tuple(rows)
+        try:
+            yield
+        finally:
+            self._rows = before
+
     def measured(self, name: str) -> Callable[[], tuple[int, int]]:
         """Where a module of that name lies in a transformer: (h, w) of what passes the transformer, each time."""
         container = name.partition(_TRANSFORMERS)[0] if _TRANSFORMERS in name else ""
@@ -120,11 +140,11 @@ class PartSites:
         return True
 
     def before(self, name: str, patch: FeaturePatch, layer: int = 0) -> None:
-        part, size, place = self._part, self._sites.measured(name), f"before {name}"
+        part, sites, size, place = self._part, self._sites, self._sites.measured(name), f"before {name}"
         part.places[place] = layer
 
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> Any:
-            call = _passing(part, place)
+            call = sites.passing(part, place)
             if call is None:
                 return None
             return (_patched(call, layer, patch, args[0], size()), *args[1:])
@@ -132,13 +152,13 @@ class PartSites:
         self._sites.keep(self._sites.module(name).register_forward_pre_hook(hook))
 
     def after(self, name: str, patch: FeaturePatch, layer: int = 0, watch: Watch | None = None) -> None:
-        part, size, place = self._part, self._sites.measured(name), f"after {name}"
+        part, sites, size, place = self._part, self._sites, self._sites.measured(name), f"after {name}"
         part.places[place] = layer
 
         def hook(_module: nn.Module, _args: object, output: Tensor) -> Tensor | None:
             if part.watching and watch is not None:
                 watch(output)
-            call = _passing(part, place)
+            call = sites.passing(part, place)
             return None if call is None else _patched(call, layer, patch, output, size())
 
         self._sites.keep(self._sites.module(name).register_forward_hook(hook))
@@ -146,7 +166,7 @@ class PartSites:
     def attention(self, place: AttentionPlace, patch: AttentionPatch, layer: int = 0) -> None:
         self._part.places[place.name] = layer
         module = cast(Any, self._sites.module(place.name))
-        acting = _Attention(self._part, place.name, patch, layer, self._sites.measured(place.name))
+        acting = _Attention(self._sites, self._part, place.name, patch, layer)
         if type(patch).further is not AttentionPatch.further:
             self._sites.keep(module.register_forward_pre_hook(acting.lengthen, with_kwargs=True))
             self._sites.keep(module.register_forward_hook(acting.settle, with_kwargs=True))
@@ -155,26 +175,18 @@ class PartSites:
             self._sites.keep(module.to_out[0].register_forward_pre_hook(acting.merge))
 
     def added(self, name: str, patch: FeaturePatch, layer: int = 0, placeless: bool = False) -> None:
-        part, place = self._part, f"added {name}"
-        size = (lambda: None) if placeless else self._sites.measured(name)
+        part, sites, place = self._part, self._sites, f"added {name}"
+        size = (lambda: None) if placeless else sites.measured(name)
         part.places[place] = layer
 
         def hook(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            call = _passing(part, place)
+            call = sites.passing(part, place)
             if call is None:
                 return None
             given = call.of(cast("Tensor", args[0]))
             return _patched(call, layer, lambda site, own: own + patch(site, given).to(own), output, size())
 
         self._sites.keep(self._sites.module(name).register_forward_hook(hook))
-
-
-def _passing(part: Part, place: str) -> PartCall | None:
-    """The call that comes by a place in which the control has a say."""
-    call = None if part.watching else part.call
-    if call is not None:
-        call.came_by.add(place)
-    return call
 
 
 def _site_call(call: PartCall, layer: int, size: tuple[int, int]) -> SiteCall | None:
@@ -192,20 +204,19 @@ def _patched(call: PartCall, layer: int, patch: FeaturePatch, given: Tensor, siz
 class _Attention:
     """The hooks of one control on one attention."""
 
-    def __init__(
-        self, part: Part, name: str, patch: AttentionPatch, layer: int, size: Callable[[], tuple[int, int]]
-    ) -> None:
+    def __init__(self, sites: LdmSites, part: Part, name: str, patch: AttentionPatch, layer: int) -> None:
+        self._sites = sites
         self._part = part
         self._name = name
         self._patch = patch
         self._layer = layer
-        self._size = size
+        self._size = sites.measured(name)
         self._queries: Tensor | None = None
         self._longer = False
         """There was more to attend to in the call under way."""
 
     def _site(self) -> tuple[PartCall, SiteCall] | None:
-        call = _passing(self._part, self._name)
+        call = self._sites.passing(self._part, self._name)
         site = None if call is None else _site_call(call, self._layer, self._size())
         return None if call is None or site is None else (call, site)
 
@@ -227,10 +238,13 @@ class _Attention:
             return None
         (call, site), tokens = found, cast("Tensor", args[0])
         rest = {name: value for name, value in kwargs.items() if name != "context"}
+
+        def plain(rows: Sequence[int]) -> Tensor:
+            with self._sites.once_more([call.rows[row] for row in rows]):
+                return module.forward(call.step.kept.of(call.of(tokens), rows), **rest)
+
         if call.whole:
-            if not self._longer:
-                return None
-            return self._patch.seen(site, tokens, output, lambda part: module.forward(part, **rest))
+            return self._patch.seen(site, output, plain) if self._longer else None
 
         def attended(_given: Tensor) -> Tensor:
             own = call.of(tokens)
@@ -238,8 +252,9 @@ class _Attention:
             if further is None:
                 return _given
             longer, given = _with_further((own, *args[1:]), rest, further)
-            seen = module.forward(*longer, **given)
-            return self._patch.seen(site, own, seen, lambda part: module.forward(part, **rest))
+            with self._sites.once_more(call.rows):
+                seen = module.forward(*longer, **given)
+            return self._patch.seen(site, seen, plain)
 
         return call.changed(output, attended, site.size)
 

@@ -90,14 +90,14 @@ def _fidelity(settings: UnitSettings) -> float:
     return fidelity**3 if settings.sdxl else fidelity
 
 
-def _mixed(seen: Tensor, given: Tensor, plain: Callable[[Tensor], Tensor], step: Step, fidelity: float) -> Tensor:
-    """`seen` (B, ...), whose uncond rows are drawn back to `plain(those of given)` as far as the fidelity says."""
+def _mixed(seen: Tensor, plain: Callable[[Sequence[int]], Tensor], step: Step, fidelity: float) -> Tensor:
+    """`seen` (B, ...), whose uncond rows are drawn back to `plain(rows)` as far as the fidelity says."""
     rows = tuple(row for row, cond in enumerate(step.is_cond) if not cond)
     if fidelity <= 1e-5 or not rows:
         return seen
     kept = step.kept
     mixed = seen.clone()
-    kept.put(mixed, rows, torch.lerp(kept.of(seen, rows), plain(kept.of(given, rows)).to(seen), fidelity))
+    kept.put(mixed, rows, torch.lerp(kept.of(seen, rows), plain(rows).to(seen), fidelity))
     return mixed
 
 
@@ -142,8 +142,8 @@ class _Attention(AttentionPatch):
         del tokens
         return _seen(self.bank).tokens() if call.weight > self._least else None
 
-    def seen(self, call: SiteCall, tokens: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
-        return _mixed(output, tokens, plain, call.step, self._fidelity)
+    def seen(self, call: SiteCall, output: Tensor, plain: Callable[[Sequence[int]], Tensor]) -> Tensor:
+        return _mixed(output, plain, call.step, self._fidelity)
 
 
 class _Statistics:
@@ -166,7 +166,9 @@ class _Statistics:
         mean, deviation = _moments(features)
         wanted_mean, wanted_deviation = _seen(self.bank)
         styled = (features.float() - mean) / deviation * wanted_deviation + wanted_mean
-        return _mixed(styled, features, lambda part: part, call.step, self._fidelity).to(features.dtype)
+        kept = call.step.kept
+        mixed = _mixed(styled, lambda rows: kept.of(features, rows), call.step, self._fidelity)
+        return mixed.to(features.dtype)
 
 
 def _seen(bank: Bank | None) -> Bank:

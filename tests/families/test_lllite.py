@@ -10,16 +10,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
+from lib_controlnet.core.checkpoint import Checkpoint
 from lib_controlnet.core.errors import BaseModelError, ModelFileError
 from lib_controlnet.core.hints import Hint
+from lib_controlnet.core.modes import ControlMode
 from lib_controlnet.core.step import Step
 from lib_controlnet.engine.facts import FactReader
 from lib_controlnet.families.base import BaseModel, Runtime
+from lib_controlnet.families.reference import EFFECT
 from lib_controlnet.families.registry import discover, load_model
 from lib_controlnet.nets.config import UNetConfig
 from lib_controlnet.nets.layers import layer_inputs
 from lib_controlnet.nets.unet import UNetModel
+from tests.engine.test_session import FakeGeneration
 from tests.families import lllite_files
 from tests.families.driving import hooked, on_unet, session_of, settings
 from tests.families.test_t2i_adapter import picture
@@ -194,3 +199,38 @@ def test_a_module_for_the_prompts_keys_is_refused(tmp_path: Path) -> None:
     model = loaded(tmp_path, lllite_files.weights(lllite_files.modules(SD1, ("attn2.to_k",))))
     with pytest.raises(BaseModelError, match="gets the prompt and no picture"):
         model.check(BaseModel(SD1, "tiny"))
+
+
+def _reference(mode: ControlMode, fidelity: float) -> Any:
+    options = {"attention": True, "adain": False}
+    given = settings(SD1, mode=mode, params=(fidelity,), options=options, checkpoint=latents)
+    return EFFECT.bind([picture(64, 64)], given)
+
+
+def latents() -> Checkpoint:
+    def encode(pixels: Tensor) -> Tensor:
+        small = functional.avg_pool2d(pixels * 2 - 1, 8)
+        return torch.cat([small, small.mean(1, keepdim=True)], dim=1)
+
+    return Checkpoint(torch.linspace(0.99, 0.01, 1000), False, encode, 1)
+
+
+@pytest.mark.parametrize("how", ["whole", "region", "rows"])
+def test_beside_a_reference_it_acts_on_the_pictures_own_tokens(tmp_path: Path, how: str) -> None:
+    """Where an attention looks at a reference it computes again for some rows, and sees more than the picture."""
+    unet, now = unet_of(SD1), call(SD1, images=(0, 1, 0, 1))
+    bound = loaded(tmp_path, lllite_files.weights(lllite_files.modules(SD1))).bind([picture(64, 64)], settings())
+    given: dict[str, Any] = {"region": torch.ones(1, 1, 64, 64)} if how == "region" else {}
+    if how == "rows":
+        given = {"generation": replace(FakeGeneration(), unit_per_image=True)}
+    alone = hooked(unet, now, bound, *([_reference(ControlMode.prompt, 0.0)] if how == "rows" else []), **given)
+    strict = hooked(unet, now, bound, _reference(ControlMode.control, 0.5), **given)
+    mixed = hooked(unet, now, bound, _reference(ControlMode.balanced, 0.5), **given)
+    assert torch.isfinite(mixed).all()
+    if how == "rows":  # the first picture is the modules', the second the reference's
+        assert error(mixed[[0, 2]], alone[[0, 2]]) < 1e-5
+        assert error(mixed[3:], alone[3:]) > 1e-4
+        return
+    assert error(strict[2:], alone[2:]) < 1e-5, "the negative prompt's rows do not look at the reference"
+    assert error(strict[:2], alone[:2]) > 1e-3
+    assert error(mixed[2:], alone[2:]) > 1e-4
