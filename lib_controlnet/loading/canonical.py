@@ -17,6 +17,8 @@ _CONTROL = "control_model."
 _DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
 _ONE_LAYER = "controlnet_cond_embedding.weight"
 """A SparseCtrl's hint encoder where the hint is a latent."""
+_BRUSH = "conv_in_condition.weight"
+"""A BrushNet's first layer."""
 _ADAPTER = "body.0.resnets.0.block1.weight"
 _IP_ADAPTER = {"image_proj_model.": "image_proj.", "adapter_modules.": "ip_adapter."}
 """As the training scripts of IP-Adapter name what the released files call otherwise."""
@@ -41,6 +43,8 @@ _TOP = {
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
+    "conv_in_condition": "input_blocks.0.0",
+    "brushnet_mid_block": "middle_block_out.0",
     "controlnet_mid_block": "middle_block_out.0",
     "controlnet_cond_embedding": "input_hint_block.0",
     "controlnet_cond_embedding.conv_in": "input_hint_block.0",
@@ -67,7 +71,7 @@ def canonical(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             for key, origin in names.items()
             if key.startswith(_CONTROL) or key == DIFFERENCE_KEY
         }
-    if _DIFFUSERS in names or _ONE_LAYER in names:
+    if any(key in names for key in (_DIFFUSERS, _ONE_LAYER, _BRUSH)):
         translate = _Translation(names)
         names = {translate(key): origin for key, origin in names.items()}
     if _ADAPTER in names:
@@ -124,9 +128,14 @@ class _Translation:
         hint = re.compile(r"controlnet_cond_embedding\.blocks\.(\d+)\.weight")
         self._level = 1
         self._hint_blocks = 0
+        self._attending = set[str]()
+        """Levels of a decoder with transformers."""
+        attention = re.compile(r"up_blocks\.(\d+)\.attentions\.")
         for key in keys:
             if match := per_level.fullmatch(key):
                 self._level = max(self._level, int(match[1]) + 2)
+            if match := attention.match(key):
+                self._attending.add(match[1])
             if match := hint.fullmatch(key):
                 self._hint_blocks = max(self._hint_blocks, int(match[1]) + 1)
 
@@ -150,6 +159,18 @@ class _Translation:
 
     def _downsampler(self, level: str) -> str:
         return f"input_blocks.{self._level * (int(level) + 1)}.0.op"
+
+    def _decoder_resnet(self, level: str, index: str, rest: str) -> str:
+        return f"output_blocks.{self._level * int(level) + int(index)}.0.{_RESNET.get(rest, rest)}"
+
+    def _decoder_attention(self, level: str, index: str, rest: str) -> str:
+        return f"output_blocks.{self._level * int(level) + int(index)}.1.{rest}"
+
+    def _upsampler(self, level: str) -> str:
+        return f"output_blocks.{self._level * (int(level) + 1) - 1}.{2 if level in self._attending else 1}.conv"
+
+    def _added_to_decoder(self, index: str) -> str:
+        return f"up_zero_convs.{index}.0"
 
     def _middle_resnet(self, index: str, rest: str) -> str:
         return f"middle_block.{2 * int(index)}.{_RESNET.get(rest, rest)}"
@@ -175,4 +196,9 @@ class _Translation:
         (re.compile(r"controlnet_cond_embedding\.blocks\.(\d+)"), _hint),
         (re.compile(r"controlnet_cond_embedding\.conv_out"), _hint_out),
         (re.compile(r"controlnet_down_blocks\.(\d+)"), _zero_conv),
+        (re.compile(r"brushnet_down_blocks\.(\d+)"), _zero_conv),
+        (re.compile(r"up_blocks\.(\d+)\.resnets\.(\d+)\.(.+)"), _decoder_resnet),
+        (re.compile(r"up_blocks\.(\d+)\.attentions\.(\d+)\.(.+)"), _decoder_attention),
+        (re.compile(r"up_blocks\.(\d+)\.upsamplers\.0\.conv"), _upsampler),
+        (re.compile(r"brushnet_up_blocks\.(\d+)"), _added_to_decoder),
     )

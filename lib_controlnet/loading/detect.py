@@ -116,6 +116,12 @@ KINDS: tuple[Kind, ...] = (
         "*seq_proj",
         "*task_embedding",
     ),
+    _kind(
+        "a PowerPaint model (it needs a text encoder of its own)",
+        "conv_in_condition.weight",
+        "down_blocks.0.attentions.0.proj_in.weight",
+    ),
+    _kind("a BrushNet model", "conv_in_condition.weight"),
     _kind("a ControlNet-XS model", any_of=("control_to_base_for_conv_in.weight", "*enc_zero_convs_out.0.0.weight")),
     _kind("a ControlNet Union model", any_of=("*control_add_embedding.linear_1.bias", "*task_embedding")),
     _kind(

@@ -41,7 +41,7 @@ class UNetModel(Encoder):
             skips.append(h)
         h = self.middle_block(h, emb, context)
         for block in self.output_blocks:
-            h = block(_join(h, skips.pop()), emb, context)
+            h = block(join(h, skips.pop()), emb, context)
         return self.out(h).to(x.dtype)
 
     def _output_blocks(self) -> list[TimestepEmbedSequential]:
@@ -63,7 +63,7 @@ class UNetModel(Encoder):
         return blocks
 
 
-def _join(h: Tensor, skip: Tensor) -> Tensor:
+def join(h: Tensor, skip: Tensor) -> Tensor:
     """Channels of both; `h` takes the size of `skip` where an odd size was halved and doubled, as A1111 does."""
     if h.shape[-2:] != skip.shape[-2:]:
         h = F.interpolate(h, size=skip.shape[-2:], mode="nearest")

@@ -40,6 +40,7 @@ from lib_controlnet.nets.sparsectrl import SparseConfig, SparseControlNet
 from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapter
 from tests.engine.tiny import HINT_WIDTHS, SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
 from tests.families import lllite_files, pulid_files
+from tests.families.brushnet_reference import ReferenceBrushNet
 from tests.families.ip_files import FACE, write
 from tests.families.test_control_lora import control_lora
 from tests.nets import xs_reference
@@ -125,8 +126,14 @@ def _pulid_file(path: Path, config: UNetConfig, seed: int) -> None:
     pulid_files.write(path, "v1", config, seed=seed)
 
 
+def _brush_file(path: Path, config: UNetConfig, seed: int) -> None:
+    weights = randomise(ReferenceBrushNet(config), seed).state_dict()
+    save_file({key: value.contiguous() for key, value in weights.items()}, path)
+
+
 WriteFile = Callable[[Path, UNetConfig, int], None]
 FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
+    "brushnet": (_brush_file, LEVELS),
     "controlnet": (_controlnet_file, CONFIGS),
     "control_lora": (_lora_file, CONFIGS),
     "controlnet_union": (_union_file, CONFIGS),
@@ -143,6 +150,8 @@ RESIDUALS = ("control_lora", "controlnet", "controlnet_union", "sparsectrl", "t2
 """Families that steer by residuals; the others act in the U-Net's layers."""
 EMBEDDED = {"ip_adapter": "ip-adapter_face_id", "pulid": "ip-adapter_pulid", "t2i_style": "clip_vision"}
 """By family that takes embeddings: the preprocessor that its units have in place of one that gives maps."""
+MASKED = {"brushnet": "inpaint"}
+"""By family that takes a mask: the preprocessor that its units have in place of one that gives a map without."""
 UNBOUNDED = ("t2i_style", "revision_clipvision", "revision_ignore_prompt")
 """Families and preprocessors that act on the whole picture, and refuse a region mask."""
 
@@ -285,7 +294,7 @@ class Studio:
     def __init__(self, folder: Path, config: UNetConfig, family: str = "controlnet") -> None:
         self.config = config
         self.folder = folder
-        self._embedded = EMBEDDED.get(family, "")
+        self._needed = {**EMBEDDED, **MASKED}.get(family, "")
         for name, seed in (("first", 2), ("second", 4)):
             FAMILIES[family][0](folder / f"{name}.safetensors", replace(config, in_channels=4), seed)
 
@@ -321,8 +330,8 @@ class Studio:
 
     def _fitting(self, unit: ControlNetUnit) -> ControlNetUnit:
         spec = data_sheets()[unit.preprocessor]
-        wrong = self._embedded and spec.returns_image and not spec.model_free
-        return replace(unit, preprocessor=self._embedded) if wrong else unit
+        wrong = self._needed and spec.returns_image and not spec.model_free and not spec.keeps_alpha
+        return replace(unit, preprocessor=self._needed) if wrong else unit
 
     def _services(self, settings: Mapping[str, Any]) -> Services:
         annotators: Any = Annotators()
