@@ -32,7 +32,7 @@ class ModelWords:
 MODEL_WORDS: Mapping[str, ModelWords] = {
     "Canny": ModelWords(("canny",), True),
     "Depth": ModelWords(("depth",), True),
-    "IP-Adapter": ModelWords(("ip-adapter", "ip_adapter", "ipadapter")),
+    "IP-Adapter": ModelWords(("ip-adapter", "ip_adapter", "ipadapter", "pulid")),
     "Inpaint": ModelWords(("inpaint",), True),
     "Instant-ID": ModelWords(("instant-id", "instant_id", "instantid")),
     "InstructP2P": ModelWords(("instructp2p", "ip2p")),

@@ -64,6 +64,9 @@ def test_models_by_words_and_union() -> None:
     assert models_of("Canny", MODELS) == ["None", *MODELS[:3]]
     assert models_of("Shuffle", MODELS) == ["None"]
     assert models_of("All", MODELS) == ["None", *MODELS]
+    faces = ["ip-adapter-faceid_sdxl", "pulid_v1.1", "ip-adapter_pulid_sdxl_fp16", "control_instant_id_sdxl"]
+    assert models_of("IP-Adapter", faces) == ["None", *faces[:3]]
+    assert models_of("Instant-ID", faces) == ["None", faces[3]]
 
 
 def test_default_model_prefers_version_11_and_ignores_the_hash() -> None:
