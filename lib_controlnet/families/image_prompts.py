@@ -78,10 +78,13 @@ class BoundImagePrompt(BoundControl):
     def tokens(self) -> Tensor:
         """(2 * pictures, T, width) float32: for the cond rows of each picture of the batch, then for the others."""
         if self._tokens is None:
-            heard = [self._heard(part) for told in self._told for part in (told.cond, told.uncond)]
-            even = self._evened(heard)
-            self._tokens = torch.cat([*even[::2], *even[1::2]])
+            self._tokens = self.tokens_anew()
         return self._tokens
+
+    def tokens_anew(self) -> Tensor:
+        """`tokens`, made on the stream of the caller, who keeps them."""
+        even = self._evened([self._heard(part) for told in self._told for part in (told.cond, told.uncond)])
+        return torch.cat([*even[::2], *even[1::2]])
 
     def rows(self, step: Step) -> tuple[int, ...]:
         """Which of `tokens` belongs to each row."""

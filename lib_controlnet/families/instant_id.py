@@ -29,6 +29,8 @@ class FaceContext:
         self._model = model
         self._settings = settings
         self._teller: BoundIPAdapter | None = None
+        self._tokens: Tensor | None = None
+        """Of its own: ControlNets may compute beside the U-Net, on another stream than what acts in it."""
         self._kept: dict[tuple[tuple[int, ...], torch.device, torch.dtype], Tensor] = {}
 
     def meet(self, own: BoundControl, others: Sequence[BoundControl]) -> None:
@@ -56,5 +58,6 @@ class FaceContext:
         rows = teller.rows(step)
         key = (rows, like.device, like.dtype)
         if key not in self._kept:
-            self._kept[key] = step.kept.of(teller.tokens().to(like), rows)
+            self._tokens = teller.tokens_anew() if self._tokens is None else self._tokens
+            self._kept[key] = step.kept.of(self._tokens.to(like), rows)
         return self._kept[key]
