@@ -21,6 +21,9 @@ CASES = (
     "step_one",
     "step_two",
     "step_more_important",
+    "step_t2i_adapter",
+    "step_union_two",
+    "step_control_lora",
     "step_weight_zero",
     "step_outside_range",
     "step_installed_only",
@@ -43,7 +46,7 @@ ControlNet, so a step's ratio is nearly the share of arithmetic: 1.334 for one C
 on the cond row alone; less where cond and uncond rows share what precedes their first look at the prompt, as our
 ControlNet lets them, since hosts give both the same latents. The goals are those of 512x512: at 256x256 reading the
 weights costs more than the arithmetic, and a ControlNet has 42 % of a U-Net's weights but 33 % of its arithmetic.
-Needs about 7 GB of memory; trainings, timed at half of SD1.5's width, 10 GB.
+Needs about 11 GB of memory; trainings, timed at half of SD1.5's width, 10 GB.
 Exit code 1 if a goal is missed at 512x512.
 
 On a graphics card (--device cuda) the same ratios are of seconds between two waits for it, in half precision; a step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,12 +37,18 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def unet() -> UNetModel:
     """SD1.5's U-Net (3.4 GB)."""
-    return _drawn(UNetModel(SD15, Operations(initialise=False)), seed=1)
+    return drawn(UNetModel(SD15, Operations(initialise=False)), seed=1)
+
+
+def outline_of_unet() -> Mapping[str, Tensor]:
+    """Its weights' names and shapes."""
+    with torch.device("meta"):
+        return UNetModel(SD15, Operations(initialise=False)).state_dict()
 
 
 def controlnet() -> ControlNet:
     """A ControlNet for it (1.4 GB)."""
-    return _drawn(ControlNet(ControlNetConfig(SD15), Operations(initialise=False)), seed=2)
+    return drawn(ControlNet(ControlNetConfig(SD15), Operations(initialise=False)), seed=2)
 
 
 def diffusers_controlnet() -> nn.Module:
@@ -50,7 +57,7 @@ def diffusers_controlnet() -> nn.Module:
 
     with torch.device("meta"):
         network = ControlNetModel(cross_attention_dim=768)
-    return _drawn(network.to_empty(device="cpu"), seed=2)
+    return drawn(network.to_empty(device="cpu"), seed=2)
 
 
 def controlnet_file(folder: Path) -> Path:
@@ -75,7 +82,7 @@ def hint(pixels: int) -> Tensor:
     return torch.rand(1, 3, pixels, pixels, generator=torch.Generator().manual_seed(4))
 
 
-def _drawn(network: Network, seed: int) -> Network:
+def drawn(network: Network, seed: int) -> Network:
     """Weights small enough that activations stay finite: infinities and denormals would change the speed."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

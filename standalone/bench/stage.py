@@ -6,7 +6,7 @@ import importlib
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover, own_controls
 
 from . import networks
+from .family_files import FILES, write
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Stage(Given, AbstractContextManager["Stage"]):
     """A U-Net, a ControlNet file in a folder of its own, and the services of one WebUI around them."""
 
     def __init__(self, pixels: int, runtime: Runtime = CPU) -> None:
-        super().__init__(pixels, runtime)
+        super().__init__(pixels, replace(runtime, base_weights=lambda: dict(self.unet.state_dict())))
         self._folder = tempfile.TemporaryDirectory(prefix="controlnet-bench-")
         self.file = networks.controlnet_file(Path(self._folder.name))
         self.unet = networks.unet().to(runtime.device, runtime.dtype)
@@ -117,9 +118,12 @@ class Stage(Given, AbstractContextManager["Stage"]):
         self._folder.cleanup()
 
     def unit(self, **changes: Any) -> ControlNetUnit:
-        """An enabled unit with a picture and this stage's model."""
+        """An enabled unit with a picture and this stage's model, or one of FILES."""
         picture = np.random.default_rng(5).integers(0, 256, (self.pixels, self.pixels, 3), dtype=np.uint8)
         settings: dict[str, Any] = {"enabled": True, "image": picture, "model": self.file.stem, **changes}
+        if settings["model"] in FILES:
+            write(self.file.parent, settings["model"])
+            self.services.library.refresh()
         return ControlNetUnit(**settings)
 
     def bare_step(self) -> Tensor:

@@ -6,14 +6,14 @@ layer of the U-Net faster too: the ratios tell what control adds, not whose laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib_controlnet.core.modes import ControlMode
+from lib_controlnet.core.modes import ControlMode, UnionType
 from lib_controlnet.families.base import Runtime
 
 from . import networks
@@ -26,6 +26,9 @@ GOALS = {
     "step_one": Goal(1.36),
     "step_two": Goal(1.70),
     "step_more_important": Goal(1.19),
+    "step_t2i_adapter": Goal(1.01),
+    "step_union_two": Goal(1.36),
+    "step_control_lora": Goal(1.02),
     "step_weight_zero": Goal(1.02, 0.98),
     "step_outside_range": Goal(1.02, 0.98),
     "step_installed_only": Goal(1.02, 0.98),
@@ -34,6 +37,12 @@ UNITS: dict[str, list[dict[str, Any]]] = {
     "step_one": [{}],
     "step_two": [{"index": 0}, {"index": 1}],
     "step_more_important": [{"control_mode": ControlMode.control}],
+    "step_t2i_adapter": [{"model": "bench_t2i_adapter"}],
+    "step_union_two": [
+        {"index": 0, "model": "bench_controlnet_union", "union_type": UnionType.depth},
+        {"index": 1, "model": "bench_controlnet_union", "union_type": UnionType.hard_edge},
+    ],
+    "step_control_lora": [{"model": "bench_control_lora"}],
     "step_weight_zero": [{"weight": 0.0}],
     "step_outside_range": [{"guidance_start": 0.0, "guidance_end": 0.3}],
 }
@@ -45,7 +54,7 @@ def whole_steps(
 ) -> list[Result]:
     """The cases of GOALS among `names`, measured in one run against one bare step."""
     with Stage(pixels, runtime) as stage:
-        actions = _actions(names, stage)
+        actions = _actions(set(names), stage)
         stopwatch = _stopwatch(runtime)
         stopwatch.watch(stage.unet)
         for network in {action.network for action in actions.values() if isinstance(action, ControlledStep)}:
@@ -54,10 +63,10 @@ def whole_steps(
     return [_result(name, seconds) for name in GOALS if name in names]
 
 
-def _actions(names: Collection[str], stage: Stage) -> dict[str, Callable[[], object]]:
+def _actions(names: Set[str], stage: Stage) -> dict[str, Callable[[], object]]:
     actions: dict[str, Callable[[], object]] = {BARE: stage.bare_step}
     for name, units in UNITS.items():
-        if name in names or (name == "step_one" and "engine_overhead" in names):
+        if name in names or (name == "step_one" and names & {"engine_overhead", "step_control_lora"}):
             actions[name] = stage.controlled(*(stage.unit(**settings) for settings in units))
     if "engine_overhead" in names:
         actions[FORWARD] = _forward(stage.controlled(stage.unit()).network, stage, distinct=1)
@@ -72,6 +81,9 @@ def _result(name: str, seconds: dict[str, float]) -> Result:
         added, alone = seconds["step_one"] - bare, seconds[FORWARD]
         detail = f"a step grows by {added:.3f} s, the forward takes {alone:.3f} s"
         return Result(name, added / alone, GOALS[name], detail)
+    if name == "step_control_lora":
+        detail = f"{seconds[name]:.3f} s against {seconds['step_one']:.3f} s of a ControlNet"
+        return Result(name, seconds[name] / seconds["step_one"], GOALS[name], detail)
     return Result(name, seconds[name] / bare, GOALS[name], f"{seconds[name]:.3f} s against {bare:.3f} s")
 
 
