@@ -88,6 +88,10 @@ def unit(random: Random) -> dict[str, Any]:
         "save_detected_map": lambda: random.choice((True, False)),
         "low_vram": lambda: random.choice((True, False)),
         "advanced_weighting": lambda: [round(random.random(), 2) for _ in range(7)],
+        "weight_schedule": lambda: [[0, round(random.random(), 2)], [0.5, random.choice((0, 1))], [1, 2]],
+        "hr_weight_schedule": lambda: random.choice(("0=1/0.5=0", "0:0", [[0.3, 0.7]])),
+        "uncond_weight": lambda: random.choice((0, 0.5, 1, 2)),
+        "ip_weight_type": lambda: random.choice(("normal", "style transfer", "ease in")),
     }
     for name in random.sample(sorted(choices), random.randrange(0, 6)):
         made[name] = choices[name]()
@@ -120,7 +124,8 @@ FIELDS = (
     "processor_res", "threshold_a", "threshold_b", "guidance", "guidance_start", "guidance_end", "guessmode",
     "pixel_perfect", "hr_option", "lowvram", "inpaint_crop_input_image", "save_detected_map", "advanced_weighting",
     "effective_region_mask", "union_control_type", "input_mode", "batch_images", "output_dir", "loopback", "images",
-    "ipadapter_input", "use_preview_as_input", "is_ui", "batch_mask_dir", "invert_image",
+    "weight_schedule", "hr_weight_schedule", "uncond_weight", "batch_weights", "ip_weight_type", "ip_layer_weights",
+    "ip_combine", "pulid_mode", "ipadapter_input", "use_preview_as_input", "is_ui", "batch_mask_dir", "invert_image",
 )  # fmt: skip
 
 HOSTS: Sequence[Mapping[str, Any]] = (
