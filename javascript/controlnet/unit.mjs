@@ -72,10 +72,11 @@ export class ControlNetUnit {
         const module = this.field("controlnet_preprocessor_dropdown")?.value ?? "none";
         const model = (this.field("controlnet_model_dropdown")?.value ?? "None").replace(/ \[[0-9a-f]+\]$/, "");
         const what = module !== "none" ? module.replace(/ \(.*/, "") : model !== "None" ? model : "";
-        const weight = this.field("controlnet_control_weight_slider")?.value ?? "1";
+        const curve = this.field("controlnet_weight_schedule")?.value.trim();
+        const weight = curve ? "curve" : Number(this.field("controlnet_control_weight_slider")?.value ?? 1);
         const thumbnail = typeof opts !== "object" || opts.controlnet_input_thumbnail !== false;
         const picture = this.enabled && thumbnail ? shownPicture(this.part("input_image"))?.src ?? "" : "";
-        const facts = this.enabled && what ? `${what} · ${Number(weight)}` : "";
+        const facts = this.enabled && what ? `${what} · ${weight}` : "";
         const state = `${facts}|${picture.length}|${picture.slice(-40)}`;
         // gradio writes the button anew when tabs change, so what is there counts and not what was written
         const present = button.querySelector(".cnet-tab-facts")?.textContent ?? "";

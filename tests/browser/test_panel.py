@@ -392,6 +392,7 @@ def test_a_weight_curve_is_chosen_drawn_and_used(canny: Panel) -> None:
     canny.settle()
     points = field.input_value()
     assert points.count("=") == 2
+    canny.page.locator("#txt2img_controlnet_tabs .cnet-tab-facts", has_text="canny · curve").wait_for()
     canny.generate()
     assert "Weight Schedule: " + points in canny.infotext()
 

@@ -88,7 +88,7 @@ def unit(random: Random) -> dict[str, Any]:
         "save_detected_map": lambda: random.choice((True, False)),
         "low_vram": lambda: random.choice((True, False)),
         "advanced_weighting": lambda: [round(random.random(), 2) for _ in range(7)],
-        "weight_schedule": lambda: [[0, round(random.random(), 2)], [0.5, random.choice((0, 1))], [1, 2]],
+        "weight_schedule": lambda: [[0, round(random.uniform(0.3, 2), 2)], [0.5, random.choice((0, 1))], [1, 2]],
         "hr_weight_schedule": lambda: random.choice(("0=1/0.5=0", "0:0", [[0.3, 0.7]])),
         "uncond_weight": lambda: random.choice((0, 0.5, 1, 2)),
         "ip_weight_type": lambda: random.choice(("normal", "style transfer", "ease in")),
@@ -97,6 +97,8 @@ def unit(random: Random) -> dict[str, Any]:
         made[name] = choices[name]()
     if "guidance_end" in made and "guidance_start" not in made:
         made["guidance_start"] = 0.0
+    if made.get("control_mode") == 2:  # there the negative prompt has nothing to weigh, which is refused
+        made.pop("uncond_weight", None)
     return made
 
 
