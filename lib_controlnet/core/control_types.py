@@ -33,7 +33,7 @@ MODEL_WORDS: Mapping[str, ModelWords] = {
     "Canny": ModelWords(("canny",), True),
     "Depth": ModelWords(("depth",), True),
     "IP-Adapter": ModelWords(("ip-adapter", "ip_adapter", "ipadapter", "pulid")),
-    "Inpaint": ModelWords(("inpaint",), True),
+    "Inpaint": ModelWords(("inpaint", "brushnet"), True),
     "Instant-ID": ModelWords(("instant-id", "instant_id", "instantid")),
     "InstructP2P": ModelWords(("instructp2p", "ip2p")),
     "Lineart": ModelWords(("lineart",), True),
@@ -48,7 +48,7 @@ MODEL_WORDS: Mapping[str, ModelWords] = {
     "Shuffle": ModelWords(("shuffle",)),
     "SoftEdge": ModelWords(("softedge",), True),
     "SparseCtrl": ModelWords(("sparsectrl",)),
-    "T2I-Adapter": ModelWords(("t2i-adapter", "t2i_adapter", "t2iadapter", "t2ia")),
+    "T2I-Adapter": ModelWords(("t2i-adapter", "t2i_adapter", "t2iadapter", "t2ia", "coadapter")),
     "Tile": ModelWords(("tile", "blur"), True),
 }
 """The peers' types in their order, after "All"."""

@@ -72,6 +72,7 @@ class LoadedBrushNet:
     from_fp8 = False
     outputs = 0
     ramp: Sequence[float] = ()
+    embeddings: Sequence[str] = ()
 
     def __init__(self, path: Path, net: BrushNet) -> None:
         self.path = path

@@ -93,15 +93,15 @@ class LoadedStyle:
                 found=found,
                 remedy="choose the preprocessor t2ia_style_clipvision",
             )
-        return BoundStyle(self, torch.cat([each for each in seen if each is not None]), settings.weight)
+        return BoundStyle(self, [each for each in seen if each is not None], settings.weight)
 
 
 class BoundStyle(BoundControl):
-    """The style as tokens; computed once a pass."""
+    """The style as tokens; computed once a pass. Those of several pictures in one unit lie one behind the other."""
 
     obeys_mode = spatial = regional = stepwise = False
 
-    def __init__(self, model: LoadedStyle, seen: Tensor, weight: float) -> None:
+    def __init__(self, model: LoadedStyle, seen: Sequence[Tensor], weight: float) -> None:
         self._model = model
         self._seen = seen
         self._weight = weight
@@ -133,7 +133,8 @@ class BoundStyle(BoundControl):
         if tokens is None:
             place = self._model.residence.place
             with own_types((place,)), torch.no_grad():
-                tokens = self._tokens = self._model.net(self._seen.to(place, torch.float32)) * self._weight
+                each = [self._model.net(seen.to(place, torch.float32)).flatten(0, 1) for seen in self._seen]
+            tokens = self._tokens = torch.stack(each) * self._weight
         return tokens
 
     def _at(self, step: Step) -> Placed:

@@ -90,7 +90,7 @@ _OTHER_BACKBONES: tuple[Kind, ...] = (
         any_of=("backbone.0.0.weight", "backbone.10.blocks.0.weight"),
         backbone="Stable Cascade",
     ),
-    _kind("a Flux PuLID", any_of=("pulid_ca.*",), backbone="Flux"),
+    _kind("a PuLID for Flux", any_of=("pulid_encoder.*", "pulid_ca.*"), backbone="Flux"),
     _kind(
         "a Flux IP-Adapter",
         any_of=("*double_blocks.0.processor.ip_adapter*", "double_blocks.0.ip_adapter*"),
@@ -147,7 +147,6 @@ KINDS: tuple[Kind, ...] = (
         "a T2I-Adapter",
         any_of=("*body.0.in_conv.weight", "*body.0.block1.weight", "*body.0.resnets.0.block1.weight"),
     ),
-    _kind("a PuLID for Flux", any_of=("pulid_encoder.*", "pulid_ca.*")),
     _kind("a PuLID", any_of=("id_adapter.*", "id_adapter_attn_layers.*")),
     _kind("an IP-Adapter", any_of=("image_proj.*", "image_proj_model.*", "ip_adapter.*")),
     _kind(

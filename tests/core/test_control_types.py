@@ -80,3 +80,9 @@ def test_default_model_prefers_version_11_and_ignores_the_hash() -> None:
 def test_types_without_anything_are_not_usable() -> None:
     assert usable_types(SPECS, []) == ["All", "Canny", "Own Type", "Scribble"]
     assert "Depth" in usable_types(SPECS, MODELS)
+
+
+def test_families_that_the_peers_lack_are_found_under_the_types_of_their_preprocessors() -> None:
+    names = ["coadapter-style-sd15v1", "random_mask_brushnet_ckpt"]
+    assert models_of("T2I-Adapter", names) == ["None", names[0]]
+    assert models_of("Inpaint", names) == ["None", names[1]]

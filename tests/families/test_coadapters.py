@@ -65,6 +65,15 @@ def test_the_prompts_rows_hear_the_style_and_the_others_themselves(tmp_path: Pat
     assert torch.equal(step.context[1], own)
 
 
+@torch.no_grad()
+def test_styles_of_several_pictures_in_one_unit_lie_one_behind_the_other(tmp_path: Path) -> None:
+    now, net = call(SD1), style()
+    model = loaded(tmp_path / "style.safetensors", dict(net.state_dict()))
+    step = conditioned(now, model.bind([], told(torch.cat([seen(1), seen(2)]))))
+    both = torch.cat([net(seen(1))[0], net(seen(2))[0]])
+    assert torch.allclose(step.context[0, -16:], both, atol=1e-5)
+
+
 def test_prompts_shorter_than_the_style_are_lengthened_all_the_same(tmp_path: Path) -> None:
     now = replace(call(SD1), context=call(SD1).context[:, :3])
     model = loaded(tmp_path / "style.safetensors", dict(style().state_dict()))
