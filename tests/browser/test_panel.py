@@ -367,8 +367,20 @@ def test_a_weight_curve_is_chosen_drawn_and_used(canny: Panel) -> None:
     canny.part("controlnet_weight_schedule_group").locator("> .label-wrap").click()
     canny.select("controlnet_schedule_shape_dropdown", "Fade out")
     field = canny.part("controlnet_weight_schedule").locator("textarea, input")
-    assert field.input_value() == "0=1/1=0"
     plot = canny.part("controlnet_weight_schedule_plot")
+
+    def points(count: int) -> list[str]:
+        """Of the text, as soon as the server has drawn so many."""
+        found = plot.locator("circle[role=button]")
+        for _ in range(200):
+            if found.count() == count:
+                break
+            page.wait_for_timeout(50)
+        canny.settle()
+        assert found.count() == count
+        return field.input_value().split("/")
+
+    assert points(2) == ["0=1", "1=0"]
     plot.locator("svg").scroll_into_view_if_needed()
     box = plot.locator("svg").bounding_box()
 
@@ -380,21 +392,17 @@ def test_a_weight_curve_is_chosen_drawn_and_used(canny: Panel) -> None:
     page.mouse.down()
     page.mouse.move(*at(0.6, 1.5), steps=4)
     page.mouse.up()
-    canny.settle()
-    assert plot.locator("circle").count() == 3
-    progress, weight = (float(part) for part in field.input_value().split("/")[1].split("="))
+    progress, weight = (float(part) for part in points(3)[1].split("="))
     assert (progress, weight) == (pytest.approx(0.6, abs=0.02), 1.5)
     page.screenshot(path=SHOTS / "weight_curve.png")
     plot.locator("circle").nth(1).press("ArrowDown")
-    canny.settle()
-    assert field.input_value().split("/")[1].endswith("=1.45")
+    plot.locator("circle[aria-label$='weight 1.45']").wait_for()
     plot.locator("circle").nth(2).press("Delete")
-    canny.settle()
-    points = field.input_value()
-    assert points.count("=") == 2
+    left = "/".join(points(2))
+    assert left.endswith("=1.45")
     canny.page.locator("#txt2img_controlnet_tabs .cnet-tab-facts", has_text="canny · curve").wait_for()
     canny.generate()
-    assert "Weight Schedule: " + points in canny.infotext()
+    assert "Weight Schedule: " + left in canny.infotext()
 
 
 def test_what_is_wrong_with_a_curve_is_said_beside_it(canny: Panel) -> None:
@@ -402,8 +410,9 @@ def test_what_is_wrong_with_a_curve_is_said_beside_it(canny: Panel) -> None:
     field = canny.part("controlnet_weight_schedule").locator("textarea, input")
     field.fill("0.5=1/0.2=1")
     field.blur()
-    canny.settle()
-    assert "not in order: 0.2 after 0.5" in canny.part("controlnet_weight_schedule_plot").inner_text()
+    canny.part("controlnet_weight_schedule_plot").locator(
+        ".cnet-bad", has_text="not in order: 0.2 after 0.5"
+    ).wait_for()
     canny.generate()
     assert "ControlNet unit 0, weight_schedule" in canny.job_error()
 
@@ -417,6 +426,7 @@ def test_options_of_an_image_prompt_are_shown_for_its_models_alone(canny: Panel)
     plot = canny.part("controlnet_ip_weight_plot")
     assert plot.locator("rect").count() == 16
     canny.select("controlnet_ip_weight_type_dropdown", "style and composition")
+    plot.locator("svg[aria-label*='0.25']").wait_for()
     heights = [float(bar.get_attribute("height")) for bar in plot.locator("rect").all()]
     assert [height > 1 for height in heights] == [*[True] * 6, *[False] * 3, *[True] * 7]
     assert not canny.part("controlnet_pulid_mode_radio").is_visible()
