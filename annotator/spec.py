@@ -153,6 +153,10 @@ class PreprocessorSpec:
     """No control model is loaded: the preprocessor itself acts on the sampling."""
     returns_image: bool = True
     """False: the result is an embedding, not a map."""
+    embedding: str = ""
+    """The kind of embedding that it gives, as control models name those that they read ("clip_h", "face_id", ...)."""
+    by_model: bool = False
+    """It stands for the entry that gives the kind of embedding which the unit's model reads."""
     hides_control_mode: bool = False
     soft_weights_in_hires: bool = False
     """The hires pass uses the soft ramp of layer weights even in Balanced."""

@@ -31,7 +31,6 @@ class Unavailable:
 
 
 _DEPTH = ("Depth",)
-_IP = ("IP-Adapter",)
 _NORMAL = ("NormalMap",)
 _METRIC = (
     "the network of Metric3D, whose code (BSD-2-Clause) is in no package on PyPI; "
@@ -46,12 +45,6 @@ UNAVAILABLE: tuple[Unavailable, ...] = (
         "pickle alone and is licensed for research",
         control_types=_DEPTH,
         aliases=("MeshGraphormer-DepthMapPreprocessor", "MeshGraphormer+ImpactDetector-DepthMapPreprocessor"),
-    ),
-    Unavailable(
-        "ip-adapter-auto",
-        "the unit's model, from whose name it chooses and which no preprocessor is told; "
-        "choose ip-adapter_clip_h, ip-adapter_clip_g or ip-adapter_face_id as the model demands",
-        control_types=_IP,
     ),
     Unavailable("metric3d_depth", _METRIC, control_types=_DEPTH, aliases=("Metric3D-DepthMapPreprocessor",)),
     Unavailable("metric3d_normal", _METRIC, control_types=_NORMAL, aliases=("Metric3D-NormalMapPreprocessor",)),

@@ -25,6 +25,8 @@ CLIP_H = WeightFile(
 CLIP_G = WeightFile(
     name="clip_g.pth", folder="clip_vision", size=3_689_911_098, licence="MIT", repo="lllyasviel/Annotators"
 )
+CENTRE_CROP = Slider("Centre crop", 0.0, 1.0, 1.0, 0.0)
+"""1: the middle square of the picture, as in CLIP's training; 0: all of it, squashed into a square."""
 TRANSFORMERS = Library("transformers", minimum="4.30")
 
 _EMBEDS: dict[str, Any] = {
@@ -34,7 +36,12 @@ _EMBEDS: dict[str, Any] = {
     "hides_control_mode": True,
     "full_because": "roundings grow from layer to layer to more than 1/255 of the embedding's range",
 }
-_IP_ADAPTER: dict[str, Any] = {"control_types": ("IP-Adapter",), "accepts_mask": True, **_EMBEDS}
+_IP_ADAPTER: dict[str, Any] = {
+    "control_types": ("IP-Adapter",),
+    "accepts_mask": True,
+    "sliders": (CENTRE_CROP,),
+    **_EMBEDS,
+}
 _REVISION: dict[str, Any] = {
     "control_types": ("Revision",),
     "weights": (CLIP_G,),
@@ -46,7 +53,12 @@ _REVISION: dict[str, Any] = {
 
 SPECS = (
     PreprocessorSpec(
-        id="clip_vision", label="t2ia_style_clipvision", control_types=("T2I-Adapter",), weights=(CLIP_L,), **_EMBEDS
+        id="clip_vision",
+        label="t2ia_style_clipvision",
+        control_types=("T2I-Adapter",),
+        weights=(CLIP_L,),
+        embedding="clip_l",
+        **_EMBEDS,
     ),
     PreprocessorSpec(
         id="ip-adapter_clip_sd15",
@@ -54,6 +66,7 @@ SPECS = (
         aliases=("CLIP-ViT-H (IPAdapter)",),
         rank=100,
         weights=(CLIP_H,),
+        embedding="clip_h",
         **_IP_ADAPTER,
     ),
     PreprocessorSpec(
@@ -61,9 +74,10 @@ SPECS = (
         label="ip-adapter_clip_g",
         aliases=("CLIP-ViT-bigG (IPAdapter)",),
         weights=(CLIP_G,),
+        embedding="clip_g",
         **_IP_ADAPTER,
     ),
-    PreprocessorSpec(id="ip-adapter_clip_sdxl_plus_vith", weights=(CLIP_H,), **_IP_ADAPTER),
+    PreprocessorSpec(id="ip-adapter_clip_sdxl_plus_vith", weights=(CLIP_H,), embedding="clip_h", **_IP_ADAPTER),
     PreprocessorSpec(
         id="revision_clipvision",
         aliases=("CLIP-G (Revision)",),
@@ -78,6 +92,7 @@ SPECS = (
         **_REVISION,
     ),
 )
+_CROPPED = {spec.id for spec in SPECS if CENTRE_CROP in spec.sliders}
 _WEIGHTS = {spec.id: spec.weights[0] for spec in SPECS}
 
 
@@ -85,4 +100,4 @@ def load(runtime: Runtime, id_: str) -> Detector:
     """Entries of the same weights share one network."""
     from .detector import ClipVision
 
-    return ClipVision(runtime, _WEIGHTS[id_])
+    return ClipVision(runtime, _WEIGHTS[id_], crops=id_ in _CROPPED)

@@ -31,9 +31,12 @@ ACTIVATION = {768: "quick_gelu", 1024: "gelu", 1280: "gelu"}
 class ClipVision:
     """`weights` is one of the files in `PROJECTION`."""
 
-    def __init__(self, runtime: Runtime, weights: WeightFile) -> None:
+    def __init__(self, runtime: Runtime, weights: WeightFile, crops: bool = False) -> None:
+        """crops: the one number that it takes says whether it sees the middle square only."""
         self._runtime = runtime.for_clip()
         self._weights = weights
+        self._crops = crops
+        self._zero: Tensor | None = None
 
     def __call__(
         self,
@@ -46,18 +49,25 @@ class ClipVision:
     ) -> Detection:
         """Embeddings of one picture; what `mask` covers is grey (the mean) to the network.
 
-        image_embeds: (1, P); last_hidden_state and penultimate_hidden_state (before the last layer): (1, tokens, W).
+        image_embeds: (1, P); last_hidden_state and penultimate_hidden_state (before the last layer): (1, tokens, W);
+        zero_hidden_state: the latter of a picture of zeros in the network's own units, which stands for no picture.
         """
+        if self._crops and params and params[0] > 0.5:
+            image, mask = middle_square(to_rgb(image)), None if mask is None else middle_square(mask)
         network = self._runtime.network(f"clip_vision/{self._weights.name}", self._load)
         with torch.no_grad():
             pixels = self._pixels(image, mask, network.config.image_size)
             answer = network(pixel_values=pixels, output_hidden_states=True)
+            if self._zero is None:
+                nothing = network(pixel_values=torch.zeros_like(pixels), output_hidden_states=True)
+                self._zero = nothing.hidden_states[-2].float().cpu().contiguous()
         tensors = {
             "image_embeds": answer.image_embeds,
             "last_hidden_state": answer.last_hidden_state,
             "penultimate_hidden_state": answer.hidden_states[-2],
         }
-        return Detection(tensors={name: value.float().cpu().contiguous() for name, value in tensors.items()})
+        found = {name: value.float().cpu().contiguous() for name, value in tensors.items()}
+        return Detection(tensors={**found, "zero_hidden_state": self._zero})
 
     def _pixels(self, image: Array, mask: Pixels | None, side: int) -> Tensor:
         """(1, 3, side, side): squashed into a square, not cropped, as IP-Adapter's users know it from the peers."""
@@ -80,6 +90,14 @@ class ClipVision:
         if _COUNTER in network.state_dict():
             weights[_COUNTER] = network.state_dict()[_COUNTER]
         return ready(fill(network, weights, path), self._runtime)
+
+
+def middle_square(image: Array) -> Array:
+    """The middle square of (H, W, ...), a view."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
 
 
 def _network(weights: Mapping[str, Tensor], path: Path, projection: int) -> Any:

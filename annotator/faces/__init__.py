@@ -49,16 +49,21 @@ _INSTANT_ID: dict[str, Any] = {
 }
 
 SPECS = (
-    PreprocessorSpec(id="ip-adapter_face_id", weights=BUFFALO, libraries=LIBRARIES, **_IP_ADAPTER),
+    PreprocessorSpec(id="ip-adapter_face_id", embedding="face_id", weights=BUFFALO, libraries=LIBRARIES, **_IP_ADAPTER),
     PreprocessorSpec(
         id="ip-adapter_face_id_plus",
         aliases=("InsightFace+CLIP-H (IPAdapter)",),
+        embedding="face_id_plus",
         weights=(*BUFFALO, CLIP_H),
         libraries=(*LIBRARIES, TRANSFORMERS),
         **_IP_ADAPTER,
     ),
     PreprocessorSpec(
-        id="instant_id_face_embedding", aliases=("InsightFace (InstantID)",), returns_image=False, **_INSTANT_ID
+        id="instant_id_face_embedding",
+        aliases=("InsightFace (InstantID)",),
+        returns_image=False,
+        embedding="instant_id",
+        **_INSTANT_ID,
     ),
     # SDXL's pictures are of that size, and the dots are of one size in the map
     PreprocessorSpec(

@@ -112,8 +112,8 @@ class FaceId(Faces):
         mask: Pixels | None = None,
         rng_seed: int = 0,
     ) -> Detection:
-        """face_embeds: (1, 512)."""
-        return Detection(tensors={"face_embeds": _unit(self.finder().embedding(to_rgb(image)))})
+        """face_embeds: (1, 512); raw_face_embeds: the same as it comes."""
+        return Detection(tensors=_told(self.finder().embedding(to_rgb(image))))
 
 
 class FaceIdPlus(Faces):
@@ -132,14 +132,14 @@ class FaceIdPlus(Faces):
         mask: Pixels | None = None,
         rng_seed: int = 0,
     ) -> Detection:
-        """face_embeds, and what the CLIP entries give."""
+        """What `FaceId` and the CLIP entries give."""
         from insightface.utils import face_align  # pyright: ignore[reportMissingImports]
 
         picture = to_rgb(image)
         embedding, points = self.finder().identity(picture)
         found = self._clip(face_align.norm_crop(picture, points, CROP), resolution=resolution)
         assert isinstance(found, Detection)
-        return Detection(tensors={"face_embeds": _unit(embedding), **(found.tensors or {})})
+        return Detection(tensors={**_told(embedding), **(found.tensors or {})})
 
 
 class InstantIdEmbedding(Faces):
@@ -196,8 +196,8 @@ def draw(points: Array, height: int, width: int) -> Pixels:
     return canvas
 
 
-def _unit(embedding: torch.Tensor) -> torch.Tensor:
-    return embedding / embedding.norm(dim=1, keepdim=True)
+def _told(embedding: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"face_embeds": embedding / embedding.norm(dim=1, keepdim=True), "raw_face_embeds": embedding}
 
 
 def _row(embedding: Array) -> torch.Tensor:

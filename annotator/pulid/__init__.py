@@ -21,6 +21,7 @@ SPEC = PreprocessorSpec(
     control_types=("IP-Adapter",),
     resolution=None,
     returns_image=False,
+    embedding="pulid",
     hides_control_mode=True,
     weights=(*ANTELOPE, FINDER, PARTS, EVA),
     libraries=(*INSIGHTFACE, *FACEXLIB),

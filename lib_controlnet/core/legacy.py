@@ -56,6 +56,8 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "batch_dir": ("batch_images", "batch_image_dir", "batch_dir"),
     "output_dir": ("output_dir",),
     "loopback": ("loopback",),
+    "embeddings": ("ipadapter_input", "embeddings"),
+    "uncond_image": ("ip_uncond_image", "uncond_image", "image_negative"),
     "images": ("images", "multi_inputs_gallery", "batch_input_gallery"),
 }
 """Our field -> the names callers give it. The first is the name said in errors when nothing was given."""
@@ -82,7 +84,6 @@ IGNORED = frozenset(
 """Known keys without effect on one picture from one image: page state, and options of the batch tab."""
 
 EMPTY_ONLY: Mapping[str, str] = {
-    "ipadapter_input": "send the picture as image; embeddings as pickles are never unpickled",
     "image_fg": "send the drawing as image",
     "mask_image_fg": "send the drawing as mask",
     "use_preview_as_input": "send the map as image and none as module",

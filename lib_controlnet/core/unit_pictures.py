@@ -28,9 +28,9 @@ class Entry:
 
 def read_pictures(entries: Mapping[str, Entry], index: int, max_pixels: int) -> dict[str, Pixels | None]:
     """image, mask and region_mask of an enabled unit."""
-    picture = _read_as("image", partial(read_picture, max_pixels=max_pixels), entries, index)
-    mask = _read_as("mask", partial(read_mask, max_pixels=max_pixels), entries, index)
-    region = _read_as("region_mask", partial(read_mask, max_pixels=max_pixels), entries, index)
+    picture = read_as("image", partial(read_picture, max_pixels=max_pixels), entries, index)
+    mask = read_as("mask", partial(read_mask, max_pixels=max_pixels), entries, index)
+    region = read_as("region_mask", partial(read_mask, max_pixels=max_pixels), entries, index)
     pixels = cast("Picture | None", picture)
     if pixels is None:
         if mask is not None:
@@ -41,7 +41,7 @@ def read_pictures(entries: Mapping[str, Entry], index: int, max_pixels: int) -> 
     return {"image": pixels.pixels, "mask": _one_mask(pixels, mask), "region_mask": region}
 
 
-def _read_as(name: str, read: Callable[[object], Any], entries: Mapping[str, Entry], index: int) -> Any:
+def read_as(name: str, read: Callable[[object], Any], entries: Mapping[str, Entry], index: int) -> Any:
     if name not in entries or is_empty(entries[name].value):
         return None
     try:

@@ -10,12 +10,13 @@ from typing import Any, cast
 import numpy as np
 
 from . import legacy
+from .embedding_input import Embeddings, read_embeddings
 from .errors import ControlNetError, UnitError
 from .image_prompt import Combine, EmbedsScaling, ImagePrompt, Uncond, WeightType
-from .images import MAX_PIXELS, Pixels, is_empty
+from .images import MAX_PIXELS, Pixels, is_empty, read_rgb
 from .modes import ControlMode, HiResOption, InputMode, PulidMode, ResizeMode, UnionType
 from .schedule import WeightCurve
-from .unit_pictures import Entry, Source, read_images, read_pictures
+from .unit_pictures import Entry, Source, read_as, read_images, read_pictures
 from .unknown import unknown_key
 from .values import (
     read_bool,
@@ -98,6 +99,8 @@ class ControlNetUnit:
     output_dir: str = ""
     loopback: bool = False
     images: tuple[Source, ...] = ()
+    embeddings: tuple[Embeddings, ...] = ()
+    uncond_image: Pixels | None = None
     ip_weight_type: WeightType = WeightType.normal
     ip_style_boost: float = 0.0
     ip_composition_boost: float = 0.0
@@ -179,6 +182,8 @@ def _parse(value: object, index: int, max_pixels: int) -> ControlNetUnit:
         _check_together(fields)
         fields.update(read_pictures(entries, index, max_pixels))
         fields["images"] = read_images(entries, fields, max_pixels)
+        fields["embeddings"] = read_as("embeddings", read_embeddings, entries, index) or ()
+        fields["uncond_image"] = read_as("uncond_image", partial(read_rgb, max_pixels=max_pixels), entries, index)
     if enabled or not any(name in given for name in legacy.SPELLINGS["enabled"]):
         _refuse_foreign(given)
         fields["notes"] = _unknown_keys(value, given)

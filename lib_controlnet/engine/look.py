@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..core.embeddings import words
+from ..core.errors import PreprocessorError
 from ..core.inputs import preprocessor_input
 from ..core.modes import ResizeMode
 from ..core.resize import fit_map, pixel_perfect_resolution
@@ -34,9 +36,33 @@ class Target:
 def chosen(services: Services, unit: ControlNetUnit, target: Target) -> ControlNetUnit:
     """The unit with the preprocessor that is run for it. Raises PreprocessorError."""
     spec = services.preprocess.entry(unit.preprocessor).spec
+    if spec.by_model:
+        return replace(unit, preprocessor=reading(services, unit))
     if not (target.paints_mask and spec.within_host_mask):
         return unit
     return replace(unit, preprocessor=spec.within_host_mask)
+
+
+def reading(services: Services, unit: ControlNetUnit) -> str:
+    """The id of the preprocessor that gives the embeddings which the unit's model reads.
+
+    Raises PreprocessorError where the model reads none, or none that gives them can run; ModelFileError.
+    """
+    path = services.library.find(unit.model).path
+    kinds = services.models.embeddings(path)
+    able = [entry.spec for entry in services.annotators.entries if not entry.spec.model_free]
+    found = next((spec.id for kind in kinds for spec in able if spec.embedding == kind), None)
+    if found is not None:
+        return found
+    known = [one for one in services.annotators.disabled.values() if one.spec and one.spec.embedding in kinds]
+    raise PreprocessorError(
+        f'"{unit.preprocessor}" finds no preprocessor for "{path.name}"',
+        unit=unit.index,
+        field="module",
+        found=f"it reads {' or '.join(words(kind) for kind in kinds)}" if kinds else "it reads maps, not embeddings",
+        remedy="; ".join(f"{one.id} is not available: {one.reason}" for one in known)
+        or "choose the preprocessor for this model",
+    )
 
 
 def look(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -13,7 +13,9 @@ import torch
 
 from ..core.errors import ModelFileError
 from ..families.base import ControlFamily, ControlModel, Runtime
-from ..families.registry import load_model
+from ..families.registry import find_family, load_model
+from ..loading.canonical import canonical
+from ..loading.reader import read_weights
 from ..loading.version import FileVersion, versions_in_use
 
 _Key = tuple[Path, tuple[FileVersion | None, ...], torch.dtype]
@@ -51,6 +53,12 @@ class ModelCache:
         """All that somebody holds: the cache, or a job from which it has been dropped since."""
         self.turn = RLock()
         """Held by whoever computes with models, or takes them off their device."""
+
+    def embeddings(self, path: Path) -> Sequence[str]:
+        """The kinds of embeddings that the model of a file reads (`Sheet.embeddings`), told by its keys."""
+        weights = canonical(read_weights(path, shapes_only=True).weights)
+        inspect = getattr(find_family(weights, self._families), "inspect", None)
+        return () if inspect is None else inspect(path, weights).embeddings
 
     def get(self, path: Path, runtime: Runtime, base_id: str) -> ControlModel:
         """The model of a file, in the computer's memory unless a session has brought it to the device.

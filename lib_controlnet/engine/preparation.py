@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.batch import parted
 from ..core.control_types import UNION_TYPES
 from ..core.errors import UnitError
 from ..core.hints import Hint, hint_from_map
-from ..core.modes import HiResOption, UnionType
+from ..core.modes import HiResOption, InputMode, ResizeMode, UnionType
 from ..core.preprocessors import PreprocessorSpec
 from ..core.residuals import RegionMask
 from ..core.schedule import GuidanceRange, WeightCurve, layer_weights
@@ -21,7 +22,8 @@ from ..core.step import Pass
 from ..core.units import IMAGE_PROMPT, ControlNetUnit
 from ..families.base import BoundControl, ControlModel, OwnControl, UnitSettings
 from ..families.registry import own_controls
-from .generation import Generation, Pixels, UnitRun
+from .embedded import beside, check_kind, given, together
+from .generation import Generation, Picture, Pixels, UnitRun
 from .library import NO_MODEL
 from .look import Target, chosen, look
 from .parts import Part
@@ -39,30 +41,28 @@ class UnitPreparation:
         self._services = services
         self._generation = generation
 
-    def prepare(self, unit: ControlNetUnit, low_vram: bool = False) -> UnitRun:
-        """Preprocesses and loads for an enabled unit; `low_vram`: the job is to need the least memory.
+    def prepared(self, unit: ControlNetUnit, low_vram: bool = False) -> list[UnitRun]:
+        """An enabled unit; one that merges pictures which its model does not take together as one for each of them.
 
-        Raises ControlNetError.
+        Preprocesses and loads; `low_vram`: the job is to need the least memory. Raises ControlNetError.
         """
         unit, target = self._seen(unit)
         spec = self._services.preprocess.entry(unit.preprocessor).spec
         model_name, model = self._model(unit, spec, low_vram)
-        pictures = self._generation.pictures(unit, spec)
-        if not pictures:
-            raise UnitError(
-                "the unit is enabled and has no picture",
-                field="image",
-                found="no image",
-                remedy="give the unit an image, use img2img, or disable the unit",
-            )
-        with self._services.preprocess.held():
-            results = [look(self._services, unit, picture, target) for picture in pictures]
+        check_kind(unit, spec, model)
+        parts = [unit] if model.embeddings else parted(unit)
+        return [self._prepare(part, spec, target, model_name, model) for part in parts]
+
+    def _prepare(
+        self, unit: ControlNetUnit, spec: PreprocessorSpec, target: Target, model_name: str, model: ControlModel
+    ) -> UnitRun:
+        results, resize_mode = self._results(unit, spec, target)
         notes = [*self._notes(unit, spec, results), *self._model_notes(model), *_unheard(unit, model)]
         unit = replace(unit, notes=(*unit.notes, *notes))
         mask = self._generation.region(unit)
         region = None if mask is None else RegionMask(_plane(mask))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
-        run = UnitRun(unit, model_name, model, results, pictures[0].resize_mode, guidance, region)
+        run = UnitRun(unit, model_name, model, results, resize_mode, guidance, region)
         run.own = None if model_name == NO_MODEL else self._own(spec)
         self._check_batch(unit)
         for pass_ in Pass:
@@ -70,13 +70,37 @@ class UnitPreparation:
         run.curve = _curve(unit, Pass.base)
         return run
 
+    def _results(
+        self, unit: ControlNetUnit, spec: PreprocessorSpec, target: Target
+    ) -> tuple[Sequence[PreprocessResult], ResizeMode]:
+        """What the preprocessor finds: once, or once an image of the batch."""
+        if unit.embeddings:
+            return [given(unit, spec)], unit.resize_mode
+        merges = unit.input_mode is InputMode.merge
+        asked = parted(unit) if merges else [unit]
+        pictures = [picture for part in asked for picture in self._generation.pictures(part, spec)]
+        if not pictures:
+            raise UnitError(
+                "the unit is enabled and has no picture",
+                field="image",
+                found="no image",
+                remedy="give the unit an image, use img2img, or disable the unit",
+            )
+        uncond = [] if unit.uncond_image is None else [Picture(unit.uncond_image, None, unit.resize_mode)]
+        with self._services.preprocess.held():
+            found, own = (
+                [look(self._services, unit, picture, target) for picture in each] for each in (pictures, uncond)
+            )
+        results = [together(found)] if merges else found
+        return [beside(result, own) for result in results], pictures[0].resize_mode
+
     def _seen(self, unit: ControlNetUnit) -> tuple[ControlNetUnit, Target]:
         """The unit with the preprocessor that is run for it, and what its map is made for."""
         generation = self._generation
         size = (generation.width, generation.height)
         target = Target(size, generation.final_size, generation.seed, generation.paints_mask)
         seen = chosen(self._services, unit, target)
-        if seen is not unit:  # as the peers
+        if seen is not unit and not self._services.preprocess.entry(unit.preprocessor).spec.by_model:  # as the peers
             text = "Unit %d: the host paints within a mask itself: %s becomes %s."
             log.warning(text, unit.index, unit.preprocessor, seen.preprocessor)
         return seen, target
@@ -146,7 +170,7 @@ class UnitPreparation:
         """A hint a map, in the pass's size; none where the preprocessor gives embeddings."""
         hints = run.hints.get(pass_)
         if hints is None or any(hint.size != (width, height) for hint in hints):
-            maps = [result.map for result in run.results] if run.spec.returns_image else []
+            maps = [result.map for result in run.results if result.found.tensors is None]
             hints = [hint_from_map(map_, width, height, run.resize_mode) for map_ in maps]
             run.hints[pass_] = hints
         return hints

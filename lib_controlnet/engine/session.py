@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.batch import parted
 from ..core.errors import BaseModelError
 from ..core.residuals import Residuals
 from ..core.step import Pass, Step
@@ -79,7 +78,7 @@ class ControlSession:
         low_vram = self._generation.runtime.low_vram or any(unit.low_vram for unit in enabled)
         for unit in enabled:
             with said_of(unit.index):
-                self.runs += [self._preparation.prepare(part, low_vram) for part in parted(unit)]
+                self.runs += self._preparation.prepared(unit, low_vram)
         self._placement.adopt([model for run in self.runs for model in run.models], low_vram)
 
     def begin(self, pass_: Pass, width: int, height: int) -> None:

@@ -312,12 +312,12 @@ def tell(wanted: Mapping[str, int], tensors: Embeddings, settings: UnitSettings,
     """
     cond = {name: _checked(tensors, name, width, settings) for name, width in wanted.items()}
     kind = settings.image_prompt.uncond
-    if kind is Uncond.picture:
+    if kind is Uncond.picture or all(UNCOND + name in tensors for name in wanted):
         if any(UNCOND + name not in tensors for name in wanted):
             raise UnitError(
                 "the rows of the negative prompt are to get a picture of their own, and there is none",
                 unit=settings.unit,
-                field="uncond_image",
+                field="ip_uncond_image",
                 remedy='give one, or set uncond to "zero"',
             )
         return Told(cond, {name: _checked(tensors, UNCOND + name, width, settings) for name, width in wanted.items()})

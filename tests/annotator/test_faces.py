@@ -98,7 +98,7 @@ def test_clip_sees_the_face_cut_out(library: None, monkeypatch: pytest.MonkeyPat
     found = FaceIdPlus(lent, BUFFALO, clip)(image, resolution=64)
     assert embedding(found).norm() == pytest.approx(1.0)
     assert found.tensors is not None
-    assert set(found.tensors) == {"face_embeds", "penultimate_hidden_state"}
+    assert set(found.tensors) == {"face_embeds", "raw_face_embeds", "penultimate_hidden_state"}
     (seen, points, side), *others = given
     assert np.array_equal(seen, image)
     assert np.array_equal(points, POINTS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -207,6 +208,8 @@ def test_every_field_reads_every_one_of_its_names(field: str) -> None:
         "control_mode": 2,
         "hr_option": 2,
         "layer_weights": [0.5],
+        "embeddings": {"image_embeds": torch.ones(1, 1)},
+        "uncond_image": RGB,
         "weight_schedule": [[0, 1], [1, 0.5]],
         "hr_weight_schedule": "0=0.5",
         "batch_weights": [0.5, 1],
@@ -358,7 +361,7 @@ def test_enabled(given: dict[str, object], enabled: bool) -> None:
         ({"ip_layer_weights": [[1, 2, 3]]}, "ip_layer_weights", "3 numbers"),
         ({"pulid_mode": "wild"}, "pulid_mode", "Fidelity"),
         ({"module": "canny", "preprocessor": "mlsd"}, "module and preprocessor", "different"),
-        ({"ipadapter_input": ["AAAA"]}, "ipadapter_input", "never unpickled"),
+        ({"ipadapter_input": ["gAJLAS4="]}, "ipadapter_input", "never unpickled"),
         ({"use_preview_as_input": True}, "use_preview_as_input", "not available"),
         ({"input_mode": "batch"}, "input_mode", "no pictures"),
         ({"input_mode": "merge", "images": ["x"]}, "images", "picture"),
