@@ -77,7 +77,7 @@ class LoadedIPAdapter:
     def __init__(self, path: Path, net: IPAdapter, embeddings: Sequence[str], second: bool) -> None:
         self.path = path
         self.net = net
-        self.residence = Residence(net)
+        self.residence = Residence(net, streams=False)
         self.embeddings = embeddings
         self.outputs = outputs_of(net.config.pairs)
         self.ramp = (1.0,) * self.outputs

@@ -73,7 +73,7 @@ class LoadedPulid:
     def __init__(self, path: Path, net: Pulid) -> None:
         self.path = path
         self.net = net
-        self.residence = Residence(net)
+        self.residence = Residence(net, streams=False)
         self.outputs = outputs_of(net.config.pairs)
         self.ramp = (1.0,) * self.outputs
         """The control mode says nothing to a face that acts as a prompt."""

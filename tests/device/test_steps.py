@@ -123,6 +123,15 @@ def test_units_of_every_kind(studios: Any, family: str, units: str, rows: str) -
     check(studios(family, FAMILIES[family][1]["SD1"]), units_, rows=ROWS[rows], **given)
 
 
+def test_models_come_block_by_block_where_they_can(studios: Any, family: str) -> None:
+    """Low VRAM with "compute block by block": what is called in parts comes as a whole."""
+    studio, asked = studios(family, FAMILIES[family][1]["SD1"]), [unit(**FIRST, low_vram=True)]
+    expected = studio.made(asked)
+    with pretended() as card:
+        made = studio.made(asked, card=card, settings={"controlnet_stream_blocks": True})
+    assert all(torch.equal(*pair) for pair in zip(made.outputs, expected.outputs, strict=True))
+
+
 def test_inpainting_checkpoints(studios: Any, family: str) -> None:
     """Their U-Nets take nine channels."""
     if family == "control_lora":
