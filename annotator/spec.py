@@ -209,12 +209,13 @@ class Detection:
 
     map: (h, w, 3) uint8, or (h, w, 4) where the specification keeps alpha; None where an embedding is the result.
     pose: an OpenPose JSON object (people, animals, canvas_width, canvas_height). tensors: embeddings by name, torch
-    tensors float32 on the processor.
+    tensors float32 on the processor. shown: (h, w, 3) uint8, what the user is shown of an embedding in place of a map.
     """
 
     map: Pixels | None = None
     pose: Mapping[str, Any] | None = None
     tensors: Mapping[str, Any] | None = None
+    shown: Pixels | None = None
 
 
 def _never() -> bool:

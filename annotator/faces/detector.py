@@ -30,6 +30,7 @@ COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
 HALF_WIDTH = 4
 RADIUS = 10
 DIMMED = 0.6
+_BOX = (0, 255, 0)
 
 
 class NoFace(AnnotatorError):
@@ -63,13 +64,13 @@ class Finder:
         """(1, 512) float32, not normalised, of the largest face. Raises `NoFace`."""
         return self.identity(image)[0]
 
-    def identity(self, image: Pixels) -> tuple[torch.Tensor, Array]:
-        """`embedding` and the five points (5, 2) of that face."""
+    def identity(self, image: Pixels) -> tuple[torch.Tensor, Array, Array]:
+        """`embedding`, the box (x0, y0, x1, y1) and the five points (5, 2) of that face."""
         from insightface.app.common import Face  # pyright: ignore[reportMissingImports]
 
         box, points, sure = self.face(image)
         embedding = self.recognition.get(_bgr(image), Face(bbox=box, kps=points, det_score=sure))
-        return _row(embedding), points
+        return _row(embedding), box, points
 
     def embedding_of_crop(self, face: Pixels) -> torch.Tensor:
         """(1, 512) float32, not normalised, of a picture that is one upright face and nothing else."""
@@ -113,7 +114,9 @@ class FaceId(Faces):
         rng_seed: int = 0,
     ) -> Detection:
         """face_embeds: (1, 512); raw_face_embeds: the same as it comes."""
-        return Detection(tensors=_told(self.finder().embedding(to_rgb(image))))
+        picture = to_rgb(image)
+        embedding, *place = self.finder().identity(picture)
+        return Detection(tensors=_told(embedding), shown=marked(picture, *place))
 
 
 class FaceIdPlus(Faces):
@@ -136,10 +139,11 @@ class FaceIdPlus(Faces):
         from insightface.utils import face_align  # pyright: ignore[reportMissingImports]
 
         picture = to_rgb(image)
-        embedding, points = self.finder().identity(picture)
+        embedding, box, points = self.finder().identity(picture)
         found = self._clip(face_align.norm_crop(picture, points, CROP), resolution=resolution)
         assert isinstance(found, Detection)
-        return Detection(tensors={**_told(embedding), **(found.tensors or {})})
+        tensors = {**_told(embedding), **(found.tensors or {})}
+        return Detection(tensors=tensors, shown=marked(picture, box, points))
 
 
 class InstantIdEmbedding(Faces):
@@ -155,8 +159,9 @@ class InstantIdEmbedding(Faces):
         rng_seed: int = 0,
     ) -> Detection:
         """face_embeds: (1, 512)."""
-        padded, _ = resize_and_pad(image, resolution)
-        return Detection(tensors={"face_embeds": self.finder().embedding(padded)})
+        padded, cut = resize_and_pad(image, resolution)
+        embedding, *place = self.finder().identity(padded)
+        return Detection(tensors={"face_embeds": embedding}, shown=cut(marked(padded, *place)))
 
 
 class InstantIdKeypoints(Faces):
@@ -193,6 +198,17 @@ def draw(points: Array, height: int, width: int) -> Pixels:
     canvas = (canvas * DIMMED).astype(np.uint8)
     for (x, y), colour in zip(points, COLOURS, strict=True):
         cv2.circle(canvas, (int(x), int(y)), RADIUS, colour, -1)
+    return canvas
+
+
+def marked(picture: Pixels, box: Array, points: Array) -> Pixels:
+    """A copy of (H, W, 3) with the face's box (x0, y0, x1, y1) and its points (5, 2), for the user to see."""
+    canvas = np.array(picture, np.uint8)
+    width = max(2, min(canvas.shape[:2]) // 200)
+    x0, y0, x1, y1 = (round(float(edge)) for edge in box)
+    cv2.rectangle(canvas, (x0, y0), (x1, y1), _BOX, width)
+    for (x, y), colour in zip(points, COLOURS, strict=True):
+        cv2.circle(canvas, (round(float(x)), round(float(y))), 2 * width, colour, -1)
     return canvas
 
 

@@ -52,7 +52,7 @@ class Pulid:
             identity = finder.embedding_of_crop(face)
         look, seen = self._look(self._features.plane(face))
         named = {f"id_vit_hidden_{number}": hidden for number, hidden in enumerate(seen)}
-        return Detection(tensors={"id_cond": torch.cat((identity, look), dim=1), **named})
+        return Detection(tensors={"id_cond": torch.cat((identity, look), dim=1), **named}, shown=face)
 
     def _look(self, plane: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(1, 1, 512, 512) in 0..1 to EVA-CLIP's embedding (1, 768) at unit length and its hidden states."""

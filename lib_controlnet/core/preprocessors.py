@@ -101,7 +101,8 @@ class PreprocessorSpec(Protocol):
 
 
 class Detection(Protocol):
-    """What a preprocessor found: a map (h, w, 3 or 4) uint8, with a pose in OpenPose JSON; or embeddings by name."""
+    """What a preprocessor found: a map (h, w, 3 or 4) uint8, with a pose in OpenPose JSON; or embeddings by name, and
+    what the user is shown of them, (h, w, 3) uint8."""
 
     @property
     def map(self) -> Pixels | None: ...
@@ -109,6 +110,8 @@ class Detection(Protocol):
     def pose(self) -> Mapping[str, Any] | None: ...
     @property
     def tensors(self) -> Mapping[str, Any] | None: ...
+    @property
+    def shown(self) -> Pixels | None: ...
 
 
 class Detector(Protocol):

@@ -26,16 +26,18 @@ log = logging.getLogger("ControlNet")
 
 @dataclass(frozen=True)
 class Found:
-    """What a preprocessor found: a map, with a pose in OpenPose JSON where it drew one; or embeddings by name."""
+    """What a preprocessor found: a map, with a pose in OpenPose JSON where it drew one; or embeddings by name, and what
+    the user is shown of them (h, w, 3)."""
 
     map: Pixels | None
     pose: Mapping[str, Any] | None = None
     tensors: Mapping[str, Any] | None = None
+    shown: Pixels | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of map and embeddings."""
-        maps = 0 if self.map is None else self.map.nbytes
+        maps = sum(map_.nbytes for map_ in (self.map, self.shown) if map_ is not None)
         return maps + sum(int(tensor.nbytes) for tensor in (self.tensors or {}).values())
 
 
@@ -254,7 +256,7 @@ def _found(result: Pixels | Detection) -> Found:
     if isinstance(result, np.ndarray):
         found = Found(result)
     else:
-        found = Found(result.map, result.pose, result.tensors)
+        found = Found(result.map, result.pose, result.tensors, getattr(result, "shown", None))
     if found.map is not None:
         found.map.flags.writeable = False  # results are shared by the cache
     return found

@@ -115,7 +115,11 @@ def run_preprocessor(
 
 
 def shown_map(result: PreprocessResult) -> Any:
-    """A result as the page shows it: (h, w, 3), or with a half transparent mask (h, w, 4)."""
+    """A result as the page shows it: (h, w, 3), or with a half transparent mask (h, w, 4); of an embedding where in the
+    picture it was found. Raises PreprocessorError where nothing can be shown.
+    """
+    if result.found.map is None and result.found.shown is not None:
+        return result.found.shown
     return result.map if result.map.shape[2] == 3 else inpaint_display(result.map)
 
 

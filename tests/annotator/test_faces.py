@@ -158,6 +158,22 @@ def test_points_are_scaled_and_not_their_dots(size: tuple[int, int], factor: flo
     assert np.array_equal(found, draw(POINTS * factor, *found.shape[:2]))
 
 
+@pytest.mark.parametrize("entry", ["ip-adapter_face_id", "instant_id_face_embedding"])
+def test_the_user_sees_whose_face_it_is(library: None, entry: str) -> None:
+    """The largest one's box and points on the picture itself, which stays as it was."""
+    lent, _ = runtime()
+    image = picture()
+    before = image.copy()
+    shown = load(lent, entry)(image, resolution=128).shown
+    assert shown.shape == image.shape
+    assert np.array_equal(image, before)
+    changed = (shown != image).any(axis=2)
+    assert (shown[30, 60:130] == (0, 255, 0)).all(), "the box of (50, 30, 140, 130)"
+    assert (shown[60, 70] == (255, 0, 0)).all(), "the first point"
+    assert not changed[:25].any()
+    assert not changed[:, :45].any()
+
+
 def test_a_picture_without_a_face_is_refused() -> None:
     lent, _ = runtime(np.zeros((0, 5), np.float32))
     with pytest.raises(AnnotatorError, match="no face was found"):

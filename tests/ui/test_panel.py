@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -14,10 +15,11 @@ import pytest
 from PIL import Image
 
 from lib_controlnet.core.arguments import FIELDS, FIRST_UNIT, SLOTS, units_from_args
-from lib_controlnet.core.errors import HostError, UnitError
+from lib_controlnet.core.errors import HostError, PreprocessorError, UnitError
 from lib_controlnet.core.infotext import format_unit
 from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode
 from lib_controlnet.core.units import ControlNetUnit
+from lib_controlnet.engine.preprocess import Found, PreprocessResult
 from lib_controlnet.engine.services import Services
 from lib_controlnet.ui import events
 from lib_controlnet.ui.panel import build
@@ -293,6 +295,14 @@ def test_preview_is_the_preprocessors_map(services: Services) -> None:
     expected = (RGB.max(axis=2) > 50) * np.uint8(245)
     expected[0, 0] = 64
     assert np.array_equal(result[..., 0], expected)
+
+
+def test_preview_of_an_embedding_is_what_it_was_found_in() -> None:
+    spec: Any = SimpleNamespace(label="faces")
+    found = PreprocessResult(Found(None, None, {}, RGB), spec, 512, ())
+    assert shown_map(found) is RGB
+    with pytest.raises(PreprocessorError, match="an embedding, not a map"):
+        shown_map(PreprocessResult(Found(None, None, {}), spec, 512, ()))
 
 
 @pytest.mark.parametrize(("page_size", "resolution"), [((640, 320), 384), ((80, 48), 48), ((4000, 2000), 2400)])
