@@ -20,6 +20,8 @@ from .base import ControlFamily, ControlModel, OwnControl, Runtime
 
 _MISSHAPEN = (ArithmeticError, LookupError, TypeError, ValueError)
 """What reading sizes from tensors of odd shapes ends in."""
+_SHOWN = 2
+"""Kinds of which it is said what a file lacks."""
 
 
 def discover() -> list[ControlFamily]:
@@ -85,13 +87,24 @@ def load_model(path: Path, runtime: Runtime, families: list[ControlFamily]) -> C
             found=kind.name,
             remedy="choose a control model for SD 1.x, SD 2.x or SDXL, whose U-Nets are what can be steered here",
         )
-    sought = "; ".join(f"{f.id} ({', '.join(f.condition.missing(weights.keys()))})" for f in families)
     raise ModelFileError(
         f'"{path.name}" is not a control model this version can use',
         field="model",
-        found=f"{describe_kind(file.weights.keys())}. Sought and not found: {sought}",
+        found=f"{describe_kind(file.weights.keys())}. {_sought(weights, families)}",
         remedy="choose another model for this unit",
     )
+
+
+def _sought(weights: Mapping[str, Tensor], families: list[ControlFamily]) -> str:
+    """The kinds that are known, with what the file lacks for the nearest of those of which it has something."""
+    keys, near = weights.keys(), list[tuple[int, str]]()
+    for family in families:
+        condition = family.condition
+        missing = condition.missing(keys)
+        if len(missing) < len(condition.all_of) + bool(condition.any_of):
+            near.append((len(missing), f"{family.id} ({', '.join(missing)})"))
+    known = f"Sought: {', '.join(family.id for family in families)}"
+    return f"{known}; nearest: {'; '.join(text for _, text in sorted(near)[:_SHOWN])}" if near else known
 
 
 def _ordered(families: dict[str, ControlFamily]) -> list[ControlFamily]:
