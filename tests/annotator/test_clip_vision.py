@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,6 +91,19 @@ def test_the_embeddings_are_those_of_the_formula(id_: str, masked: bool, tmp_pat
     for name, tensor in zip(("image_embeds", "last_hidden_state", "penultimate_hidden_state"), expected, strict=True):
         assert tensor.std() > 1e-3, "a constant would prove nothing"
         torch.testing.assert_close(found.tensors[name], tensor, rtol=1e-3, atol=1e-3 * tensor.std().item())
+
+
+def test_a_picture_of_zeros_and_the_middle_square(tmp_path: Path) -> None:
+    """What stands for no picture is zero in the network's own units: the mean colour, as a wholly masked picture."""
+    entry = REGISTRY.get("ip-adapter_clip_h")
+    detect, image = entry.load(random_runtime(entry.spec, tmp_path)), picture()
+    found: Any = detect(image, resolution=512)
+    masked: Any = detect(image, resolution=512, mask=np.full(image.shape[:2], 255, np.uint8))
+    torch.testing.assert_close(found.tensors["zero_hidden_state"], masked.tensors["penultimate_hidden_state"])
+    assert not torch.allclose(found.tensors["zero_hidden_state"], found.tensors["penultimate_hidden_state"])
+    middle, cropped = detect(image[:, 25:175], resolution=512), detect(image, resolution=512, params=(1.0,))
+    assert torch.equal(embedding(cropped), embedding(middle))
+    assert not torch.equal(embedding(cropped), embedding(found))
 
 
 def test_the_mask_changes_the_embedding(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lib_controlnet.core.embeddings import FACE, HIDDEN, IMAGE, ZERO_HIDDEN
 from lib_controlnet.core.errors import BaseModelError, ModelFileError, PreprocessorError, UnitError
@@ -143,6 +144,20 @@ def test_a_whole_unet_is_diffusers(tmp_path: Path, kind: str, pictures: int) -> 
     given = tensors(kind, pictures)
     mine, plain = ours(write(tmp_path / "a.safetensors", kind, SD1), SD1, given, 0.7)
     close(mine, theirs(kind, SD1, given, 0.7), plain)
+
+
+def test_portraits_have_sixteen_tokens_of_a_face(tmp_path: Path) -> None:
+    """diffusers does not know them; tencent's `MLPProjModel` with 16 tokens, written out."""
+    given = tensors("portrait", 2)
+    model: Any = load_model(write(tmp_path / "a.safetensors", "portrait", SD1), CPU, discover())
+    told = model.bind([], UnitSettings(0, BaseModel(SD1, "tiny"), tensors=[given])).tokens()
+    table = weights_of("portrait", SD1)["image_proj"]
+    for row, faces in zip(told, (given[FACE], torch.zeros(1, 512)), strict=True):
+        inner = functional.gelu(functional.linear(faces, table["proj.0.weight"], table["proj.0.bias"]))
+        tokens = functional.linear(inner, table["proj.2.weight"], table["proj.2.bias"]).reshape(-1, SD1.context_dim)
+        wanted = functional.layer_norm(tokens, (SD1.context_dim,), table["norm.weight"], table["norm.bias"])
+        assert len(wanted) == 16 * len(faces)
+        torch.testing.assert_close(row, wanted.repeat(len(row) // len(wanted), 1))
 
 
 @pytest.mark.parametrize("kind", ["base", "plus"])
