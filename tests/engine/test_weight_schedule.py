@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lib_controlnet.core.errors import UnitError
+from lib_controlnet.core.image_prompt import WeightType
 from lib_controlnet.core.modes import ControlMode, InputMode
 from lib_controlnet.core.schedule import WeightCurve
 from lib_controlnet.core.step import Pass
@@ -288,3 +289,15 @@ def test_merged_pictures_share_a_curve() -> None:
     assert [part.weight_schedule.at(0.0) for part in parts if part.weight_schedule] == pytest.approx([1.3 / 3] * 3)
     again = together(parts)
     assert (again.weight_schedule, again.weight) == (FALL, 1.0)
+
+
+def test_what_a_unit_asks_of_its_image_prompt_reaches_the_model(studio_of: Any) -> None:
+    """Types and factors change the picture; a place that the U-Net has not is refused."""
+    studio = studio_of("ip_adapter")
+    weak = unit(preprocessor="none", ip_weight_type=WeightType.weak_output, weight=0.5)
+    factors = unit(preprocessor="none", ip_layer_weights=((0, 1.0), (1, 1.0)), weight=0.5)
+    plain, made, picked = (studio.made([one]) for one in (unit(preprocessor="none", weight=0.5), weak, factors))
+    assert not any(_equal(made, plain))
+    assert not any(_equal(picked, plain))
+    with pytest.raises(UnitError, match="unit 0, ip_layer_weights"):
+        studio.made([unit(preprocessor="none", ip_layer_weights=((99, 1.0),))])
