@@ -16,9 +16,13 @@ from annotator.registry import Entry, Registry, discover
 from annotator.spec import AnnotatorError, Detection, Detector, PreprocessorSpec, Runtime
 from lib_controlnet.core.control_types import MODEL_WORDS, default_preprocessor
 
-EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor_luminance", "recolor_intensity")
+EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor")
 REGISTRY: Registry = discover("annotator", EFFECTS)
-ENTRIES = [pytest.param(entry, id=entry.spec.id) for entry in REGISTRY.entries if not entry.spec.weights]
+ENTRIES = [
+    pytest.param(entry, id=entry.spec.id)
+    for entry in REGISTRY.entries
+    if not entry.spec.weights and not entry.spec.by_model
+]
 every_entry = pytest.mark.parametrize("entry", ENTRIES)
 """Those that run as they are; test_networks.py has those with weights."""
 every_specification = pytest.mark.parametrize(

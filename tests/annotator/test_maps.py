@@ -19,7 +19,7 @@ from annotator.spec import AnnotatorError, Runtime
 from annotator.tile_variants import guided_filter
 from annotator.wide_blur import wide_blur
 
-EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor_luminance", "recolor_intensity")
+EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor")
 REGISTRY: Registry = discover("annotator", EFFECTS)
 RESOLUTIONS = pytest.mark.parametrize("resolution", [64, 200, 512])
 

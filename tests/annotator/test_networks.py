@@ -17,7 +17,7 @@ from annotator.weights import MissingWeights
 
 from .makers import can_make, random_runtime
 
-EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor_luminance", "recolor_intensity")
+EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor")
 REGISTRY: Registry = discover("annotator", EFFECTS)
 WITH_WEIGHTS = [entry for entry in REGISTRY.entries if entry.spec.weights]
 every_network = pytest.mark.parametrize("entry", WITH_WEIGHTS, ids=lambda entry: entry.spec.id)

@@ -23,7 +23,7 @@ from annotator.spec import AnnotatorError, Cancelled, PreprocessorSpec, Runtime,
 from annotator.unavailable import UNAVAILABLE, Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
-EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor_luminance", "recolor_intensity")
+EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor")
 
 
 def entry(id_: str, **fields: Any) -> Entry:
