@@ -8,8 +8,7 @@ REGISTRY = discover("annotator", effects=None)
 
 OPTIONS = {
     "reference": {"attention": bool, "adain": bool},
-    "recolor_luminance": {"light": str},
-    "recolor_intensity": {"light": str},
+    "recolor": {"light": str},
     "inpaint_only": {"from_filling": bool},
     "revision": {"ignores_prompt": bool},
     "tile_colorfix": {},
