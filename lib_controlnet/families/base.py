@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.checkpoint import Checkpoint, no_checkpoint
-from ..core.errors import ModelFileError
+from ..core.errors import BaseModelError, ModelFileError
 from ..core.hints import Hint
 from ..core.image_prompt import ImagePrompt
 from ..core.modes import ControlMode, PulidMode, UnionType
@@ -277,6 +277,20 @@ class ControlFamily(Protocol):
     def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> ControlModel:
         """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""
         ...
+
+
+def check_base(path: Path, base: BaseModel, made_for: str, disagreement: str, kind: str = "a control model") -> None:
+    """Raises BaseModelError where there is a `disagreement` between the file at `path` and `base`; "" is none.
+
+    made_for: the checkpoints that the file controls, in words.
+    """
+    if disagreement:
+        raise BaseModelError(
+            f'"{path.name}" was made for {made_for} and cannot control {base.kind}',
+            field="model",
+            found=f'checkpoint "{base.title}" ({base.kind}); {disagreement}',
+            remedy=f"choose {kind} for {base.kind}, or a checkpoint of {made_for}",
+        )
 
 
 def describe_config(config: UNetConfig) -> str:

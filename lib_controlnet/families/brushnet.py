@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core.checkpoint import of_rows
-from ..core.errors import BaseModelError, PreprocessorError
+from ..core.errors import PreprocessorError
 from ..core.hints import Hint
 from ..core.placed import Placed
 from ..core.sites import FeaturePatch, SiteCall, UNetSites
@@ -23,7 +23,7 @@ from ..nets.brushnet import Additions, BrushNet
 from ..nets.config import UNetConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, describe_config
+from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base, describe_config
 from .hinted import joined
 
 _LATENT = 4
@@ -81,15 +81,7 @@ class LoadedBrushNet:
 
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where `base` has not the layers to which it adds."""
-        disagreement = _disagreement(self.net.config, base.config)
-        if disagreement:
-            made_for = _made_for(self.net.config)
-            raise BaseModelError(
-                f'"{self.path.name}" was made for {made_for} and cannot control {base.kind}',
-                field="model",
-                found=f'checkpoint "{base.title}" ({base.kind}); {disagreement}',
-                remedy=f"choose a control model for {base.kind}, or a checkpoint of {made_for}",
-            )
+        check_base(self.path, base, _made_for(self.net.config), _disagreement(self.net.config, base.config))
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundBrushNet:
         """The network with pictures in which a mask says what to paint: one, or one for each image of the batch."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.errors import BaseModelError, ModelFileError
+from ..core.errors import ModelFileError
 from ..core.hints import Hint
 from ..core.residuals import Residuals
 from ..core.step import Step
@@ -26,7 +26,7 @@ from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.controlnet import ControlNet
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, describe_config
+from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base, describe_config
 from .hinted import joined
 from .instant_id import NAMES, FaceContext
 
@@ -148,15 +148,7 @@ class LoadedControlNet(Generic[Network]):
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where `base` has not the blocks, text and embeddings that this file needs."""
         own = self.config.unet
-        disagreement = _disagreement(own, base.config)
-        if not disagreement:
-            return
-        raise BaseModelError(
-            f'"{self.path.name}" was made for {describe_config(own)} and cannot control {base.kind}',
-            field="model",
-            found=f'checkpoint "{base.title}" ({base.kind}); {disagreement}',
-            remedy=f"choose a control model for {base.kind}, or a checkpoint of {describe_config(own)}",
-        )
+        check_base(self.path, base, describe_config(own), _disagreement(own, base.config))
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundControlNet[Network]:
         """The network with hints `(1, hint_channels, H, W)` of one size: one, or one for each image of the batch."""

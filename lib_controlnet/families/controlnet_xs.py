@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core.checkpoint import of_rows
-from ..core.errors import BaseModelError, ModelFileError
+from ..core.errors import ModelFileError
 from ..core.hints import Hint
 from ..core.precision import own_types
 from ..core.schedule import soft_ramp
@@ -24,7 +24,7 @@ from ..nets.config import UNetConfig
 from ..nets.controlnet_xs import ControlNetXS, XSConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights
+from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base
 from .hinted import joined
 
 _SCALES = "scale_list"
@@ -90,15 +90,7 @@ class LoadedXS:
 
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where `base` has not the blocks with which the network takes turns."""
-        disagreement = _disagreement(self.net.config, base.config)
-        if disagreement:
-            made_for = _made_for(self.net.config)
-            raise BaseModelError(
-                f'"{self.path.name}" was made for {made_for} and cannot control {base.kind}',
-                field="model",
-                found=f'checkpoint "{base.title}" ({base.kind}); {disagreement}',
-                remedy=f"choose a control model for {base.kind}, or a checkpoint of {made_for}",
-            )
+        check_base(self.path, base, _made_for(self.net.config), _disagreement(self.net.config, base.config))
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundXS:
         """The network with hints (1, C, H, W) of one size: one, or one for each image of the batch."""

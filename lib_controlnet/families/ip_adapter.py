@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..core.embeddings import CLIP_G, CLIP_H, FACE_ID, FACE_ID_PLUS, INSTANT_ID
-from ..core.errors import BaseModelError, ModelFileError, PreprocessorError
+from ..core.errors import ModelFileError, PreprocessorError
 from ..core.hints import Hint
 from ..loading.build import fill
 from ..loading.detect import KeyCondition
@@ -19,7 +19,7 @@ from ..nets.config import UNetConfig
 from ..nets.ip_adapter import IPAdapter, IPAdapterConfig, Projection, ProjectionSizes
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, Runtime, Sheet, UnitSettings, Weights
+from .base import BaseModel, Runtime, Sheet, UnitSettings, Weights, check_base
 from .image_prompts import BoundIPAdapter
 
 _LINEAR = {1024: CLIP_H, 1280: CLIP_G}
@@ -142,14 +142,7 @@ def _of_faces(path: Path, metadata: Mapping[str, str]) -> Sequence[str]:
 
 def check_attentions(path: Path, pairs: Sequence[tuple[int, int]], base: BaseModel, kind: str) -> None:
     """Raises BaseModelError where `base` has not the attentions for which a file has keys and values."""
-    found = disagreement(pairs, base.config)
-    if found:
-        raise BaseModelError(
-            f'"{path.name}" was made for {made_for(pairs)} and cannot control {base.kind}',
-            field="model",
-            found=f'checkpoint "{base.title}" ({base.kind}); {found}',
-            remedy=f"choose {kind} for {base.kind}, or a checkpoint of {made_for(pairs)}",
-        )
+    check_base(path, base, made_for(pairs), disagreement(pairs, base.config), kind)
 
 
 def outputs_of(pairs: Sequence[tuple[int, int]]) -> int:

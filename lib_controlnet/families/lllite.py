@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.checkpoint import of_rows
-from ..core.errors import BaseModelError, HostError, ModelFileError
+from ..core.errors import HostError, ModelFileError
 from ..core.hints import Hint
 from ..core.precision import own_types
 from ..core.sites import FeaturePatch, SiteCall, UNetSites
@@ -22,7 +22,7 @@ from ..nets.layers import layer_inputs
 from ..nets.lllite import PREFIX, LLLite, LLLiteModule, LLLiteSizes, lllite_sizes
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights
+from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base
 from .hinted import joined
 
 _CHANNELS = 3
@@ -82,15 +82,7 @@ class LoadedLLLite:
 
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where `base` has not the layers before which the modules act."""
-        disagreement = _disagreement(self._sizes, base.config)
-        if disagreement:
-            made_for = _made_for(self._sizes)
-            raise BaseModelError(
-                f'"{self.path.name}" was made for {made_for} and cannot control {base.kind}',
-                field="model",
-                found=f'checkpoint "{base.title}" ({base.kind}); {disagreement}',
-                remedy=f"choose a control model for {base.kind}, or a checkpoint of {made_for}",
-            )
+        check_base(self.path, base, _made_for(self._sizes), _disagreement(self._sizes, base.config))
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundLLLite:
         """The modules with hints (1, 3, H, W) of one size: one, or one for each image of the batch."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.errors import BaseModelError
 from ..core.hints import Hint
 from ..core.residuals import Residuals
 from ..core.step import Step
@@ -20,7 +19,7 @@ from ..nets.config import UNetConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
 from ..nets.t2i_adapter import STAGES, AdapterConfig, T2IAdapter
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights
+from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base
 from .coadapters import CoAdapter, Fusion, coadapter_of, met
 from .hinted import joined
 
@@ -86,15 +85,7 @@ class LoadedT2IAdapter:
 
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where `base` has not the blocks to which the features are added."""
-        disagreement = _disagreement(self.net.config, base.config)
-        if disagreement:
-            made_for = _made_for(self.net.config)
-            raise BaseModelError(
-                f'"{self.path.name}" was made for {made_for} and cannot control {base.kind}',
-                field="model",
-                found=f'checkpoint "{base.title}" ({base.kind}); {disagreement}',
-                remedy=f"choose a control model for {base.kind}, or a checkpoint of {made_for}",
-            )
+        check_base(self.path, base, _made_for(self.net.config), _disagreement(self.net.config, base.config))
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundT2IAdapter:
         """The network with hints `(1, 3, H, W)` of one size: one, or one for each image of the batch."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.checkpoint import of_rows
-from ..core.errors import BaseModelError, PreprocessorError
+from ..core.errors import PreprocessorError
 from ..core.hints import Hint
 from ..core.placed import Placed
 from ..core.precision import own_types
@@ -21,7 +21,7 @@ from ..loading.lazy import outlines
 from ..nets.coadapter import StyleAdapter, StyleConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights
+from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base
 from .coadapters import CoAdapter, Fusion, coadapter_of, met
 
 _SEEN = "last_hidden_state"
@@ -70,15 +70,9 @@ class LoadedStyle:
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where the prompt of `base` has tokens of another width."""
         text = self.net.config.text
-        if base.config.context_dim != text:
-            made_for = _made_for(self.net.config)
-            raise BaseModelError(
-                f'"{self.path.name}" was made for {made_for} and cannot control {base.kind}',
-                field="model",
-                found=f'checkpoint "{base.title}" ({base.kind}); text width {text}, the checkpoint\'s '
-                f"{base.config.context_dim}",
-                remedy=f"choose a control model for {base.kind}, or a checkpoint of {made_for}",
-            )
+        own = base.config.context_dim
+        disagreement = "" if own == text else f"text width {text}, the checkpoint's {own}"
+        check_base(self.path, base, _made_for(self.net.config), disagreement)
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundStyle:
         """The style of the unit's picture, or of one for each image of the batch."""

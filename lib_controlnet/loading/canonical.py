@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from torch import Tensor
 
 from .lazy import RenamedWeights
+from .resnet_names import RESNET
 from .xs import xs_names
 
 DIFFERENCE_KEY = "difference"
@@ -29,14 +30,6 @@ _PULID = (
 """PuLID's authors' names, and those of the files that were made for IP-Adapter's loaders."""
 _UNET = "unet."
 
-_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
 _TOP = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
@@ -152,7 +145,7 @@ class _Translation:
         return name
 
     def _resnet(self, level: str, index: str, rest: str) -> str:
-        return f"input_blocks.{self._level * int(level) + int(index) + 1}.0.{_RESNET.get(rest, rest)}"
+        return f"input_blocks.{self._level * int(level) + int(index) + 1}.0.{RESNET.get(rest, rest)}"
 
     def _attention(self, level: str, index: str, rest: str) -> str:
         return f"input_blocks.{self._level * int(level) + int(index) + 1}.1.{rest}"
@@ -161,7 +154,7 @@ class _Translation:
         return f"input_blocks.{self._level * (int(level) + 1)}.0.op"
 
     def _decoder_resnet(self, level: str, index: str, rest: str) -> str:
-        return f"output_blocks.{self._level * int(level) + int(index)}.0.{_RESNET.get(rest, rest)}"
+        return f"output_blocks.{self._level * int(level) + int(index)}.0.{RESNET.get(rest, rest)}"
 
     def _decoder_attention(self, level: str, index: str, rest: str) -> str:
         return f"output_blocks.{self._level * int(level) + int(index)}.1.{rest}"
@@ -173,7 +166,7 @@ class _Translation:
         return f"up_zero_convs.{index}.0"
 
     def _middle_resnet(self, index: str, rest: str) -> str:
-        return f"middle_block.{2 * int(index)}.{_RESNET.get(rest, rest)}"
+        return f"middle_block.{2 * int(index)}.{RESNET.get(rest, rest)}"
 
     def _middle_attention(self, rest: str) -> str:
         return f"middle_block.1.{rest}"

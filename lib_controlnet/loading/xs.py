@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
+from .resnet_names import RESNET
+
 VISLEARN = "enc_zero_convs_out.0.0.weight"
 DIFFUSERS = "control_to_base_for_conv_in.weight"
 """By which the two layouts are known; the other's is what it is translated to."""
@@ -12,14 +14,6 @@ DIFFUSERS = "control_to_base_for_conv_in.weight"
 _PREFIXES = ("", "control_model.", "model.")
 _LEVEL = 3
 """Input blocks a level: two of residual layers, one that halves. Output blocks too."""
-_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
 _TOP = {
     "conv_in": "control_model.input_blocks.0.0",
     "control_to_base_for_conv_in": "enc_zero_convs_out.0.0",
@@ -39,7 +33,7 @@ _RULES = tuple(
     )
 )
 _DOWN = re.compile(r"down_blocks\.(\d+)\.downsamplers\.conv")
-_MIDDLE_RESNET = re.compile(r"mid_block\.midblock\.resnets\.(\d+)\.(.+)")
+_MIDDLERESNET = re.compile(r"mid_block\.midblock\.resnets\.(\d+)\.(.+)")
 _MIDDLE_ATTENTION = "mid_block.midblock.attentions.0."
 _HINT = re.compile(r"controlnet_cond_embedding\.blocks\.(\d+)")
 
@@ -80,10 +74,10 @@ def _module(name: str, last: int, hints: int) -> str:
         return f"input_hint_block.{2 * int(match[1]) + 2}"
     if match := _DOWN.fullmatch(name):
         return f"control_model.input_blocks.{_LEVEL * (int(match[1]) + 1)}.0.op"
-    if match := _MIDDLE_RESNET.fullmatch(name):
-        return f"control_model.middle_block.{2 * int(match[1])}.{_RESNET.get(match[2], match[2])}"
+    if match := _MIDDLERESNET.fullmatch(name):
+        return f"control_model.middle_block.{2 * int(match[1])}.{RESNET.get(match[2], match[2])}"
     for pattern, template in _RULES:
         if match := pattern.fullmatch(name):
             at = _LEVEL * int(match[1]) + int(match[2])
-            return template.format(at=at, after=at + 1, rest=_RESNET.get(match[3], match[3]))
+            return template.format(at=at, after=at + 1, rest=RESNET.get(match[3], match[3]))
     return name
