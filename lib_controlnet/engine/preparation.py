@@ -57,7 +57,7 @@ class UnitPreparation:
         self, unit: ControlNetUnit, spec: PreprocessorSpec, target: Target, model_name: str, model: ControlModel
     ) -> UnitRun:
         results, resize_mode = self._results(unit, spec, target)
-        notes = [*self._notes(unit, spec, results), *self._model_notes(model), *_unheard(unit, model)]
+        notes = [*_notes(results), *self._model_notes(model), *_unheard(unit, model)]
         unit = replace(unit, notes=(*unit.notes, *notes))
         mask = self._generation.region(unit)
         region = None if mask is None else RegionMask(_plane(mask))
@@ -104,14 +104,6 @@ class UnitPreparation:
             text = "Unit %d: the host paints within a mask itself: %s becomes %s."
             log.warning(text, unit.index, unit.preprocessor, seen.preprocessor)
         return seen, target
-
-    def _notes(self, unit: ControlNetUnit, spec: PreprocessorSpec, results: Sequence[PreprocessResult]) -> list[str]:
-        """What the user may not expect of this unit. Raises UnitError for a region that nothing would keep to."""
-        notes: list[str] = []
-        maps = [result.found.map for result in results]
-        if any(found is not None and found.shape[2] == 3 and not found.any() for found in maps):
-            notes.append("its control map is empty: wholly black")
-        return notes
 
     def _model_notes(self, model: ControlModel) -> list[str]:
         if not (model.holds_base and self._generation.runtime.base_rounded):
@@ -245,6 +237,13 @@ class UnitPreparation:
             blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
             checkpoint=self._generation.checkpoint,
         )
+
+
+def _notes(results: Sequence[PreprocessResult]) -> list[str]:
+    """What the user may not expect of a unit's maps."""
+    maps = [result.found.map for result in results]
+    empty = any(found is not None and found.shape[2] == 3 and not found.any() for found in maps)
+    return ["its control map is empty: wholly black"] if empty else []
 
 
 def _shown(spec: PreprocessorSpec) -> UnionType:

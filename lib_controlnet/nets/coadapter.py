@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import attention
-from .controlnet_union import QuickMLP
+from .controlnet_union import TokenLayer
 from .operations import Operations
 
 _HEADS = 8
@@ -37,21 +37,6 @@ class TokenAttention(nn.Module):
         count, length, width = tokens.shape
         heads = joined.reshape(count, length, 3, _HEADS, width // _HEADS).permute(2, 0, 3, 1, 4)
         return self.out_proj(attention(heads[0], heads[1], heads[2]).transpose(1, 2).flatten(2))
-
-
-class TokenLayer(nn.Module):
-    """(n, L, C) -> (n, L, C), two residual branches."""
-
-    def __init__(self, channels: int, ops: Operations) -> None:
-        super().__init__()
-        self.attn = TokenAttention(channels, ops)
-        self.ln_1 = ops.layer_norm(channels)
-        self.mlp = QuickMLP(channels, ops)
-        self.ln_2 = ops.layer_norm(channels)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attn(self.ln_1(tokens))
-        return tokens + self.mlp(self.ln_2(tokens))
 
 
 def _layers(weights: Mapping[str, Tensor]) -> int:
@@ -82,7 +67,9 @@ class StyleAdapter(nn.Module):
         ops = operations or Operations()
         self.operations = ops
         self.config = config
-        self.transformer_layes = nn.Sequential(*(TokenLayer(config.width, ops) for _ in range(config.layers)))
+        self.transformer_layes = nn.Sequential(
+            *(TokenLayer(TokenAttention(config.width, ops), config.width, ops) for _ in range(config.layers))
+        )
         self.style_embedding = nn.Parameter(torch.zeros(1, config.tokens, config.width))
         self.ln_post = ops.layer_norm(config.width)
         self.ln_pre = ops.layer_norm(config.width)
@@ -127,7 +114,9 @@ class CoAdapterFuser(nn.Module):
         self.spatial_feat_mapping = nn.ModuleList(
             nn.Sequential(nn.SiLU(), ops.linear(channels, width)) for channels in config.channels
         )
-        self.transformer_layes = nn.Sequential(*(TokenLayer(width, ops) for _ in range(config.layers)))
+        self.transformer_layes = nn.Sequential(
+            *(TokenLayer(TokenAttention(width, ops), width, ops) for _ in range(config.layers))
+        )
         self.ln_post = ops.layer_norm(width)
         self.ln_pre = ops.layer_norm(width)
         self.spatial_ch_projs = nn.ModuleList(ops.zeroed(ops.linear(width, channels)) for channels in config.channels)

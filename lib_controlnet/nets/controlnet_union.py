@@ -68,11 +68,11 @@ class QuickMLP(nn.Module):
 
 
 class TokenLayer(nn.Module):
-    """(n, C) -> (n, C), two residual branches."""
+    """(..., C) -> (..., C), two residual branches; `attn`: what tokens learn of one another."""
 
-    def __init__(self, channels: int, ops: Operations) -> None:
+    def __init__(self, attn: nn.Module, channels: int, ops: Operations) -> None:
         super().__init__()
-        self.attn = OwnValue(channels, ops)
+        self.attn = attn
         self.ln_1 = ops.layer_norm(channels)
         self.mlp = QuickMLP(channels, ops)
         self.ln_2 = ops.layer_norm(channels)
@@ -102,7 +102,9 @@ class ControlNetUnion(ControlNet):
         ops, channels = self.operations, config.unet.model_channels
         self.union = union
         self.task_embedding = nn.Parameter(torch.zeros(union.kinds, channels))
-        self.transformer_layes = nn.ModuleList(TokenLayer(channels, ops) for _ in range(union.layers))
+        self.transformer_layes = nn.ModuleList(
+            TokenLayer(OwnValue(channels, ops), channels, ops) for _ in range(union.layers)
+        )
         self.spatial_ch_projs = ops.linear(channels, channels)
         self.control_add_embedding = KindEmbedding(union.kinds * union.width, 4 * channels, ops)
 
