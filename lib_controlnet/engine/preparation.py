@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -189,8 +190,8 @@ class UnitPreparation:
         custom, force_soft = unit.layer_weights, pass_ is Pass.hires and run.spec.soft_weights_in_hires
         legacy_ramp = bool(self._services.setting("controlnet_legacy_sdxl_ramp", False))
 
-        def at(progress: float) -> tuple[float, ...]:
-            weight = unit.weight if curve is None else curve.at(progress)
+        @lru_cache(maxsize=1)  # without a curve they are the same at every step
+        def of(weight: float) -> tuple[float, ...]:
             return layer_weights(
                 run.model.outputs,
                 weight,
@@ -201,7 +202,7 @@ class UnitPreparation:
                 ramp=run.model.ramp,
             )
 
-        return at
+        return lambda progress: of(unit.weight if curve is None else curve.at(progress))
 
     def _check_batch(self, unit: ControlNetUnit) -> None:
         count = self._generation.batch_size

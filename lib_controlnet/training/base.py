@@ -16,8 +16,9 @@ from ..core.errors import ModelFileError
 from ..families.base import describe_config
 from ..loading.build import fill
 from ..loading.canonical import canonical
-from ..loading.lazy import RenamedWeights, outlines
+from ..loading.lazy import outlines
 from ..loading.reader import WeightFile, read_weights
+from ..loading.whole import VAE, unet_of
 from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.controlnet import ControlNet, trainable_copy
 from ..nets.unet import UNetModel
@@ -28,7 +29,6 @@ from .initial import scale_hint_encoder
 from .noise import NoiseSchedule, Prediction
 from .text import TextEncoders, load_text_encoders
 
-UNET, VAE = "model.diffusion_model.", "first_stage_model."
 _SCALES = {"sdxl": 0.13025}
 _SCALE_KEYS = ("scale_factor", "demo.scale_factor")
 _HINT_STREAM = 2
@@ -89,14 +89,8 @@ def architecture(config: UNetConfig) -> str:
 def load_base(options: BaseOptions) -> Base:
     """Read the checkpoint. Raises ModelFileError or TrainingError where something is missing in it."""
     file = read_weights(options.checkpoint)
-    if f"{UNET}input_blocks.0.0.weight" not in file.weights:
-        raise ModelFileError(
-            f'"{options.checkpoint.name}" is no whole Stable Diffusion checkpoint',
-            field="base.checkpoint",
-            found=f"no {UNET}input_blocks.0.0.weight",
-            remedy="choose the file of an SD 1.x, SD 2.x or SDXL model",
-        )
-    config = UNetConfig.from_weights(outlines(file.weights), UNET)
+    weights = unet_of(file.weights, options.checkpoint, "base.checkpoint")
+    config = UNetConfig.from_weights(outlines(weights))
     if config.in_channels != 4:
         raise TrainingError(
             "only checkpoints whose U-Net takes 4 channels can be trained on",
@@ -104,7 +98,7 @@ def load_base(options: BaseOptions) -> Base:
             found=f"{config.in_channels} channels (an inpainting or pix2pix model)",
             remedy="use the plain model of the same family; the ControlNet works with both",
         )
-    unet = fill(lambda: UNetModel(config), _below(file.weights, UNET), torch.float32, "cpu", name=file.path.name)
+    unet = fill(lambda: UNetModel(config), weights, torch.float32, "cpu", name=file.path.name)
     vae_file = read_weights(options.vae) if options.vae else file
     autoencoder = Autoencoder(_autoencoder(vae_file), _scale(file, config))
     noise = NoiseSchedule.scaled_linear(prediction=_prediction(options, file, unet))
@@ -130,10 +124,6 @@ def new_control(base: Base, options: BaseOptions, seed: int) -> ControlNet:
             remedy="choose a ControlNet of this base's kind",
         )
     return fill(lambda: ControlNet(config), weights, torch.float32, "cpu", name=options.start.name)
-
-
-def _below(weights: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
-    return RenamedWeights(weights, {key[len(prefix) :]: key for key in weights if key.startswith(prefix)})
 
 
 def _scale(file: WeightFile, config: UNetConfig) -> float:

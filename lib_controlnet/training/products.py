@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from ..loading.reader import read_weights
+from ..loading.whole import UNET
 from ..nets.controlnet import ControlNet
-from .base import UNET, Base, architecture
+from .base import Base, architecture
 from .config import TrainConfig
 from .export import export_control, export_diffusers, file_sha256, write_weights
 from .trainer import ControlTrainer

@@ -28,14 +28,14 @@ from lib_controlnet.loading.build import fill
 from lib_controlnet.loading.canonical import canonical
 from lib_controlnet.loading.difference import add_base
 from lib_controlnet.loading.extract import low_rank
-from lib_controlnet.loading.lazy import RenamedWeights, outlines
+from lib_controlnet.loading.lazy import outlines
 from lib_controlnet.loading.low_rank import merge_base
 from lib_controlnet.loading.reader import read_weights
+from lib_controlnet.loading.whole import unet_of
 from lib_controlnet.nets.config import ControlNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
 from lib_controlnet.training.export import write_weights
 
-_UNET = "model.diffusion_model."
 _CALLS, _LATENT = (50.0, 350.0, 650.0, 950.0), 32
 _TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 Weights = Mapping[str, Tensor]
@@ -75,7 +75,7 @@ def extract(
     controlnet: Path, base: Path, rank: int, out: Path | None = None, dtype: str = "fp16", *, quiet: bool = True
 ) -> Made:
     """Writes the Control-LoRA of a ControlNet file beside it, or to `out`. Raises ControlNetError."""
-    unet = base_unet(base)
+    unet = unet_of(read_weights(base).weights, base, "base")
     control = control_weights(controlnet, unet)
     bar = tqdm(total=100, unit="%", disable=quiet, leave=False)
     with bar:
@@ -89,20 +89,6 @@ def extract(
 
 def _move(bar: tqdm[NoReturn], part: float) -> None:
     bar.update(int(part * 100) - bar.n)
-
-
-def base_unet(path: Path) -> Weights:
-    """The U-Net of a checkpoint, without prefix. Raises ModelFileError."""
-    weights = read_weights(path).weights
-    names = {key.removeprefix(_UNET): key for key in weights if key.startswith(_UNET)}
-    if "input_blocks.0.0.weight" not in names:
-        raise ModelFileError(
-            f'"{path.name}" is no whole Stable Diffusion checkpoint',
-            field="base",
-            found=f"no {_UNET}input_blocks.0.0.weight",
-            remedy="name the checkpoint file that the ControlNet was trained on",
-        )
-    return RenamedWeights(weights, names)
 
 
 def control_weights(path: Path, base: Weights) -> Weights:
