@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -230,15 +230,22 @@ class ControlModel(Protocol):
         ...
 
 
-class OwnControl:
+class PlainModel:
+    """What most ControlModels are: no outputs that weigh by themselves, no base in the weights, which are widened from
+    whatever the file has, and maps for hints.
+    """
+
+    outputs: int = 0
+    ramp: Sequence[float] = ()
+    holds_base: bool = False
+    from_fp8: bool = False
+    embeddings: Sequence[str] = ()
+
+
+class OwnControl(PlainModel):
     """A ControlModel without a file: what a preprocessor does to the sampling by itself. Found as `EFFECT`."""
 
     path = Path("None")
-    outputs = 0
-    ramp: Sequence[float] = ()
-    holds_base = False
-    from_fp8 = False
-    embeddings: Sequence[str] = ()
 
     def __init__(
         self,
@@ -291,6 +298,21 @@ def check_base(path: Path, base: BaseModel, made_for: str, disagreement: str, ki
             found=f'checkpoint "{base.title}" ({base.kind}); {disagreement}',
             remedy=f"choose {kind} for {base.kind}, or a checkpoint of {made_for}",
         )
+
+
+Compared = tuple[str, object, object, bool]
+"""What is compared, the file's, the checkpoint's, and whether they agree."""
+
+
+def disagreements(*compared: Compared) -> str:
+    """Those that do not agree, in words; "" where all do."""
+    return "; ".join(
+        f"{what} {_said(mine)}, the checkpoint's {_said(theirs)}" for what, mine, theirs, agree in compared if not agree
+    )
+
+
+def _said(value: object) -> str:
+    return ", ".join(map(str, cast("tuple[object, ...]", value))) if isinstance(value, tuple) else str(value)
 
 
 def describe_config(config: UNetConfig) -> str:

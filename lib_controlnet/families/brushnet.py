@@ -23,7 +23,18 @@ from ..nets.brushnet import Additions, BrushNet
 from ..nets.config import UNetConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base, describe_config
+from .base import (
+    BaseModel,
+    BoundControl,
+    PlainModel,
+    Runtime,
+    Sheet,
+    UnitSettings,
+    Weights,
+    check_base,
+    describe_config,
+    disagreements,
+)
 from .hinted import joined
 
 _LATENT = 4
@@ -65,14 +76,8 @@ class BrushNetFamily:
 FAMILY = BrushNetFamily()
 
 
-class LoadedBrushNet:
+class LoadedBrushNet(PlainModel):
     """One file's network."""
-
-    holds_base = False
-    from_fp8 = False
-    outputs = 0
-    ramp: Sequence[float] = ()
-    embeddings: Sequence[str] = ()
 
     def __init__(self, path: Path, net: BrushNet) -> None:
         self.path = path
@@ -167,10 +172,8 @@ def _made_for(config: UNetConfig) -> str:
 
 def _disagreement(own: UNetConfig, base: UNetConfig) -> str:
     """Why its layers' outputs cannot be added, "" where they can."""
-    mine, theirs = (", ".join(map(str, config.input_channels)) for config in (own, base))
-    compared = (
-        ("input blocks", mine, theirs, own.input_channels == base.input_channels),
+    return disagreements(
+        ("input blocks", own.input_channels, base.input_channels, own.input_channels == base.input_channels),
         ("width of y", own.adm_channels, base.adm_channels, own.adm_channels in (None, base.adm_channels)),
         ("channels that it reads", own.in_channels, _READ, own.in_channels == _READ),
     )
-    return "; ".join(f"{what} {one}, the checkpoint's {other}" for what, one, other, agree in compared if not agree)

@@ -26,7 +26,17 @@ from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.controlnet import ControlNet
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base, describe_config
+from .base import (
+    BaseModel,
+    BoundControl,
+    Runtime,
+    Sheet,
+    UnitSettings,
+    Weights,
+    check_base,
+    describe_config,
+    disagreements,
+)
 from .hinted import joined
 from .instant_id import NAMES, FaceContext
 
@@ -264,14 +274,12 @@ def _disagreement(own: UNetConfig, base: UNetConfig) -> str:
     Transformers may be fewer or shallower than the base's (SDXL's mid and small models), and where there are none, or
     no embedding of `y`, its width does not matter.
     """
-    mine, theirs = (", ".join(map(str, config.input_channels)) for config in (own, base))
-    compared = (
-        ("residuals", mine, theirs, own.input_channels == base.input_channels),
+    return disagreements(
+        ("residuals", own.input_channels, base.input_channels, own.input_channels == base.input_channels),
         ("text width", own.context_dim, base.context_dim, own.context_dim in (0, base.context_dim)),
         ("width of y", own.adm_channels, base.adm_channels, own.adm_channels in (None, base.adm_channels)),
         ("latent channels", own.in_channels, base.in_channels, own.in_channels <= base.in_channels),
     )
-    return "; ".join(f"{what} {one}, the checkpoint's {other}" for what, one, other, agree in compared if not agree)
 
 
 _SHUFFLE_NAMES = frozenset(("control_v11e_sd15_shuffle", "control_v11e_sd15_shuffle_fp16"))

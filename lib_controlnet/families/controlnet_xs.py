@@ -24,7 +24,7 @@ from ..nets.config import UNetConfig
 from ..nets.controlnet_xs import ControlNetXS, XSConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base
+from .base import BaseModel, BoundControl, PlainModel, Runtime, Sheet, UnitSettings, Weights, check_base, disagreements
 from .hinted import joined
 
 _SCALES = "scale_list"
@@ -72,15 +72,8 @@ class ControlNetXSFamily:
 FAMILY = ControlNetXSFamily()
 
 
-class LoadedXS:
+class LoadedXS(PlainModel):
     """One file's network. mix: how far its own embedding of the timesteps counts, where it has one."""
-
-    holds_base = False
-    embeddings: Sequence[str] = ()
-    from_fp8 = False
-    """Whatever its file has: it is small, and widened always."""
-    outputs = 0
-    ramp: Sequence[float] = ()
 
     def __init__(self, path: Path, net: ControlNetXS, mix: float) -> None:
         self.path = path
@@ -236,11 +229,9 @@ def _made_for(config: XSConfig) -> str:
 
 def _disagreement(own: XSConfig, base: UNetConfig) -> str:
     """Why the two encoders cannot take turns, "" where they can."""
-    mine, theirs = (", ".join(map(str, widths)) for widths in (own.base, base.input_channels))
-    compared = (
-        ("input blocks", mine, theirs, own.base == base.input_channels),
+    return disagreements(
+        ("input blocks", own.base, base.input_channels, own.base == base.input_channels),
         ("text width", own.context_dim, base.context_dim, own.context_dim == base.context_dim),
         ("width of embeddings", own.embedding, 4 * base.model_channels, own.embedding == 4 * base.model_channels),
         ("latent channels", own.in_channels, base.in_channels, own.in_channels <= base.in_channels),
     )
-    return "; ".join(f"{what} {one}, the checkpoint's {other}" for what, one, other, agree in compared if not agree)

@@ -19,7 +19,7 @@ from ..nets.config import UNetConfig
 from ..nets.ip_adapter import IPAdapter, IPAdapterConfig, Projection, ProjectionSizes
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, Runtime, Sheet, UnitSettings, Weights, check_base
+from .base import BaseModel, PlainModel, Runtime, Sheet, UnitSettings, Weights, check_base
 from .image_prompts import BoundIPAdapter
 
 _LINEAR = {1024: CLIP_H, 1280: CLIP_G}
@@ -68,11 +68,8 @@ class IPAdapterFamily:
 FAMILY = IPAdapterFamily()
 
 
-class LoadedIPAdapter:
+class LoadedIPAdapter(PlainModel):
     """One file's network. second: a FaceID-plus of the second version, which no key tells."""
-
-    holds_base = False
-    from_fp8 = False
 
     def __init__(self, path: Path, net: IPAdapter, embeddings: Sequence[str], second: bool) -> None:
         self.path = path

@@ -22,7 +22,7 @@ from ..nets.layers import layer_inputs
 from ..nets.lllite import PREFIX, LLLite, LLLiteModule, LLLiteSizes, lllite_sizes
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base
+from .base import BaseModel, BoundControl, PlainModel, Runtime, Sheet, UnitSettings, Weights, check_base
 from .hinted import joined
 
 _CHANNELS = 3
@@ -64,15 +64,8 @@ class LLLiteFamily:
 FAMILY = LLLiteFamily()
 
 
-class LoadedLLLite:
+class LoadedLLLite(PlainModel):
     """One file's modules. It takes one weight, which all of them have."""
-
-    holds_base = False
-    embeddings: Sequence[str] = ()
-    from_fp8 = False
-    """Whatever its file has: it is small, and widened always."""
-    outputs = 0
-    ramp: Sequence[float] = ()
 
     def __init__(self, path: Path, net: LLLite, sizes: Sizes) -> None:
         self.path = path

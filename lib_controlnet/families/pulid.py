@@ -20,7 +20,7 @@ from ..nets.image_tokens import attended_by
 from ..nets.operations import Operations
 from ..nets.pulid import IDENTITY_TOKENS, Pulid, PulidConfig
 from ..nets.residence import Residence
-from .base import BaseModel, Runtime, Sheet, UnitSettings, Weights
+from .base import BaseModel, PlainModel, Runtime, Sheet, UnitSettings, Weights
 from .image_prompts import BoundImagePrompt, Embeddings, Hearing, tell
 from .ip_adapter import check_attentions, disagreement, made_for, outputs_of
 
@@ -63,11 +63,9 @@ class PulidFamily:
 FAMILY = PulidFamily()
 
 
-class LoadedPulid:
+class LoadedPulid(PlainModel):
     """One file's network."""
 
-    holds_base = False
-    from_fp8 = False
     embeddings: Sequence[str] = (PULID,)
 
     def __init__(self, path: Path, net: Pulid) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -26,28 +27,24 @@ _SHOWN = 2
 
 def discover() -> list[ControlFamily]:
     """Every module of this folder with a `FAMILY`, in the order in which they must be asked."""
-    families: dict[str, ControlFamily] = {}
-    for module in _modules():
-        family = getattr(module, "FAMILY", None)
-        if family is None:
-            continue
-        if family.id in families:
-            raise ValueError(f'two control model families are called "{family.id}"')
-        families[family.id] = family
-    return _ordered(families)
+    return _ordered(_named("FAMILY"))
 
 
 @cache
 def own_controls() -> Mapping[str, OwnControl]:
     """Every module's `EFFECT`, by the name under which the data sheets of preprocessors ask for it."""
-    found: dict[str, OwnControl] = {}
-    for module in _modules():
-        own = getattr(module, "EFFECT", None)
-        if own is None:
+    return _named("EFFECT")
+
+
+def _named(attribute: str) -> dict[str, Any]:
+    """What the modules of this folder have under that name, by id."""
+    found: dict[str, Any] = {}
+    for one in (getattr(module, attribute, None) for module in _modules()):
+        if one is None:
             continue
-        if own.id in found:
-            raise ValueError(f'two effects are called "{own.id}"')
-        found[own.id] = own
+        if one.id in found:
+            raise ValueError(f'two of {attribute} are called "{one.id}"')
+        found[one.id] = one
     return found
 
 

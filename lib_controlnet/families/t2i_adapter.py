@@ -19,7 +19,7 @@ from ..nets.config import UNetConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
 from ..nets.t2i_adapter import STAGES, AdapterConfig, T2IAdapter
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base
+from .base import BaseModel, BoundControl, PlainModel, Runtime, Sheet, UnitSettings, Weights, check_base
 from .coadapters import CoAdapter, Fusion, coadapter_of, met
 from .hinted import joined
 
@@ -64,13 +64,9 @@ class T2IAdapterFamily:
 FAMILY = T2IAdapterFamily()
 
 
-class LoadedT2IAdapter:
+class LoadedT2IAdapter(PlainModel):
     """One adapter file's network."""
 
-    holds_base = False
-    embeddings: Sequence[str] = ()
-    from_fp8 = False
-    """Whatever its file has: it is small, and widened always."""
     outputs = STAGES
     ramp = (0.25, 0.62, 0.825, 1.0)
     """Weights of "My prompt is more important" (sd-webui-controlnet, scripts/hook.py)."""

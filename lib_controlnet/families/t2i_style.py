@@ -21,7 +21,7 @@ from ..loading.lazy import outlines
 from ..nets.coadapter import StyleAdapter, StyleConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from .base import BaseModel, BoundControl, Runtime, Sheet, UnitSettings, Weights, check_base
+from .base import BaseModel, BoundControl, PlainModel, Runtime, Sheet, UnitSettings, Weights, check_base
 from .coadapters import CoAdapter, Fusion, coadapter_of, met
 
 _SEEN = "last_hidden_state"
@@ -51,15 +51,8 @@ class T2IStyleFamily:
 FAMILY = T2IStyleFamily()
 
 
-class LoadedStyle:
+class LoadedStyle(PlainModel):
     """One file's network. co: what makes it one of several CoAdapters."""
-
-    holds_base = False
-    embeddings: Sequence[str] = ()
-    from_fp8 = False
-    """Whatever its file has: it is small, and widened always."""
-    outputs = 0
-    ramp: Sequence[float] = ()
 
     def __init__(self, path: Path, net: StyleAdapter, co: CoAdapter | None) -> None:
         self.path = path

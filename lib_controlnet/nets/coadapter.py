@@ -14,22 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import attention
-from .controlnet_union import TokenLayer
+from .controlnet_union import Projections, TokenLayer
 from .operations import Operations
 
 _HEADS = 8
 """Not in the weights; the same in every released file."""
 
 
-class TokenAttention(nn.Module):
-    """Tokens (n, L, C) attend to one another. Keys as torch's MultiheadAttention."""
-
-    def __init__(self, channels: int, ops: Operations) -> None:
-        super().__init__()
-        self.operations = ops
-        self.in_proj_weight = nn.Parameter(torch.zeros(3 * channels, channels))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
-        self.out_proj = ops.linear(channels, channels)
+class TokenAttention(Projections):
+    """Tokens (n, L, C) attend to one another."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         cast = self.operations.parameter

@@ -34,12 +34,8 @@ class UnionConfig:
         return cls(kinds, layers, weights["control_add_embedding.linear_1.weight"].shape[1] // kinds)
 
 
-class OwnValue(nn.Module):
-    """Attention of a token to itself alone, (n, C) -> (n, C): its value, projected. Query and key have no say.
-
-    The reference gives its tokens (n, L, C) to an attention that takes them as (L, n, C): tokens of one picture never
-    see each other, and those of other pictures in a batch do, which is an accident of batching.
-    """
+class Projections(nn.Module):
+    """Query, key and value from one matrix, and a way out. Keys as torch's MultiheadAttention."""
 
     def __init__(self, channels: int, ops: Operations) -> None:
         super().__init__()
@@ -47,6 +43,14 @@ class OwnValue(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.zeros(3 * channels, channels))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
         self.out_proj = ops.linear(channels, channels)
+
+
+class OwnValue(Projections):
+    """Attention of a token to itself alone, (n, C) -> (n, C): its value, projected. Query and key have no say.
+
+    The reference gives its tokens (n, L, C) to an attention that takes them as (L, n, C): tokens of one picture never
+    see each other, and those of other pictures in a batch do, which is an accident of batching.
+    """
 
     def forward(self, tokens: Tensor) -> Tensor:
         channels, cast = tokens.shape[-1], self.operations.parameter
