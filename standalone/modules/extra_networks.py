@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from modules import errors
+from modules import devices, errors
 
 extra_network_registry: dict[str, ExtraNetwork] = {}
 PATTERN = re.compile(r"<(\w+):([^>]+)>")
@@ -52,7 +52,13 @@ def parse_prompts(prompts: list[str]) -> tuple[list[str], dict[str, list[ExtraNe
 
 
 def activate(p: Any, extra_network_data: dict[str, list[ExtraNetworkParams]]) -> None:
-    """Activate all registered networks (with [] when not mentioned), then tell the scripts."""
+    """Activate all registered networks (with [] when not mentioned), then tell the scripts, in the host's precision."""
+    with devices.autocast():
+        _activate_registered(p, extra_network_data)
+        _tell_scripts(p, extra_network_data)
+
+
+def _activate_registered(p: Any, extra_network_data: dict[str, list[ExtraNetworkParams]]) -> None:
     for name, network in extra_network_registry.items():
         try:
             network.activate(p, extra_network_data.get(name, []))
@@ -61,6 +67,9 @@ def activate(p: Any, extra_network_data: dict[str, list[ExtraNetworkParams]]) ->
     for name in extra_network_data:
         if name not in extra_network_registry:
             logging.getLogger(__name__).info("Skipping unknown extra network: %s", name)
+
+
+def _tell_scripts(p: Any, extra_network_data: dict[str, list[ExtraNetworkParams]]) -> None:
     if p.scripts is not None:
         p.scripts.after_extra_networks_activate(
             p,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modules import errors, sd_models, sd_samplers, shared
+from modules.image_conditioning import txt2img_image_conditioning
 from modules.options import OnThePageOnly
 from modules.processing_base import (
     DecodedSamples,
@@ -15,7 +16,6 @@ from modules.processing_base import (
     get_fixed_seed,
     opt_C,
     opt_f,
-    txt2img_image_conditioning,
     uncrop,
 )
 from modules.processing_img2img import StableDiffusionProcessingImg2Img

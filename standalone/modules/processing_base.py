@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from modules import devices, extra_networks, images, prompt_parser, rng, sd_samplers, shared
-from modules.sd_samplers_common import decode_first_stage, images_tensor_to_samples
+from modules import devices, extra_networks, images, job_fields, prompt_parser, rng, sd_samplers, shared
+from modules.image_conditioning import ImageConditioning
+from modules.job_fields import job_class
+from modules.sd_samplers_common import decode_first_stage
 from PIL import Image
 from torch import Tensor
 
@@ -68,103 +68,42 @@ def _without_nans(model: Any, latent: Tensor, sample: Tensor) -> Tensor:
     return sample
 
 
-def txt2img_image_conditioning(sd_model: Any, x: Tensor, width: int, height: int) -> Tensor:
-    """Channels an inpainting U-Net gets beside the latent when nothing is kept: all masked, all grey."""
-    if sd_model.model.conditioning_key not in ("hybrid", "concat"):
-        return x.new_zeros(x.shape[0], 5, 1, 1)
-    grey = torch.ones(x.shape[0], 3, height, width, device=x.device) * 0.5
-    encoded = images_tensor_to_samples(grey)
-    return torch.nn.functional.pad(encoded, (0, 0, 0, 0, 1, 0), value=1.0).to(x.dtype)
+def _setting_up(stored: str, empty: Callable[[], Any]) -> property:
+    """A property kept in `stored`; once both scripts and their arguments are known, the scripts' `setup` is called."""
+
+    def get(self: Any) -> Any:
+        value = getattr(self, stored)
+        return empty() if value is None else value
+
+    def put(self: Any, value: Any) -> None:
+        setattr(self, stored, value)
+        if self.scripts and self.script_args and not self.scripts_setup_complete:
+            self.setup_scripts()
+
+    return property(get, put)
 
 
-@dataclass(repr=False)
-class StableDiffusionProcessing:
-    """What txt2img and img2img share. Constructor arguments first, then the running state."""
+def empty_cache() -> list[Any]:
+    """[what conditions were made from, the conditions]; nothing yet."""
+    return [None, None]
 
-    sd_model: Any = None
-    outpath_samples: str | None = None
-    outpath_grids: str | None = None
-    prompt: Any = ""
-    prompt_for_display: str | None = None
-    negative_prompt: Any = ""
-    styles: list[str] | None = None
-    seed: Any = -1
-    subseed: Any = -1
-    subseed_strength: float = 0
-    seed_resize_from_h: int = -1
-    seed_resize_from_w: int = -1
-    seed_enable_extras: bool = True
-    sampler_name: str | None = None
-    scheduler: str | None = None
-    batch_size: int = 1
-    n_iter: int = 1
-    steps: int = 50
-    cfg_scale: float = 7.0
-    width: int = 512
-    height: int = 512
-    restore_faces: bool | None = None
-    tiling: bool | None = None
-    do_not_save_samples: bool = False
-    do_not_save_grid: bool = False
-    extra_generation_params: Any = None
-    overlay_images: Any = None
-    eta: float | None = None
-    do_not_reload_embeddings: bool = False
-    denoising_strength: float | None = None
-    ddim_discretize: str | None = None
-    s_min_uncond: float | None = None
-    s_churn: float | None = None
-    s_tmax: float | None = None
-    s_tmin: float | None = None
-    s_noise: float | None = None
-    override_settings: Any = None
-    override_settings_restore_afterwards: bool = True
-    sampler_index: Any = None
-    refiner_checkpoint: str | None = None
-    refiner_switch_at: float | None = None
-    disable_extra_networks: bool = False
-    firstpass_image: Any = None
+
+class StableDiffusionProcessing(job_class("Job", job_fields.COMMON, job_fields.COMMON_STATE), ImageConditioning):
+    """What txt2img and img2img share: the constructor's arguments, then the running state."""
 
     token_merging_ratio: ClassVar[float] = 0
     token_merging_ratio_hr: ClassVar[float] = 0
-    cached_uc = [None, None]
-    cached_c = [None, None]
+    cached_c, cached_uc = empty_cache(), empty_cache()
+    scripts = _setting_up("scripts_value", lambda: None)
+    script_args = _setting_up("script_args_value", dict)
 
-    scripts_value: Any = field(default=None, init=False)
-    script_args_value: Any = field(default=None, init=False)
-    scripts_setup_complete: bool = field(default=False, init=False)
-    comments: dict[str, int] = field(default_factory=dict, init=False)
-    sampler: Any = field(default=None, init=False)
-    is_using_inpainting_conditioning: bool = field(default=False, init=False)
-    paste_to: Any = field(default=None, init=False)
-    is_hr_pass: bool = field(default=False, init=False)
-    c: Any = field(default=None, init=False)
-    uc: Any = field(default=None, init=False)
-    rng: Any = field(default=None, init=False)
-    step_multiplier: int = field(default=1, init=False)
-    firstpass_steps: int = field(default=0, init=False)
-    color_corrections: Any = field(default=None, init=False)
-    all_prompts: Any = field(default=None, init=False)
-    all_negative_prompts: Any = field(default=None, init=False)
-    all_seeds: Any = field(default=None, init=False)
-    all_subseeds: Any = field(default=None, init=False)
-    iteration: int = field(default=0, init=False)
-    batch_index: int = field(default=0, init=False)
-    main_prompt: Any = field(default=None, init=False)
-    main_negative_prompt: Any = field(default=None, init=False)
-    prompts: Any = field(default=None, init=False)
-    negative_prompts: Any = field(default=None, init=False)
-    seeds: Any = field(default=None, init=False)
-    subseeds: Any = field(default=None, init=False)
-    extra_network_data: Any = field(default=None, init=False)
-    user: str | None = field(default=None, init=False)
-    sd_model_name: str | None = field(default=None, init=False)
-    sd_model_hash: str | None = field(default=None, init=False)
-    sd_vae_name: str | None = field(default=None, init=False)
-    sd_vae_hash: str | None = field(default=None, init=False)
-    is_api: bool = field(default=False, init=False)
-    sampler_noise_scheduler_override: Any = field(default=None, init=False)
-    refiner_checkpoint_info: Any = field(default=None, init=False)
+    @property
+    def sd_model(self) -> Any:
+        return shared.sd_model
+
+    @sd_model.setter
+    def sd_model(self, value: Any) -> None:
+        """The host's model is used, whatever is passed."""
 
     def __post_init__(self) -> None:
         if self.sampler_index is not None:
@@ -184,77 +123,14 @@ class StableDiffusionProcessing:
                 setattr(self, name, getattr(shared.opts, name))
         self.s_tmax = self.s_tmax or float("inf")
 
-    # model, scripts
-
-    @property
-    def scripts(self) -> Any:
-        return self.scripts_value
-
-    @scripts.setter
-    def scripts(self, value: Any) -> None:
-        self.scripts_value = value
-        self._setup_scripts_once()
-
-    @property
-    def script_args(self) -> Any:
-        return {} if self.script_args_value is None else self.script_args_value
-
-    @script_args.setter
-    def script_args(self, value: Any) -> None:
-        self.script_args_value = value
-        self._setup_scripts_once()
-
-    def _setup_scripts_once(self) -> None:
-        if self.scripts_value and self.script_args_value and not self.scripts_setup_complete:
-            self.setup_scripts()
+    def comment(self, text: str) -> None:
+        self.comments[text] = 1
 
     def setup_scripts(self) -> None:
         self.scripts_setup_complete = True
         self.scripts.setup_scrips(self, is_ui=not self.is_api)
 
-    def comment(self, text: str) -> None:
-        self.comments[text] = 1
-
     # conditions
-
-    def txt2img_image_conditioning(self, x: Tensor, width: int | None = None, height: int | None = None) -> Tensor:
-        self.is_using_inpainting_conditioning = self.sd_model.model.conditioning_key in {"hybrid", "concat"}
-        return txt2img_image_conditioning(self.sd_model, x, width or self.width, height or self.height)
-
-    def inpainting_image_conditioning(
-        self, source_image: Tensor, latent_image: Tensor, image_mask: Any = None, round_image_mask: bool = True
-    ) -> Tensor:
-        """Mask and masked picture for a 9-channel U-Net: (B, 5, h, w)."""
-        self.is_using_inpainting_conditioning = True
-        if image_mask is None:
-            mask = source_image.new_ones(1, 1, *source_image.shape[-2:])
-        elif torch.is_tensor(image_mask):
-            mask = image_mask
-        else:
-            array = np.array(image_mask.convert("L")).astype(np.float32) / 255.0
-            mask = torch.from_numpy(array[None, None])
-            mask = torch.round(mask) if round_image_mask else mask
-        mask = mask.to(device=source_image.device, dtype=source_image.dtype)
-        strength = getattr(self, "inpainting_mask_weight", shared.opts.inpainting_mask_weight)
-        picture = torch.lerp(source_image, source_image * (1.0 - mask), strength)
-        model = self.sd_model
-        encoded = model.get_first_stage_encoding(model.encode_first_stage(picture))
-        mask = torch.nn.functional.interpolate(mask, size=latent_image.shape[-2:]).expand(encoded.shape[0], -1, -1, -1)
-        return torch.cat([mask, encoded], dim=1).to(shared.device).type(model.dtype)
-
-    def edit_image_conditioning(self, source_image: Tensor) -> Tensor:
-        """The picture's latent, not sampled and not scaled, for pix2pix U-Nets."""
-        return self.sd_model.encode_first_stage(source_image).mode()
-
-    def img2img_image_conditioning(
-        self, source_image: Tensor, latent_image: Tensor, image_mask: Any = None, round_image_mask: bool = True
-    ) -> Tensor:
-        source_image = devices.cond_cast_float(source_image)
-        if self.sd_model.cond_stage_key == "edit":
-            return self.edit_image_conditioning(source_image)
-        if self.sampler.conditioning_key in {"hybrid", "concat"}:
-            return self.inpainting_image_conditioning(source_image, latent_image, image_mask, round_image_mask)
-        return latent_image.new_zeros(latent_image.shape[0], 5, 1, 1)
 
     def setup_prompts(self) -> None:
         """One prompt and negative prompt for every picture of the job."""
@@ -325,13 +201,23 @@ class StableDiffusionProcessing:
         self.uc = self.get_conds_with_caching(learned, negatives, total, [self.cached_uc], data)
         self.c = self.get_conds_with_caching(multi, prompts, total, [self.cached_c], data)
 
-    def get_conds(self) -> tuple[Any, Any]:
-        return self.c, self.uc
-
     def parse_extra_network_prompts(self) -> None:
         self.prompts, self.extra_network_data = extra_networks.parse_prompts(self.prompts)
 
+    def get_conds(self) -> tuple[Any, Any]:
+        return self.c, self.uc
+
     # life
+
+    def before_sampling(self, x: Tensor, noise: Tensor, c: Any, uc: Any) -> None:
+        """Tell the scripts that a pass starts from latents `x` and `noise`, both (B, C, h, w)."""
+        if self.scripts is not None:
+            self.scripts.process_before_every_sampling(p=self, x=x, noise=noise, c=c, uc=uc)
+
+    def noise_source(self, shape: Sequence[int]) -> rng.ImageRNG:
+        """Noise of the present batch for latents (C, h, w) of this shape."""
+        resized = self.seed_resize_from_h, self.seed_resize_from_w
+        return rng.ImageRNG(shape, self.seeds, self.subseeds, self.subseed_strength, *resized)
 
     def init(self, all_prompts: Any, all_seeds: Any, all_subseeds: Any) -> None: ...
 
@@ -347,12 +233,9 @@ class StableDiffusionProcessing:
         raise NotImplementedError
 
     def close(self) -> None:
-        self.sampler = None
-        self.c = None
-        self.uc = None
+        self.sampler = self.c = self.uc = None
         if not shared.opts.persistent_cond_cache:
-            StableDiffusionProcessing.cached_c = [None, None]
-            StableDiffusionProcessing.cached_uc = [None, None]
+            StableDiffusionProcessing.cached_c, StableDiffusionProcessing.cached_uc = empty_cache(), empty_cache()
 
     def get_token_merging_ratio(self, for_hr: bool = False) -> float:
         return self.token_merging_ratio_hr if for_hr else self.token_merging_ratio
@@ -362,16 +245,6 @@ class StableDiffusionProcessing:
         stopped = shared.state.interrupted or shared.state.skipped
         wanted = shared.opts.samples_save and not self.do_not_save_samples
         return wanted and (shared.opts.save_incomplete_images or not stopped)
-
-
-def _sd_model_property() -> property:
-    def set_nothing(self: Any, value: Any) -> None:
-        """The host's model is used, whatever is passed."""
-
-    return property(lambda self: shared.sd_model, set_nothing)
-
-
-StableDiffusionProcessing.sd_model = _sd_model_property()  # type: ignore[assignment] # after @dataclass took the field
 
 
 def uncrop(image: Image.Image, dest_size: tuple[int, int], paste_loc: tuple[int, int, int, int]) -> Image.Image:
@@ -384,11 +257,11 @@ def uncrop(image: Image.Image, dest_size: tuple[int, int], paste_loc: tuple[int,
 
 def apply_overlay(image: Image.Image, paste_loc: Any, overlay: Image.Image | None) -> tuple[Image.Image, Image.Image]:
     """(the picture with the original over it, the picture before that)."""
+    if overlay is not None and paste_loc is not None:
+        image = uncrop(image, overlay.size, paste_loc)
+    plain = image.copy()
     if overlay is None:
-        return image, image.copy()
-    if paste_loc is not None:
-        image = uncrop(image, (overlay.width, overlay.height), paste_loc)
-    denoised = image.copy()
-    image = image.convert("RGBA")
-    image.alpha_composite(overlay)
-    return image.convert("RGB"), denoised
+        return image, plain
+    covered = image.convert("RGBA")
+    covered.alpha_composite(overlay)
+    return covered.convert("RGB"), plain

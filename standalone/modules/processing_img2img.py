@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from modules import devices, errors, images, masking, rng, scripts, sd_samplers, shared
+from modules import devices, errors, images, job_fields, masking, rng, scripts, sd_samplers, shared
+from modules.job_fields import job_class
 from modules.processing_base import StableDiffusionProcessing, create_binary_mask, opt_f
 from modules.sd_hijack import model_hijack
 from modules.sd_samplers_common import images_tensor_to_samples
@@ -29,36 +29,23 @@ def blur_mask(mask: Image.Image, blur_x: int, blur_y: int) -> Image.Image:
     return mask
 
 
-@dataclass(repr=False)
-class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
-    init_images: Any = None
-    resize_mode: int = 0
-    denoising_strength: float = 0.75
-    image_cfg_scale: float | None = None
-    mask: Any = None
-    mask_blur_x: int = 4
-    mask_blur_y: int = 4
-    mask_blur: Any = None
-    mask_round: bool = True
-    inpainting_fill: int = 0
-    inpaint_full_res: Any = True
-    inpaint_full_res_padding: int = 0
-    inpainting_mask_invert: int = 0
-    initial_noise_multiplier: float | None = None
-    latent_mask: Any = None
-    force_task_id: str | None = None
+class StableDiffusionProcessingImg2Img(
+    job_class("Img2ImgJob", job_fields.IMG2IMG, job_fields.IMG2IMG_STATE, StableDiffusionProcessing)
+):
+    @property
+    def mask_blur(self) -> int | None:
+        """Both blurs where they agree."""
+        return self.mask_blur_x if self.mask_blur_x == self.mask_blur_y else None
 
-    image_mask: Any = field(default=None, init=False)
-    nmask: Any = field(default=None, init=False)
-    image_conditioning: Any = field(default=None, init=False)
-    init_img_hash: str | None = field(default=None, init=False)
-    mask_for_overlay: Any = field(default=None, init=False)
-    init_latent: Any = field(default=None, init=False)
+    @mask_blur.setter
+    def mask_blur(self, value: Any) -> None:
+        if isinstance(value, int):
+            self.mask_blur_x = self.mask_blur_y = value
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.image_mask = self.mask
-        self.mask = None
+        self.image_mask: Any = self.mask
+        self.mask: Any = None
         if self.initial_noise_multiplier is None:
             self.initial_noise_multiplier = shared.opts.initial_noise_multiplier
 
@@ -80,7 +67,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         if not self.inpaint_full_res:
             mask = images.resize_image(self.resize_mode, mask, self.width, self.height)
             doubled = np.clip(np.array(mask).astype(np.float32) * 2, 0, 255).astype(np.uint8)
-            self.mask_for_overlay = Image.fromarray(doubled)
+            self.mask_for_overlay: Any = Image.fromarray(doubled)
             return mask, None
         self.mask_for_overlay = mask
         region = masking.get_crop_region_v2(mask, self.inpaint_full_res_padding)
@@ -159,7 +146,8 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
 
     def init(self, all_prompts: Any, all_seeds: Any, all_subseeds: Any) -> None:
         self.extra_generation_params["Denoising strength"] = self.denoising_strength
-        self.image_cfg_scale = self.image_cfg_scale if shared.sd_model.cond_stage_key == "edit" else None
+        if shared.sd_model.cond_stage_key != "edit":
+            self.image_cfg_scale = None
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
         mask: Any = self._prepared_mask()
         region = None
@@ -189,44 +177,28 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         subseed_strength: float,
         prompts: Any,
     ) -> Tensor:
-        x = self.rng.next()
-        if self.initial_noise_multiplier != 1.0:
-            self.extra_generation_params["Noise multiplier"] = self.initial_noise_multiplier
-            x *= self.initial_noise_multiplier
-        if self.scripts is not None:
-            self.scripts.process_before_every_sampling(
-                p=self, x=self.init_latent, noise=x, c=conditioning, uc=unconditional_conditioning
-            )
-        samples = self.sampler.sample_img2img(
-            self,
-            self.init_latent,
-            x,
-            conditioning,
-            unconditional_conditioning,
-            image_conditioning=self.image_conditioning,
+        conds = conditioning, unconditional_conditioning
+        noise = self._starting_noise()
+        self.before_sampling(self.init_latent, noise, *conds)
+        latents = self.sampler.sample_img2img(
+            self, self.init_latent, noise, *conds, image_conditioning=self.image_conditioning
         )
         if self.mask is not None:
-            samples = self._final_blend(samples)
+            latents = self._final_blend(latents)
         devices.torch_gc()
-        return samples
+        return latents
+
+    def _starting_noise(self) -> Tensor:
+        factor = self.initial_noise_multiplier
+        if factor == 1.0:
+            return self.rng.next()
+        self.extra_generation_params["Noise multiplier"] = factor
+        return self.rng.next() * factor
 
     def _final_blend(self, samples: Tensor) -> Tensor:
-        blended = samples * self.nmask + self.init_latent * self.mask
-        if self.scripts is None:
-            return blended
-        args = scripts.MaskBlendArgs(samples, self.nmask, self.init_latent, self.mask, blended)
-        self.scripts.on_mask_blend(self, args)
+        original: Tensor = self.init_latent
+        masks: tuple[Tensor, Tensor] = self.nmask, self.mask
+        args = scripts.MaskBlendArgs(samples, masks[0], original, masks[1], samples * masks[0] + original * masks[1])
+        if self.scripts is not None:
+            self.scripts.on_mask_blend(self, args)
         return args.blended_latent
-
-
-def _get_mask_blur(self: StableDiffusionProcessingImg2Img) -> int | None:
-    return self.mask_blur_x if self.mask_blur_x == self.mask_blur_y else None
-
-
-def _set_mask_blur(self: StableDiffusionProcessingImg2Img, value: Any) -> None:
-    if isinstance(value, int):
-        self.mask_blur_x = self.mask_blur_y = value
-
-
-# after @dataclass has taken the field, so that the constructor still accepts it
-StableDiffusionProcessingImg2Img.mask_blur = property(_get_mask_blur, _set_mask_blur)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from modules import devices, errors, extra_networks, images, lowvram, paths, rng, scripts, sd_models, sd_unet, shared
+from modules import devices, errors, extra_networks, images, lowvram, paths, scripts, sd_models, sd_unet, shared
 from modules.processing_base import apply_overlay, decode_latent_batch, get_fixed_seed, opt_C, opt_f
 from modules.processing_result import Processed, create_infotext
 from modules.sd_hijack import model_hijack
@@ -89,30 +89,21 @@ def _start_batch(p: Any, n: int) -> bool:
     _slice_batch(p, n)
     torch.manual_seed(int((p.seeds or p.all_seeds)[0]))  # as for `init`: a hires pass encodes pictures too
     channels = getattr(shared.sd_model, "latent_channels", opt_C)
-    p.rng = rng.ImageRNG(
-        (channels, p.height // opt_f, p.width // opt_f),
-        p.seeds,
-        subseeds=p.subseeds,
-        subseed_strength=p.subseed_strength,
-        seed_resize_from_h=p.seed_resize_from_h,
-        seed_resize_from_w=p.seed_resize_from_w,
-    )
+    p.rng = p.noise_source((channels, p.height // opt_f, p.width // opt_f))
     if p.scripts is not None:
         p.scripts.before_process_batch(p, **_batch_kwargs(p, n))
     if len(p.prompts) == 0:
         return False
     p.parse_extra_network_prompts()
     if not p.disable_extra_networks:
-        with devices.autocast():
-            extra_networks.activate(p, p.extra_network_data)
+        extra_networks.activate(p, p.extra_network_data)
     if p.scripts is not None:
         p.scripts.process_batch(p, **_batch_kwargs(p, n))
     p.setup_conds()
     p.extra_generation_params.update(model_hijack.extra_generation_params)
     if n == 0:
         _write_params_txt(p)
-    for comment in model_hijack.comments:
-        p.comment(comment)
+    p.comments.update(dict.fromkeys(model_hijack.comments, 1))
     if p.n_iter > 1:
         shared.state.job = f"Batch {n + 1} out of {p.n_iter}"
     return True

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from modules import devices, errors, extra_networks, images, lowvram, prompt_parser, rng, sd_models, sd_samplers, shared
-from modules.processing_base import DecodedSamples, StableDiffusionProcessing, decode_latent_batch, opt_f
+from modules import (
+    devices,
+    errors,
+    extra_networks,
+    images,
+    job_fields,
+    lowvram,
+    prompt_parser,
+    sd_models,
+    sd_samplers,
+    shared,
+)
+from modules.job_fields import job_class
+from modules.processing_base import (
+    DecodedSamples,
+    StableDiffusionProcessing,
+    decode_latent_batch,
+    empty_cache,
+    opt_f,
+)
 from modules.processing_result import create_infotext
 from modules.sd_samplers_common import decode_first_stage, images_tensor_to_samples
 from PIL import Image
@@ -34,46 +51,17 @@ def to_array(image: Image.Image) -> np.ndarray:
     return np.moveaxis(np.array(image).astype(np.float32) / 255.0, 2, 0)
 
 
-@dataclass(repr=False)
-class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
-    enable_hr: bool = False
-    denoising_strength: float = 0.75
-    firstphase_width: int = 0
-    firstphase_height: int = 0
-    hr_scale: float = 2.0
-    hr_upscaler: str | None = None
-    hr_second_pass_steps: int = 0
-    hr_resize_x: int = 0
-    hr_resize_y: int = 0
-    hr_checkpoint_name: str | None = None
-    hr_sampler_name: str | None = None
-    hr_scheduler: str | None = None
-    hr_prompt: Any = ""
-    hr_negative_prompt: Any = ""
-    force_task_id: str | None = None
-
-    cached_hr_uc = [None, None]
-    cached_hr_c = [None, None]
-
-    hr_checkpoint_info: Any = field(default=None, init=False)
-    hr_upscale_to_x: int = field(default=0, init=False)
-    hr_upscale_to_y: int = field(default=0, init=False)
-    truncate_x: int = field(default=0, init=False)
-    truncate_y: int = field(default=0, init=False)
-    latent_scale_mode: Any = field(default=None, init=False)
-    hr_c: Any = field(default=None, init=False)
-    hr_uc: Any = field(default=None, init=False)
-    all_hr_prompts: Any = field(default=None, init=False)
-    all_hr_negative_prompts: Any = field(default=None, init=False)
-    hr_prompts: Any = field(default=None, init=False)
-    hr_negative_prompts: Any = field(default=None, init=False)
-    hr_extra_network_data: Any = field(default=None, init=False)
+class StableDiffusionProcessingTxt2Img(
+    job_class("Txt2ImgJob", job_fields.TXT2IMG, job_fields.TXT2IMG_STATE, StableDiffusionProcessing)
+):
+    cached_hr_c, cached_hr_uc = empty_cache(), empty_cache()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.firstphase_width != 0 or self.firstphase_height != 0:
+        first = self.firstphase_width, self.firstphase_height
+        if first != (0, 0):
             self.hr_upscale_to_x, self.hr_upscale_to_y = self.width, self.height
-            self.width, self.height = self.firstphase_width, self.firstphase_height
+            self.width, self.height = first
         self.cached_hr_uc = StableDiffusionProcessingTxt2Img.cached_hr_uc
         self.cached_hr_c = StableDiffusionProcessingTxt2Img.cached_hr_c
 
@@ -166,23 +154,22 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             samples, decoded = self._from_firstpass_image()
         else:
             x = self.rng.next()
-            if self.scripts is not None:
-                self.scripts.process_before_every_sampling(
-                    p=self, x=x, noise=x, c=conditioning, uc=unconditional_conditioning
-                )
+            self.before_sampling(x, x, conditioning, unconditional_conditioning)
             condition = self.txt2img_image_conditioning(x)
             samples = self.sampler.sample(
                 self, x, conditioning, unconditional_conditioning, image_conditioning=condition
             )
             if not self.enable_hr:
                 return samples
-            devices.torch_gc()
             if self.latent_scale_mode is None:
-                pictures = decode_latent_batch(self.sd_model, samples, target_device=devices.cpu, check_for_nans=True)
-                decoded = torch.stack(pictures).to(dtype=torch.float32)
+                decoded = torch.stack(self._decoded(samples)).to(dtype=torch.float32)
         with sd_models.SkipWritingToConfig():
             sd_models.reload_model_weights(info=self.hr_checkpoint_info)
         return self.sample_hr_pass(samples, decoded, seeds, subseeds, subseed_strength, prompts)
+
+    def _decoded(self, samples: Tensor) -> DecodedSamples:
+        devices.torch_gc()
+        return decode_latent_batch(self.sd_model, samples, target_device=devices.cpu, check_for_nans=True)
 
     def _save_intermediate(self, image: Image.Image, index: int) -> None:
         """The first pass's picture, if the user wants it kept."""
@@ -208,7 +195,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             for i in range(samples.shape[0]):
                 self._save_intermediate(sd_samplers.sample_to_image(samples, i, approximation=0), i)
         size = (height // opt_f, width // opt_f)
-        samples = torch.nn.functional.interpolate(samples, size=size, **self.latent_scale_mode)
+        samples = torch.nn.functional.interpolate(samples, size=size, **(self.latent_scale_mode or {}))
         if getattr(self, "inpainting_mask_weight", shared.opts.inpainting_mask_weight) < 1.0:
             return samples, self.img2img_image_conditioning(decode_first_stage(self.sd_model, samples), samples)
         return samples, self.txt2img_image_conditioning(samples, width, height)
@@ -238,60 +225,54 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             return samples
         self.is_hr_pass = True
         self.sampler = sd_samplers.create_sampler(self.hr_sampler_name or self.sampler_name, self.sd_model)
-        size = self.hr_upscale_to_x, self.hr_upscale_to_y
-        if self.latent_scale_mode is not None:
-            samples, image_conditioning = self._upscale_latent(samples, *size)
-        else:
-            samples, image_conditioning = self._upscale_pixels(decoded_samples, *size)
+        upscale, first = (
+            (self._upscale_pixels, decoded_samples)
+            if self.latent_scale_mode is None
+            else (self._upscale_latent, samples)
+        )
+        larger, condition = upscale(first, self.hr_upscale_to_x, self.hr_upscale_to_y)
         shared.state.nextjob()
-        samples = self._truncate(samples)
-        self.rng = rng.ImageRNG(
-            samples.shape[1:], self.seeds, subseeds=self.subseeds, subseed_strength=self.subseed_strength,
-            seed_resize_from_h=self.seed_resize_from_h, seed_resize_from_w=self.seed_resize_from_w,
-        )  # fmt: skip
+        decoded = self._decoded(self._sample_again(self._truncate(larger), condition))
+        self.is_hr_pass = False
+        return decoded
+
+    def _sample_again(self, latents: Tensor, image_conditioning: Tensor) -> Tensor:
+        """Latents (B, C, h, w) of the second pass, sampled."""
+        self.rng = self.noise_source(latents.shape[1:])
         noise = self.rng.next()
-        devices.torch_gc()
         if not self.disable_extra_networks:
-            with devices.autocast():
-                extra_networks.activate(self, self.hr_extra_network_data)
+            extra_networks.activate(self, self.hr_extra_network_data)
         with devices.autocast():
             self.calculate_hr_conds()
         if self.scripts is not None:
             self.scripts.before_hr(self)
-            self.scripts.process_before_every_sampling(p=self, x=samples, noise=noise, c=self.hr_c, uc=self.hr_uc)
+        self.before_sampling(latents, noise, self.hr_c, self.hr_uc)
         steps = self.hr_second_pass_steps or self.steps
-        samples = self.sampler.sample_img2img(
-            self, samples, noise, self.hr_c, self.hr_uc, steps=steps, image_conditioning=image_conditioning
-        )
+        sampler: Any = self.sampler
+        samples = sampler.sample_img2img(self, latents, noise, self.hr_c, self.hr_uc, steps, image_conditioning)
         self.sampler = None
-        devices.torch_gc()
-        decoded: DecodedSamples = decode_latent_batch(
-            self.sd_model, samples, target_device=devices.cpu, check_for_nans=True
-        )
-        self.is_hr_pass = False
-        return decoded
+        return samples
 
     def close(self) -> None:
         super().close()
-        self.hr_c = None
-        self.hr_uc = None
+        self.hr_c = self.hr_uc = None
         if not shared.opts.persistent_cond_cache:
-            StableDiffusionProcessingTxt2Img.cached_hr_uc = [None, None]
-            StableDiffusionProcessingTxt2Img.cached_hr_c = [None, None]
+            kind = StableDiffusionProcessingTxt2Img
+            kind.cached_hr_c, kind.cached_hr_uc = empty_cache(), empty_cache()
 
     def setup_prompts(self) -> None:
         super().setup_prompts()
-        if not self.enable_hr:
-            return
-        self.hr_prompt = self.prompt if self.hr_prompt == "" else self.hr_prompt
-        self.hr_negative_prompt = self.negative_prompt if self.hr_negative_prompt == "" else self.hr_negative_prompt
-        count = self.batch_size * self.n_iter
+        if self.enable_hr:
+            for name in ("prompt", "negative_prompt"):
+                self._setup_hr_prompts(name)
 
-        def listed(prompt: Any) -> list[str]:
-            return prompt if isinstance(prompt, list) else [prompt] * count
-
-        self.all_hr_prompts = listed(self.hr_prompt)
-        self.all_hr_negative_prompts = listed(self.hr_negative_prompt)
+    def _setup_hr_prompts(self, name: str) -> None:
+        """The second pass's prompts for every picture; an empty one is the first pass's."""
+        given = getattr(self, f"hr_{name}")
+        prompt = getattr(self, name) if given == "" else given
+        listed = prompt if isinstance(prompt, list) else [prompt] * (self.batch_size * self.n_iter)
+        setattr(self, f"hr_{name}", prompt)
+        setattr(self, f"all_hr_{name}s", listed)
 
     def calculate_hr_conds(self) -> None:
         if self.hr_c is not None:
@@ -316,23 +297,18 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         )
 
     def setup_conds(self) -> None:
+        self.hr_c = self.hr_uc = None
         if self.is_hr_pass:  # the refiner asks, in the second pass
-            self.hr_c = None
             self.calculate_hr_conds()
             return
         super().setup_conds()
-        self.hr_uc = None
-        self.hr_c = None
-        if not self.enable_hr or self.hr_checkpoint_info is not None:
-            return
-        if shared.opts.hires_fix_use_firstpass_conds:
+        early = self.enable_hr and self.hr_checkpoint_info is None
+        if early and shared.opts.hires_fix_use_firstpass_conds:
             self.calculate_hr_conds()
-        elif lowvram.is_enabled(shared.sd_model):  # the text encoder is on the device now, later it is not
-            with devices.autocast():
-                extra_networks.activate(self, self.hr_extra_network_data)
+        elif early and lowvram.is_enabled(shared.sd_model):  # the text encoder is on the device now, later it is not
+            extra_networks.activate(self, self.hr_extra_network_data)
             self.calculate_hr_conds()
-            with devices.autocast():
-                extra_networks.activate(self, self.extra_network_data)
+            extra_networks.activate(self, self.extra_network_data)
 
     def get_conds(self) -> tuple[Any, Any]:
         return (self.hr_c, self.hr_uc) if self.is_hr_pass else super().get_conds()
