@@ -152,19 +152,17 @@ class App:
         shared = self.modules("shared")
         is_img2img = kind == "Img2Img"
         defaults = {"do_not_save_samples": True, "do_not_save_grid": True}
-        with self.modules("call_queue").queue_lock:
+        queue = self.modules("call_queue")
+        with queue.queue_lock:
             job = getattr(processing, f"StableDiffusionProcessing{kind}")(**{**defaults, **settings})
             with closing(job) as p:
                 p.is_api = True
                 p.scripts = scripts.scripts_img2img if is_img2img else scripts.scripts_txt2img
                 p.outpath_samples = shared.opts.outdir_samples or shared.opts.outdir_txt2img_samples
                 p.outpath_grids = shared.opts.outdir_grids or shared.opts.outdir_txt2img_grids
-                shared.state.begin(job=f"scripts_{kind.lower()}")
-                try:
+                with queue.running_job(f"scripts_{kind.lower()}"):
                     p.script_args = self.script_args(is_img2img, alwayson)
                     return processing.process_images(p)
-                finally:
-                    shared.state.end()
 
     def txt2img(self, alwayson: Mapping[str, Sequence[Any]] | None = None, **settings: Any) -> Any:
         """Run a job now; `settings` as the constructor of StableDiffusionProcessingTxt2Img, returns Processed.

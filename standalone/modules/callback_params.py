@@ -1,4 +1,4 @@
-"""What callbacks receive."""
+"""What callbacks receive: records that are equal only to themselves, so that tensors in them are never compared."""
 
 from __future__ import annotations
 
@@ -8,74 +8,65 @@ from typing import Any
 from torch import Tensor
 
 
+@dataclass(eq=False)
 class ImageSaveParams:
     """An image about to be (or just) written: `pnginfo["parameters"]` is the infotext."""
 
-    def __init__(self, image: Any, p: Any, filename: str, pnginfo: dict[str, str]) -> None:
-        self.image = image
-        self.p = p
-        self.filename = filename
-        self.pnginfo = pnginfo
+    image: Any
+    p: Any
+    filename: str
+    pnginfo: dict[str, str]
 
 
+@dataclass(eq=False)
 class ExtraNoiseParams:
     """img2img: the `noise`, the clean latent `x`, the noisy latent `xi`."""
 
-    def __init__(self, noise: Tensor, x: Tensor, xi: Tensor) -> None:
-        self.noise = noise
-        self.x = x
-        self.xi = xi
+    noise: Tensor
+    x: Tensor
+    xi: Tensor
 
 
+@dataclass(eq=False)
 class CFGDenoiserParams:
     """All rows of one denoiser call before the U-Net sees them: conds first, unconds last."""
 
-    def __init__(
-        self,
-        x: Tensor,
-        image_cond: Tensor,
-        sigma: Tensor,
-        sampling_step: int,
-        total_sampling_steps: int,
-        text_cond: Any,
-        text_uncond: Any,
-        denoiser: Any = None,
-    ) -> None:
-        self.x = x
-        self.image_cond = image_cond
-        self.sigma = sigma
-        self.sampling_step = sampling_step
-        self.total_sampling_steps = total_sampling_steps
-        self.text_cond = text_cond
-        self.text_uncond = text_uncond
-        self.denoiser = denoiser
+    x: Tensor
+    image_cond: Tensor
+    sigma: Tensor
+    sampling_step: int
+    total_sampling_steps: int
+    text_cond: Any
+    text_uncond: Any
+    denoiser: Any = None
 
 
-class CFGDenoisedParams:
-    def __init__(self, x: Tensor, sampling_step: int, total_sampling_steps: int, inner_model: Any) -> None:
-        self.x = x
-        self.sampling_step = sampling_step
-        self.total_sampling_steps = total_sampling_steps
-        self.inner_model = inner_model
-
-
+@dataclass(eq=False)
 class AfterCFGCallbackParams:
-    def __init__(self, x: Tensor, sampling_step: int, total_sampling_steps: int) -> None:
-        self.x = x
-        self.sampling_step = sampling_step
-        self.total_sampling_steps = total_sampling_steps
+    """The guided prediction `x`, one row per image."""
+
+    x: Tensor
+    sampling_step: int
+    total_sampling_steps: int
 
 
+@dataclass(eq=False)
+class CFGDenoisedParams(AfterCFGCallbackParams):
+    """The predictions `x` of all rows before guidance, and the wrapper that was called."""
+
+    inner_model: Any
+
+
+@dataclass(eq=False)
 class UiTrainTabParams:
-    def __init__(self, txt2img_preview_params: Any) -> None:
-        self.txt2img_preview_params = txt2img_preview_params
+    txt2img_preview_params: Any
 
 
+@dataclass(eq=False)
 class ImageGridLoopParams:
-    def __init__(self, imgs: list[Any], cols: int, rows: int) -> None:
-        self.imgs = imgs
-        self.cols = cols
-        self.rows = rows
+    imgs: list[Any]
+    cols: int
+    rows: int
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +14,28 @@ from modules.shared_cmd_options import cmd_opts
 
 from lib_controlnet.core.files import put_aside, write_whole
 
+OPTION = {
+    "default": None, "label": "", "component": None, "component_args": None, "onchange": None, "section": None,
+    "refresh": None, "comment_before": "", "comment_after": "", "infotext": None, "restrict_api": False,
+    "category_id": None,
+}  # fmt: skip
+"""What an option is made from, in this order."""
 
-class OptionInfo:
+_Fields: Any = make_dataclass("_Fields", [(name, Any, field(default=x)) for name, x in OPTION.items()], eq=False)
+
+
+class OptionInfo(_Fields):
     """One setting: its default, its label, and how the settings page shows it."""
 
-    def __init__(
-        self,
-        default: Any = None,
-        label: str = "",
-        component: Any = None,
-        component_args: Any = None,
-        onchange: Callable[[], Any] | None = None,
-        section: tuple[str | None, str] | None = None,
-        refresh: Callable[[], Any] | None = None,
-        comment_before: str = "",
-        comment_after: str = "",
-        infotext: str | None = None,
-        restrict_api: bool = False,
-        category_id: str | None = None,
-    ) -> None:
-        self.default = default
-        self.label = label
-        self.component = component
-        self.component_args = component_args
-        self.onchange = onchange
-        self.section = section
-        self.category_id = category_id
-        self.refresh = refresh
-        self.do_not_save = False
-        self.comment_before = comment_before
-        self.comment_after = comment_after
-        self.infotext = infotext
-        self.restrict_api = restrict_api
+    do_not_save = False
 
-    def link(self, label: str, url: str) -> OptionInfo:
-        self.comment_before += f"[<a href='{url}' target='_blank'>{label}</a>]"
-        return self
-
-    def js(self, label: str, js_func: str) -> OptionInfo:
-        self.comment_before += f"[<a onclick='{js_func}(); return false'>{label}</a>]"
+    def html(self, html: str) -> OptionInfo:
+        """`html` after the label; further calls append."""
+        self.comment_after += html
         return self
 
     def info(self, info: str) -> OptionInfo:
         return self.html(f"<span class='info'>({info})</span>")
-
-    def html(self, html: str) -> OptionInfo:
-        self.comment_after += html
-        return self
 
     def needs_restart(self) -> OptionInfo:
         return self.html(" <span class='info'>(requires restart)</span>")
@@ -67,13 +43,24 @@ class OptionInfo:
     def needs_reload_ui(self) -> OptionInfo:
         return self.html(" <span class='info'>(requires Reload UI)</span>")
 
+    def _in_front(self, label: str, action: str) -> OptionInfo:
+        self.comment_before += f"[<a {action}>{label}</a>]"
+        return self
+
+    def link(self, label: str, url: str) -> OptionInfo:
+        return self._in_front(label, f"href='{url}' target='_blank'")
+
+    def js(self, label: str, js_func: str) -> OptionInfo:
+        return self._in_front(label, f"onclick='{js_func}(); return false'")
+
 
 class OptionHTML(OptionInfo):
     """A piece of text on the settings page; never saved."""
 
+    do_not_save = True
+
     def __init__(self, text: str) -> None:
-        super().__init__(str(text).strip(), label="", component="HTML")
-        self.do_not_save = True
+        super().__init__(str(text).strip(), component="HTML")
 
 
 def options_section(identifier: tuple[Any, ...], options: dict[str, OptionInfo]) -> dict[str, OptionInfo]:
@@ -112,9 +99,8 @@ class Options:
     typemap = {int: float}
 
     def __init__(self, data_labels: dict[str, OptionInfo], restricted_opts: set[str]) -> None:
-        self.data_labels = data_labels
+        self.data_labels, self.restricted_opts = data_labels, restricted_opts
         self.data: dict[str, Any] = {k: v.default for k, v in data_labels.items() if not v.do_not_save}
-        self.restricted_opts = restricted_opts
         self.problems: list[str] = []
 
     def __setattr__(self, key: str, value: Any) -> None:
@@ -142,31 +128,35 @@ class Options:
     def __getattr__(self, item: str) -> Any:
         if item in FIELDS:
             raise AttributeError(item)
-        if item in self.data:
-            return self.data[item]
-        if item in self.data_labels:
-            return self.data_labels[item].default
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {item!r}")
+        if item not in self.data and item not in self.data_labels:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {item!r}")
+        return self.data[item] if item in self.data else self.data_labels[item].default
 
     def set(self, key: str, value: Any, is_api: bool = False, run_callbacks: bool = True) -> bool:
         """Set an option and run its `onchange`; True when the value changed."""
-        old = self.data.get(key, None)
+        old = self.data.get(key)
         if old == value:
             return False
         option = self.data_labels[key]
-        if option.do_not_save or (is_api and option.restrict_api):
+        closed = option.do_not_save or (is_api and option.restrict_api)
+        if closed or not self._put(key, value):
             return False
+        if not run_callbacks or option.onchange is None:
+            return True
+        try:
+            option.onchange()
+        except Exception as e:  # noqa: BLE001 - the setting goes back to what it was
+            errors.display(e, f"changing setting {key} to {value}")
+            self._put(key, old)
+            return False
+        return True
+
+    def _put(self, key: str, value: Any) -> bool:
+        """Whether the setting could be set."""
         try:
             setattr(self, key, value)
         except RuntimeError:
             return False
-        if run_callbacks and option.onchange is not None:
-            try:
-                option.onchange()
-            except Exception as e:  # noqa: BLE001 - the setting goes back to what it was
-                errors.display(e, f"changing setting {key} to {value}")
-                setattr(self, key, old)
-                return False
         return True
 
     def restricted(self, values: Mapping[str, Any]) -> list[str]:
@@ -232,8 +222,8 @@ class Options:
 
     def add_option(self, key: str, info: OptionInfo) -> None:
         self.data_labels[key] = info
-        if key not in self.data and not info.do_not_save:
-            self.data[key] = info.default
+        if not info.do_not_save:
+            self.data.setdefault(key, info.default)
 
     def reorder(self) -> None:
         """Keep options of one section together, sections in the order of their first option."""

@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 AlwaysVisible = object()
 
 
+@dataclass(eq=False)
 class MaskBlendArgs:
     """Blending of the original into the masked latent; `blended_latent` may be replaced."""
 
-    def __init__(
-        self,
-        current_latent: Any,
-        nmask: Any,
-        init_latent: Any,
-        mask: Any,
-        blended_latent: Any,
-        denoiser: Any = None,
-        sigma: Any = None,
-    ) -> None:
-        self.current_latent = current_latent
-        self.nmask = nmask
-        self.init_latent = init_latent
-        self.mask = mask
-        self.blended_latent = blended_latent
-        self.denoiser = denoiser
-        self.is_final_blend = denoiser is None
-        self.sigma = sigma
+    current_latent: Any
+    nmask: Any
+    init_latent: Any
+    mask: Any
+    blended_latent: Any
+    denoiser: Any = None
+    sigma: Any = None
+    is_final_blend: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_final_blend = self.denoiser is None
 
 
+@dataclass(eq=False)
 class PostSampleArgs:
-    def __init__(self, samples: Any) -> None:
-        self.samples = samples
+    samples: Any
 
 
+@dataclass(eq=False)
 class PostprocessImageArgs:
-    def __init__(self, image: Any) -> None:
-        self.image = image
+    image: Any
 
 
+@dataclass(eq=False)
 class PostProcessMaskOverlayArgs:
-    def __init__(self, index: int, mask_for_overlay: Any, overlay_image: Any) -> None:
-        self.index = index
-        self.mask_for_overlay = mask_for_overlay
-        self.overlay_image = overlay_image
+    index: int
+    mask_for_overlay: Any
+    overlay_image: Any
 
 
+@dataclass(eq=False)
 class PostprocessBatchListArgs:
-    def __init__(self, images: list[Any]) -> None:
-        self.images = images
+    images: list[Any]
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from modules import prompt_parser, sd_samplers_common, shared
@@ -62,27 +62,29 @@ def _repeated(tensor: Tensor, repeats: list[int]) -> list[Tensor]:
     return [torch.stack([tensor[i]] * n) for i, n in enumerate(repeats)]
 
 
+BEFORE_A_PASS: dict[str, Any] = {
+    **dict.fromkeys(("p", "model_wrap", "mask", "nmask", "init_latent", "image_cfg_scale", "last_noise_uncond")),
+    **dict.fromkeys(("padded_cond_uncond", "padded_cond_uncond_v0"), False),
+    **dict.fromkeys(("need_last_noise_uncond", "mask_before_denoising"), False),
+    "steps": None,
+    "total_steps": None,
+    "step": 0,
+    "cond_scale_miltiplier": 1.0,
+}
+"""Attributes of the denoiser, which samplers and scripts read and write."""
+
+
 class CFGDenoiser(torch.nn.Module):
     """Guidance with one or several prompts per image. `step` counts denoiser calls of the running pass."""
 
     def __init__(self, sampler: Any) -> None:
         super().__init__()
-        self.model_wrap: Any = None
-        self.mask: Any = None
-        self.nmask: Any = None
-        self.init_latent: Any = None
-        self.steps: int | None = None
-        self.total_steps: int | None = None
-        self.step = 0
-        self.image_cfg_scale: Any = None
-        self.padded_cond_uncond = False
-        self.padded_cond_uncond_v0 = False
-        self.sampler = sampler
-        self.p: Any = None
-        self.cond_scale_miltiplier = 1.0
-        self.need_last_noise_uncond = False
-        self.last_noise_uncond: Tensor | None = None
-        self.mask_before_denoising = False
+        for name, start in {**BEFORE_A_PASS, "sampler": sampler}.items():
+            setattr(self, name, start)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     @property
     def inner_model(self) -> Any:
@@ -106,9 +108,7 @@ class CFGDenoiser(torch.nn.Module):
     def update_inner_model(self) -> None:
         """After a model swap: a new wrapper, and the conditions of the new model."""
         self.model_wrap = None
-        c, uc = self.p.get_conds()
-        self.sampler.sampler_extra_args["cond"] = c
-        self.sampler.sampler_extra_args["uncond"] = uc
+        self.sampler.sampler_extra_args.update(zip(("cond", "uncond"), self.p.get_conds(), strict=True))
 
     def pad_cond_uncond(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
         """Equal lengths by appending empty prompts to the shorter one."""
@@ -255,8 +255,7 @@ class CFGDenoiser(torch.nn.Module):
         if shared.state.interrupted or shared.state.skipped:
             raise sd_samplers_common.InterruptedException
         if sd_samplers_common.apply_refiner(self, sigma):
-            cond = self.sampler.sampler_extra_args["cond"]
-            uncond = self.sampler.sampler_extra_args["uncond"]
+            cond, uncond = (self.sampler.sampler_extra_args[name] for name in ("cond", "uncond"))
         if self.mask_before_denoising and self.mask is not None:
             x = self._blend(x, sigma)
         rows = self._rows(x, sigma, cond, uncond, image_cond)

@@ -130,11 +130,11 @@ class TorchHijack:
     def __init__(self, p: Any) -> None:
         self.rng = p.rng
 
-    def __getattr__(self, item: str) -> Any:
-        return getattr(torch, item)
-
     def randn_like(self, x: Tensor) -> Tensor:
         return self.rng.next()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
 
 
 class Sampler:
@@ -144,20 +144,21 @@ class Sampler:
     eta_infotext_field = "Eta"
     eta_default = 1.0
 
+    config: SamplerData  # set by create_sampler
+    p: Any = None
+    model_wrap: Any = None
+    model_wrap_cfg: Any = None
+    last_latent: Any = None
+    stop_at: int | None = None
+    eta: float | None = None
+    s_min_uncond: float | None = None
+    s_churn, s_tmin, s_tmax, s_noise = 0.0, 0.0, float("inf"), 1.0
+
     def __init__(self, funcname: Any) -> None:
-        self.funcname = funcname
         self.func: Any = funcname
-        self.extra_params: list[str] = []
-        self.stop_at: int | None = None
-        self.eta: float | None = None
-        self.config: SamplerData = None  # type: ignore[assignment] # set by create_sampler
-        self.last_latent: Any = None
-        self.s_min_uncond: float | None = None
-        self.s_churn, self.s_tmin, self.s_tmax, self.s_noise = 0.0, 0.0, float("inf"), 1.0
+        self.funcname = funcname
         self.conditioning_key = getattr(shared.sd_model.model, "conditioning_key", "crossattn")
-        self.p: Any = None
-        self.model_wrap: Any = None
-        self.model_wrap_cfg: Any = None
+        self.extra_params: list[str] = []
         self.sampler_extra_args: dict[str, Any] = {}
         self.options: dict[str, Any] = {}
 
@@ -170,10 +171,9 @@ class Sampler:
 
     def launch_sampling(self, steps: int, func: Callable[[], Tensor]) -> Tensor:
         """Run; an interrupt gives the last known picture."""
-        self.model_wrap_cfg.steps = steps
-        self.model_wrap_cfg.total_steps = self.config.total_steps(steps)
-        shared.state.sampling_steps = steps
-        shared.state.sampling_step = 0
+        denoiser, state = self.model_wrap_cfg, shared.state
+        denoiser.steps, denoiser.total_steps = steps, self.config.total_steps(steps)
+        state.sampling_steps, state.sampling_step = steps, 0
         try:
             return func()
         except InterruptedException:
@@ -253,7 +253,6 @@ class Sampler:
         raise NotImplementedError
 
     def add_infotext(self, p: Any) -> None:
-        if self.model_wrap_cfg.padded_cond_uncond:
-            p.extra_generation_params["Pad conds"] = True
-        if self.model_wrap_cfg.padded_cond_uncond_v0:
-            p.extra_generation_params["Pad conds v0"] = True
+        for attribute, name in (("padded_cond_uncond", "Pad conds"), ("padded_cond_uncond_v0", "Pad conds v0")):
+            if getattr(self.model_wrap_cfg, attribute):
+                p.extra_generation_params[name] = True

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import datetime
 import threading
 import time
+from dataclasses import field, make_dataclass
 from typing import Any
 
 from modules import devices, errors, shared
 
+FLAGS: dict[str, Any] = dict.fromkeys(("skipped", "interrupted", "stopping_generation"), False)
+COUNTERS = dict.fromkeys(("job_no", "job_count", "sampling_step"), 0)
+PREVIEW = {"current_latent": None, "current_image": None, "current_image_sampling_step": 0, "id_live_preview": 0}
+FRESH = {**FLAGS, **COUNTERS, **PREVIEW, "job": "", "textinfo": None, "processing_has_refined_job_count": False}
+"""What every job starts with; `job_count` is -1 from `begin()` to the first batch."""
+BEFORE_ANY_JOB = {**FRESH, "job_timestamp": "0", "sampling_steps": 0, "time_start": None}
+AFTER_EACH_PICTURE = -1
+REPORTED = (*FLAGS, *COUNTERS, "job", "job_timestamp", "sampling_steps")
 
-class State:
-    """Fields as extensions read and write them; `job_count` is -1 between `begin()` and the first batch."""
+_Fields: Any = make_dataclass("_Fields", [(name, Any, field(default=x)) for name, x in BEFORE_ANY_JOB.items()])
+
+
+class State(_Fields):
+    """Fields as extensions read and write them."""
 
     def __init__(self) -> None:
-        self.skipped = False
-        self.interrupted = False
-        self.stopping_generation = False
-        self.job = ""
-        self.job_no = 0
-        self.job_count = 0
-        self.processing_has_refined_job_count = False
-        self.job_timestamp = "0"
-        self.sampling_step = 0
-        self.sampling_steps = 0
-        self.current_latent: Any = None
-        self.current_image: Any = None
-        self.current_image_sampling_step = 0
-        self.id_live_preview = 0
-        self.textinfo: str | None = None
-        self.time_start: float | None = None
+        super().__init__()
         self.server_start = time.time()
         self._command: str | None = None
         self._command_set = threading.Event()
@@ -74,61 +70,61 @@ class State:
         self.stopping_generation = True
 
     def nextjob(self) -> None:
-        if shared.opts.live_previews_enable and shared.opts.show_progress_every_n_steps == -1:
+        if _steps_between_previews() == AFTER_EACH_PICTURE:
             self.do_set_current_image()
         self.job_no += 1
-        self.sampling_step = 0
-        self.current_image_sampling_step = 0
+        self.sampling_step = self.current_image_sampling_step = 0
 
     def dict(self) -> dict[str, Any]:
-        names = ("skipped", "interrupted", "stopping_generation", "job", "job_count", "job_timestamp", "job_no")
-        return {name: getattr(self, name) for name in (*names, "sampling_step", "sampling_steps")}
+        return {name: getattr(self, name) for name in REPORTED}
 
     def begin(self, job: str = "(unknown)") -> None:
-        self.sampling_step = 0
-        self.time_start = time.time()
-        self.job_count = -1
-        self.processing_has_refined_job_count = False
-        self.job_no = 0
-        self.job_timestamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
-        self.current_latent = None
-        self.current_image = None
-        self.current_image_sampling_step = 0
-        self.id_live_preview = 0
-        self.skipped = False
-        self.interrupted = False
-        self.stopping_generation = False
-        self.textinfo = None
-        self.job = job
+        now = time.time()
+        stamp = time.strftime("%Y%m%d%H%M%S", time.localtime(now))
+        self.__dict__.update(FRESH, job=job, job_count=-1, job_timestamp=stamp, time_start=now)
         devices.torch_gc()
 
     def end(self) -> None:
-        self.job = ""
-        self.job_count = 0
+        self.no_job()
         devices.torch_gc()
+
+    def no_job(self) -> None:
+        self.job, self.job_count = "", 0
+
+    def lower_flags(self) -> None:
+        """Whatever was to be stopped has stopped."""
+        self.__dict__.update(FLAGS)
 
     def set_current_image(self) -> None:
         """Refresh the live preview when enough steps have passed since the last one."""
-        period = shared.opts.show_progress_every_n_steps
-        due = self.sampling_step - self.current_image_sampling_step >= period
-        if shared.parallel_processing_allowed and due and shared.opts.live_previews_enable and period != -1:
+        period = _steps_between_previews()
+        if period in (None, AFTER_EACH_PICTURE) or not shared.parallel_processing_allowed:
+            return
+        if self.sampling_step - self.current_image_sampling_step >= period:
             self.do_set_current_image()
 
     def do_set_current_image(self) -> None:
-        if self.current_latent is None:
-            return
-        from modules import sd_samplers_common
-
+        latents = self.current_latent
         try:
-            grid = shared.opts.show_progress_grid
-            make = sd_samplers_common.samples_to_image_grid if grid else sd_samplers_common.sample_to_image
-            self.assign_current_image(make(self.current_latent))
-            self.current_image_sampling_step = self.sampling_step
+            if latents is not None:
+                self.assign_current_image(_preview(latents))
+                self.current_image_sampling_step = self.sampling_step
         except Exception:  # noqa: BLE001 - a model swap in this moment must not break the progress call
             errors.record_exception("live preview")
 
     def assign_current_image(self, image: Any) -> None:
-        if shared.opts.live_previews_image_format == "jpeg" and image.mode in ("RGBA", "P"):
-            image = image.convert("RGB")
-        self.current_image = image
+        opaque = shared.opts.live_previews_image_format == "jpeg" and image.mode in ("RGBA", "P")
+        self.current_image = image.convert("RGB") if opaque else image
         self.id_live_preview += 1
+
+
+def _steps_between_previews() -> int | None:
+    """None where there are none."""
+    return shared.opts.show_progress_every_n_steps if shared.opts.live_previews_enable else None
+
+
+def _preview(latents: Any) -> Any:
+    from modules import sd_samplers_common
+
+    grid = shared.opts.show_progress_grid
+    return (sd_samplers_common.samples_to_image_grid if grid else sd_samplers_common.sample_to_image)(latents)

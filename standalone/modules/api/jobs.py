@@ -10,6 +10,7 @@ from modules import infotext_utils, progress, scripts, sd_samplers, shared
 from modules.api import models
 from modules.api.echo import echo
 from modules.api.images_io import decode_base64_to_image, encode_pil_to_base64
+from modules.call_queue import running_job
 from modules.processing import (
     StableDiffusionProcessingImg2Img,
     StableDiffusionProcessingTxt2Img,
@@ -139,17 +140,10 @@ def _run(request: Any, tabname: str, job: Any, args: list[Any], selected: Any, t
     p.outpath_grids = shared.opts.outdir_grids or getattr(shared.opts, f"outdir_{tabname}_grids")
     p.outpath_samples = shared.opts.outdir_samples or getattr(shared.opts, f"outdir_{tabname}_samples")
     try:
-        shared.state.begin(job=f"scripts_{tabname}")
-        progress.start_task(task)
-        if selected is not None:
-            p.script_args = args
-            processed = runner.run(p, *p.script_args)
-        else:
-            p.script_args = tuple(args)
-            processed = process_images(p)
-        progress.finish_task(task)
+        with running_job(f"scripts_{tabname}", task):
+            p.script_args = args if selected is not None else tuple(args)
+            processed = process_images(p) if selected is None else runner.run(p, *p.script_args)
     finally:
-        shared.state.end()
         shared.total_tqdm.clear()
     pictures = [encode_pil_to_base64(x).decode() for x in processed.images] if request.send_images else []
     return pictures, processed.js()
