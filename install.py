@@ -14,7 +14,7 @@ import types
 
 ROOT = os.path.dirname(os.path.realpath(__file__))
 PACKAGES = os.path.join(ROOT, ".packages")
-"""Found last (annotator/libraries.py), so that whatever the WebUI has of these is used instead."""
+"""Found last (annotator/sd_controlnet/libraries.py), so that whatever the WebUI has of these is used instead."""
 
 NEEDED = (
     # (import name, requirement): headless, since the full package needs a system library (libGL)

@@ -22,7 +22,7 @@ def _mount(name, folder):
 
 
 _mount("sd_controlnet", ROOT / "lib_controlnet")
-_mount("sd_controlnet_annotator", ROOT / "annotator")
+_mount("sd_controlnet_annotator", ROOT / "annotator" / "sd_controlnet")
 extension = importlib.import_module("sd_controlnet.hosts.extension").boot(ROOT, "sd_controlnet_annotator")
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from annotator import weights as annotator_weights
-from annotator.registry import Entry, Registry
-from annotator.spec import Detection, PreprocessorSpec, Runtime, Slider
+from annotator.sd_controlnet import weights as annotator_weights
+from annotator.sd_controlnet.registry import Entry, Registry
+from annotator.sd_controlnet.spec import Detection, PreprocessorSpec, Runtime, Slider
 from lib_controlnet.core.errors import HostError
 from lib_controlnet.engine.facts import FactReader
 from lib_controlnet.engine.library import ModelLibrary

@@ -1,6 +1,6 @@
 """What every layer knows of preprocessors: the one border to `annotator/`, which it imports nothing of.
 
-The annotator's own classes (annotator/spec.py, registry.py, weights.py) have these shapes; so have those that other
+The annotator's own classes (its spec.py, registry.py, weights.py) have these shapes; so have those that other
 extensions register.
 """
 
@@ -50,7 +50,7 @@ class WeightFile(Protocol):
 
 
 class PreprocessorSpec(Protocol):
-    """A preprocessor's data sheet; what its fields mean is said in annotator/spec.py."""
+    """A preprocessor's data sheet; what its fields mean is said in annotator/sd_controlnet/spec.py."""
 
     @property
     def id(self) -> str: ...

@@ -194,7 +194,7 @@ def boot(root: Path, annotator_name: str) -> Extension:
     existing = getattr(annotator, "extension", None)
     if isinstance(existing, Extension):
         return existing
-    registry = importlib.import_module(f"{annotator_name}.registry").discover(annotator, own_controls())
+    registry = importlib.import_module(f"{annotator_name}.registry").discover(own_controls())
     extension = Extension(root, annotator, registry)
     annotator.extension = extension  # type: ignore[attr-defined]
     return extension

@@ -22,9 +22,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from annotator.registry import Registry
-from annotator.spec import AnnotatorError, PreprocessorSpec, Runtime
-from annotator.weights import find as find_weights
+from annotator.sd_controlnet.registry import Registry
+from annotator.sd_controlnet.spec import AnnotatorError, PreprocessorSpec, Runtime
+from annotator.sd_controlnet.weights import find as find_weights
 
 from .cluster import Cluster, address_of_environment, on_ray
 from .engines import local
@@ -42,7 +42,7 @@ ENGINES = ("local", "ray")
 def main(argv: Sequence[str]) -> int:
     """0: all done; 1: some pictures failed; 2: the command line is wrong."""
     given = _parser().parse_args(argv)
-    registry = importlib.import_module("annotator.registry").discover("annotator", effects=None)
+    registry = importlib.import_module("annotator.sd_controlnet.registry").discover(effects=None)
     if given.list:
         found = listing(registry, (*given.weights, OWN_WEIGHTS))
         print(json.dumps(found, indent=1) if given.json else table(found))

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from annotator.spec import Runtime
+from annotator.sd_controlnet.spec import Runtime
 from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.core.images import Pixels, read_mask, read_rgb
 from lib_controlnet.engine.preprocess import PreprocessRunner

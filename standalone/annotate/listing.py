@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from annotator.registry import Registry
-from annotator.spec import PreprocessorSpec, Slider
-from annotator.unavailable import UNAVAILABLE
-from annotator.weights import existing_file
+from annotator.sd_controlnet.registry import Registry
+from annotator.sd_controlnet.spec import PreprocessorSpec, Slider
+from annotator.sd_controlnet.unavailable import UNAVAILABLE
+from annotator.sd_controlnet.weights import existing_file
 
 from .options import parameter_name
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annotator.spec import PreprocessorSpec, Slider
+from annotator.sd_controlnet.spec import PreprocessorSpec, Slider
 
 RESOLUTION = "resolution"
 REPOSITORY = Path(__file__).resolve().parents[2]

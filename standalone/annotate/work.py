@@ -15,8 +15,8 @@ from typing import Any
 
 from PIL import Image
 
-from annotator.spec import Runtime
-from annotator.trust import trusted_hashes
+from annotator.sd_controlnet.spec import Runtime
+from annotator.sd_controlnet.trust import trusted_hashes
 from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.core.images import read_mask, read_rgb, same_size
 from lib_controlnet.core.inputs import preprocessor_input
@@ -65,7 +65,7 @@ class Worker:
     def __init__(self, options: Options) -> None:
         trusted = trusted_hashes("\n".join(options.trusted))
         runtime = Runtime(device=options.device, weight_folders=options.folders, trusted=lambda: trusted)
-        registry = importlib.import_module("annotator.registry").discover("annotator", effects=None)
+        registry = importlib.import_module("annotator.sd_controlnet.registry").discover(effects=None)
         self._options = options
         self._runner = PreprocessRunner(registry, lambda: runtime, limit=0, stays=True)
         self._spec: Any = self._runner.entry(options.preprocessor).spec

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from annotator.libraries import controlnet_aux
-from annotator.spec import Runtime
-from annotator.store import NetworkStore
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.spec import Runtime
+from annotator.sd_controlnet.store import NetworkStore
 from lib_controlnet.core.resize import LABEL_COLOURS, distinct_colours
 
 from .measure import Goal, Progress, Result, Stopwatch, take_turns
@@ -122,7 +122,7 @@ class _Watched(NetworkStore):
 
 def _ours(id_: str, networks: list[nn.Module], folder: Path, stopwatch: Stopwatch) -> Any:
     """Our detector, with the weights of the peer's first network."""
-    entry = importlib.import_module("annotator.registry").discover("annotator").get(id_)
+    entry = importlib.import_module("annotator.sd_controlnet.registry").discover().get(id_)
     for weights, network in zip(entry.spec.weights, networks, strict=False):
         path = folder / weights.folder / weights.name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from annotator.libraries import controlnet_aux
-from annotator.openpose.body import find_bodies
-from annotator.skeletons import LIMBS
+from annotator.sd_controlnet.entries.openpose.body import find_bodies
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.skeletons import LIMBS
 
 from .measure import Goal, Progress, Result, take_turns
 

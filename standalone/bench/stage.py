@@ -104,8 +104,8 @@ class Stage(Given, AbstractContextManager["Stage"]):
         self._folder = tempfile.TemporaryDirectory(prefix="controlnet-bench-")
         self.file = networks.controlnet_file(Path(self._folder.name))
         self.unet = networks.unet().to(runtime.device, runtime.dtype)
-        annotators = importlib.import_module("annotator.registry").discover("annotator", own_controls())
-        on_cpu = importlib.import_module("annotator.spec").Runtime
+        annotators = importlib.import_module("annotator.sd_controlnet.registry").discover(own_controls())
+        on_cpu = importlib.import_module("annotator.sd_controlnet.spec").Runtime
         self.services = Services(
             library=ModelLibrary(lambda: [self.file.parent]),
             annotators=annotators,

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image as Pictures
 
-from annotator.spec import Runtime
+from annotator.sd_controlnet.spec import Runtime
 from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.core.images import Pixels, read_rgb
 from lib_controlnet.engine.preprocess import PreprocessRunner
@@ -56,7 +56,7 @@ def show(options: argparse.Namespace) -> int:
 def _maps(image: Pixels) -> tuple[dict[str, Pixels], dict[str, str]]:
     """The maps by preprocessor, the picture itself first; and why one is missing."""
     maps, failed = {"photograph": image}, dict[str, str]()
-    registry: Any = importlib.import_module("annotator.registry").discover("annotator")
+    registry: Any = importlib.import_module("annotator.sd_controlnet.registry").discover()
     with tempfile.TemporaryDirectory() as folder:
         hed_weights.write(Path(folder))
         runtime = Runtime(weight_folders=(Path(folder),))

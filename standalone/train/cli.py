@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from annotator import registry
-from annotator.spec import Runtime
+from annotator.sd_controlnet import registry
+from annotator.sd_controlnet.spec import Runtime
 from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.engine.preprocess import PreprocessRunner
 from lib_controlnet.training.config import TrainConfig, read_config
@@ -67,7 +67,7 @@ class Preprocessors:
     def __init__(self, weights: Sequence[Path]) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         runtime = Runtime(device=device, weight_folders=tuple(weights))
-        self._runner = PreprocessRunner(registry.discover("annotator"), lambda: runtime, stays=True)  # type: ignore[arg-type]
+        self._runner = PreprocessRunner(registry.discover(), lambda: runtime, stays=True)  # type: ignore[arg-type]
 
     def __call__(self, name: str, picture: Pixels, resolution: int, settings: Sequence[float]) -> Pixels:
         thresholds = dict(zip(("threshold_a", "threshold_b"), settings, strict=False))

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annotator.registry import discover
-from annotator.spec import AnnotatorError, Detection, Runtime
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import AnnotatorError, Detection, Runtime
 
 from .makers import MAKERS, random_runtime
 
-REGISTRY = discover("annotator", None)
+REGISTRY = discover(None)
 IDS = [
     "clip_vision",
     "ip-adapter_clip_sd15",
@@ -131,7 +131,7 @@ def test_another_file_is_refused(other: str, problem: str, tmp_path: Path) -> No
 
 
 def test_revision_waits_for_its_effect() -> None:
-    registry = discover("annotator")
+    registry = discover()
     assert "revision_clipvision" not in registry
     assert "revision" in registry.disabled["revision_clipvision"].reason
     assert "ip-adapter_clip_sd15" in registry

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from annotator.densepose import WEIGHTS
-from annotator.densepose.detector import DensePose, colours
-from annotator.registry import discover
-from annotator.spec import AnnotatorError, Runtime
+from annotator.sd_controlnet.entries.densepose import WEIGHTS
+from annotator.sd_controlnet.entries.densepose.detector import DensePose, colours
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import AnnotatorError, Runtime
 
 # of the background and the parts 1, 12 and 24, as sd-webui-controlnet draws them
 VIRIDIS = {0: "440154", 1: "471063", 12: "21908d", 24: "fde725"}
@@ -113,6 +113,6 @@ def test_a_truncated_file_is_refused(kept: int, tmp_path: Path) -> None:
 
 
 def test_it_says_what_it_needs() -> None:
-    registry = discover("annotator")
+    registry = discover()
     if "densepose" not in registry:
         assert "torchvision" in registry.disabled["densepose"].reason

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from annotator.depth_anything.detector import fitting
-from annotator.networks import read_weights
-from annotator.registry import discover
-from annotator.spec import AnnotatorError, Runtime
+from annotator.sd_controlnet.entries.depth_anything.detector import fitting
+from annotator.sd_controlnet.networks import read_weights
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import AnnotatorError, Runtime
 
 from .dense_reference import depth_anything, hybrid
 from .makers import random_runtime
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-from annotator.depth_anything.network import network_of
-from annotator.networks import fill
-from annotator.renaming import DPT_NAMES, as_installed, renamed, split
+from annotator.sd_controlnet.entries.depth_anything.network import network_of
+from annotator.sd_controlnet.networks import fill
+from annotator.sd_controlnet.renaming import DPT_NAMES, as_installed, renamed, split
 
 from .makers.depth import depth_anything
 

@@ -12,23 +12,26 @@ import numpy as np
 import pytest
 import torch
 
-from annotator.registry import Entry, Registry, discover
-from annotator.spec import Detection, Runtime
-from annotator.store import NetworkStore
+from annotator.sd_controlnet.registry import Entry, Registry, discover
+from annotator.sd_controlnet.spec import Detection, Runtime
+from annotator.sd_controlnet.store import NetworkStore
 from tests.device.pretend import Card, pretended
 
 from .makers import can_make, random_runtime
 
-REGISTRY: Registry = discover("annotator", None)
+REGISTRY: Registry = discover(None)
 WITH_WEIGHTS = [entry for entry in REGISTRY.entries if entry.spec.weights]
 SMALL = {
-    "annotator.sam.detector.POINTS_PER_SIDE": 2,
-    "annotator.marigold.detector.STEPS": 3,
-    "annotator.depth_anything.detector._SIDE": 5 * 14,
-    "annotator.zoe.detector._HEIGHT": 96,
-    "annotator.zoe.detector._WIDTH": 96,
-    "annotator.segmentation.detector.SHORT_SIDE": 128,
-    "annotator.oneformer.detector.SIDES": {"oneformer_ade20k": (96, 160), "oneformer_coco": (96, 160)},
+    "annotator.sd_controlnet.entries.sam.detector.POINTS_PER_SIDE": 2,
+    "annotator.sd_controlnet.entries.marigold.detector.STEPS": 3,
+    "annotator.sd_controlnet.entries.depth_anything.detector._SIDE": 5 * 14,
+    "annotator.sd_controlnet.entries.zoe.detector._HEIGHT": 96,
+    "annotator.sd_controlnet.entries.zoe.detector._WIDTH": 96,
+    "annotator.sd_controlnet.entries.segmentation.detector.SHORT_SIDE": 128,
+    "annotator.sd_controlnet.entries.oneformer.detector.SIDES": {
+        "oneformer_ade20k": (96, 160),
+        "oneformer_coco": (96, 160),
+    },
 }
 """At what a network looks, for the sake of time."""
 HEAVY = ("openpose_full", "normal_bae", "lineart_anime", "lineart_anime_denoise")
@@ -161,8 +164,8 @@ def test_numbers_out_of_range_are_computed_again_in_float32(
     entry = REGISTRY.get("lineart")
     runtime = random_runtime(entry.spec, folder)
     network = type("", (torch.nn.Module,), {"forward": lambda _self, x: 1e-5 * (x.mean(dim=1, keepdim=True) * 3e5 / 2)})
-    monkeypatch.setattr("annotator.lineart.detector._network", network)
-    monkeypatch.setattr("annotator.networks.fill", lambda module, *_: module)
+    monkeypatch.setattr("annotator.sd_controlnet.entries.lineart.detector._network", network)
+    monkeypatch.setattr("annotator.sd_controlnet.networks.fill", lambda module, *_: module)
     expected = run(entry, runtime).map
     assert expected is not None
     assert len(np.unique(expected)) > 9

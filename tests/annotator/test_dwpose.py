@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
-from annotator.dwpose import detector, finder, points
-from annotator.registry import discover
-from annotator.spec import AnnotatorError, Detection, Runtime
+from annotator.sd_controlnet.entries.dwpose import detector, finder, points
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import AnnotatorError, Detection, Runtime
 
 from .makers import onnx_files
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 
 pytest.importorskip("onnxruntime", reason="it runs these networks, and is an optional package")
 

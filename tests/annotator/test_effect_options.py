@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from annotator.registry import discover
+from annotator.sd_controlnet.registry import discover
 
-REGISTRY = discover("annotator", effects=None)
+REGISTRY = discover(effects=None)
 
 OPTIONS = {
     "reference": {"attention": bool, "adain": bool},

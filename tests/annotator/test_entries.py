@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from annotator.registry import Entry, Registry, discover
-from annotator.spec import AnnotatorError, Detection, Detector, PreprocessorSpec, Runtime
+from annotator.sd_controlnet.registry import Entry, Registry, discover
+from annotator.sd_controlnet.spec import AnnotatorError, Detection, Detector, PreprocessorSpec, Runtime
 from lib_controlnet.core.control_types import MODEL_WORDS, default_preprocessor
 
 EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor")
-REGISTRY: Registry = discover("annotator", EFFECTS)
+REGISTRY: Registry = discover(EFFECTS)
 ENTRIES = [
     pytest.param(entry, id=entry.spec.id)
     for entry in REGISTRY.entries

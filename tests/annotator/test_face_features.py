@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from annotator.face_features import SPEC, load
-from annotator.face_features.detector import aligned
-from annotator.registry import discover
-from annotator.spec import AnnotatorError, Runtime
+from annotator.sd_controlnet.entries.face_features import SPEC, load
+from annotator.sd_controlnet.entries.face_features.detector import aligned
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import AnnotatorError, Runtime
 from tests.device.pretend import pretended
 
 from .makers import random_runtime
@@ -120,7 +120,7 @@ def test_damaged_weights_are_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_without_its_libraries_the_entry_says_so() -> None:
-    registry = discover("annotator")
+    registry = discover()
     assert "facexlib" in registry or "which is not installed" in registry.disabled["facexlib"].reason
 
 

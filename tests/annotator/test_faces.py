@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from annotator.faces import ANTELOPE, BUFFALO, SPECS, load
-from annotator.faces.detector import FaceIdPlus, Finder, draw
-from annotator.registry import discover
-from annotator.spec import AnnotatorError, Detection, Runtime
+from annotator.sd_controlnet.entries.faces import ANTELOPE, BUFFALO, SPECS, load
+from annotator.sd_controlnet.entries.faces.detector import FaceIdPlus, Finder, draw
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import AnnotatorError, Detection, Runtime
 
 POINTS = np.array([[70.2, 60.7], [120.9, 58.1], [97.5, 85.0], [78.0, 110.3], [117.4, 108.8]], np.float32)
 BOXES = np.array([[10, 10, 40, 40, 0.9], [50, 30, 140, 130, 0.8], [5, 90, 45, 120, 0.99]], np.float32)
@@ -181,6 +181,6 @@ def test_a_picture_without_a_face_is_refused() -> None:
 
 
 def test_without_the_library_the_entries_say_so() -> None:
-    registry = discover("annotator", None)
+    registry = discover(None)
     for spec in SPECS:
         assert spec.id in registry or "insightface" in registry.disabled[spec.id].reason

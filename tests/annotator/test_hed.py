@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from annotator.libraries import controlnet_aux
-from annotator.registry import discover
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.registry import discover
 
 from .makers import random_runtime
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 
 
 @pytest.mark.parametrize(

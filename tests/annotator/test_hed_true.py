@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from annotator.registry import discover
-from annotator.spec import Runtime
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import Runtime
 from standalone.demo import hed_weights
 from standalone.demo.hed_weights import CONVOLUTIONS, MEAN_BGR, convolution, folder_of, layer
 
@@ -55,7 +55,7 @@ def as_authors(arrays: dict[str, np.ndarray], image: np.ndarray) -> np.ndarray:
 def maps(photograph: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     folder = tmp_path_factory.mktemp("weights")
     hed_weights.write(folder)
-    registry, runtime = discover("annotator"), Runtime(weight_folders=(folder,))
+    registry, runtime = discover(), Runtime(weight_folders=(folder,))
     found = {id_: registry.get(id_).load(runtime)(photograph, resolution=256) for id_ in ("hed", "scribble_hed")}
     return {id_: map_ for id_, map_ in found.items() if isinstance(map_, np.ndarray)}
 

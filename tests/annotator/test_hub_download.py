@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from annotator import hub_download
+from annotator.sd_controlnet import hub_download
 
 HUB = "https://huggingface.co/a/resolve/main/b"
 NAMES = {"cdn.example": ["1.1.1.1"], "inner.example": ["10.0.0.5"], "both.example": ["1.1.1.1", "127.0.0.1"],

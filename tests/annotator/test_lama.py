@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annotator.registry import discover
-from annotator.spec import AnnotatorError
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import AnnotatorError
 
 from .makers import random_runtime
 
-REGISTRY = discover("annotator", ("inpaint_only",))
+REGISTRY = discover(("inpaint_only",))
 ENTRY = REGISTRY.get("inpaint_only+lama")
 Weights = dict[str, Tensor]
 

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from annotator.leres.boost import _window, bearable, boosted
-from annotator.leres.detector import Leres, _merger
-from annotator.libraries import controlnet_aux
-from annotator.networks import read_weights
-from annotator.registry import discover
-from annotator.spec import Runtime
+from annotator.sd_controlnet.entries.leres.boost import _window, bearable, boosted
+from annotator.sd_controlnet.entries.leres.detector import Leres, _merger
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.networks import read_weights
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import Runtime
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 
 
 @pytest.fixture

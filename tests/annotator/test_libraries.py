@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from annotator import libraries
-from annotator.libraries import controlnet_aux, problem
-from annotator.registry import Registry, UnavailablePreprocessor
-from annotator.spec import AnnotatorError, Library, PreprocessorSpec
+from annotator.sd_controlnet import libraries
+from annotator.sd_controlnet.libraries import controlnet_aux, problem
+from annotator.sd_controlnet.registry import Registry, UnavailablePreprocessor
+from annotator.sd_controlnet.spec import AnnotatorError, Library, PreprocessorSpec
 
 from .test_registry import entry
 
@@ -71,7 +71,7 @@ def test_an_entry_without_its_library_is_disabled_with_the_reason() -> None:
 def test_a_part_of_controlnet_aux_comes_alone() -> None:
     code = """
 import sys
-from annotator.libraries import controlnet_aux
+from annotator.sd_controlnet.libraries import controlnet_aux
 assert controlnet_aux("hed").ControlNetHED_Apache2
 assert controlnet_aux("open_pose.model").bodypose_model
 assert controlnet_aux("hed") is controlnet_aux("hed")

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annotator.registry import discover
+from annotator.sd_controlnet.registry import discover
 
 from .makers import random_runtime
 from .makers.edges import MANGA_STAGES
 
-ENTRY = discover("annotator").get("lineart_anime_denoise")
+ENTRY = discover().get("lineart_anime_denoise")
 
 
 def normed(x: Tensor, weights: dict[str, Tensor], name: str, stride: int = 1, padding: int = 1) -> Tensor:

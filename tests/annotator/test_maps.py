@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
-from annotator.images import resize_and_pad, to_rgb
-from annotator.registry import Registry, discover
-from annotator.spec import AnnotatorError, Runtime
-from annotator.tile_variants import guided_filter
-from annotator.wide_blur import wide_blur
+from annotator.sd_controlnet.entries.tile_variants import guided_filter
+from annotator.sd_controlnet.images import resize_and_pad, to_rgb
+from annotator.sd_controlnet.registry import Registry, discover
+from annotator.sd_controlnet.spec import AnnotatorError, Runtime
+from annotator.sd_controlnet.wide_blur import wide_blur
 
 EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor")
-REGISTRY: Registry = discover("annotator", EFFECTS)
+REGISTRY: Registry = discover(EFFECTS)
 RESOLUTIONS = pytest.mark.parametrize("resolution", [64, 200, 512])
 
 

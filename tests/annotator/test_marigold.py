@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from annotator.marigold import PARTS
-from annotator.registry import discover
-from annotator.spec import AnnotatorError, Cancelled, Runtime
+from annotator.sd_controlnet.entries.marigold import PARTS
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import AnnotatorError, Cancelled, Runtime
 
 from .makers import random_runtime
 from .makers.marigold import scheduler, text_encoder, unet, vae
 
-ENTRY = discover("annotator").get("depth_marigold")
+ENTRY = discover().get("depth_marigold")
 TOKENISER = Path(__file__).parents[2] / "models/demo/clip"
 
 

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from annotator.images import resize_short_side
-from annotator.mediapipe_solutions.detector import openpose_body
-from annotator.registry import discover
-from annotator.skeletons import draw_json
-from annotator.spec import Detection, Runtime
+from annotator.sd_controlnet.entries.mediapipe_solutions.detector import openpose_body
+from annotator.sd_controlnet.images import resize_short_side
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.skeletons import draw_json
+from annotator.sd_controlnet.spec import Detection, Runtime
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_the_mask_covers_the_person_alone(astronaut: np.ndarray) -> None:
 
 def test_hands_are_people_with_the_side_of_an_unmirrored_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """No photograph at hand shows one: the library's answer is made up."""
-    from annotator.mediapipe_solutions import detector
+    from annotator.sd_controlnet.entries.mediapipe_solutions import detector
 
     random = np.random.default_rng(0)
     places = random.random((2, 21, 2)) * 0.8 + 0.1

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from annotator.libraries import controlnet_aux
-from annotator.mlsd.detector import segments
-from annotator.registry import discover
+from annotator.sd_controlnet.entries.mlsd.detector import segments
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.registry import discover
 
 from .makers import random_runtime
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 ENTRY = REGISTRY.get("mlsd")
 
 

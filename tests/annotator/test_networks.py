@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from annotator.registry import Entry, Registry, discover
-from annotator.spec import AnnotatorError, Detection, Runtime
-from annotator.store import NetworkStore
-from annotator.weights import MissingWeights
+from annotator.sd_controlnet.registry import Entry, Registry, discover
+from annotator.sd_controlnet.spec import AnnotatorError, Detection, Runtime
+from annotator.sd_controlnet.store import NetworkStore
+from annotator.sd_controlnet.weights import MissingWeights
 
 from .makers import can_make, random_runtime
 
 EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor")
-REGISTRY: Registry = discover("annotator", EFFECTS)
+REGISTRY: Registry = discover(EFFECTS)
 WITH_WEIGHTS = [entry for entry in REGISTRY.entries if entry.spec.weights]
 every_network = pytest.mark.parametrize("entry", WITH_WEIGHTS, ids=lambda entry: entry.spec.id)
 every_makeable = pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def heavy(entry: Entry) -> bool:
 @pytest.fixture(autouse=True)
 def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segment Anything asks for 1024 points, which takes minutes here; its own tests do."""
-    monkeypatch.setattr("annotator.sam.detector.POINTS_PER_SIDE", 2)
+    monkeypatch.setattr("annotator.sd_controlnet.entries.sam.detector.POINTS_PER_SIDE", 2)
 
 
 CASES = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from annotator.networks import read_weights
+from annotator.sd_controlnet.networks import read_weights
 
 
 def test_a_file_that_is_cut_while_its_weights_are_in_use_changes_nothing(tmp_path: Path):

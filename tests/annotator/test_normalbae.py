@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from annotator.normalbae.detector import _geffnet
-from annotator.registry import discover
+from annotator.sd_controlnet.entries.normalbae.detector import _geffnet
+from annotator.sd_controlnet.registry import discover
 
 from .makers import random_runtime
 from .makers.depth import normal_bae
 
-ENTRY = discover("annotator").get("normal_bae")
+ENTRY = discover().get("normal_bae")
 
 
 def test_the_map_is_that_of_controlnet_aux(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

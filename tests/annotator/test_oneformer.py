@@ -14,15 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from annotator.oneformer.detector import TASK
-from annotator.palettes import ADE20K, COCO
-from annotator.registry import discover
-from annotator.spec import AnnotatorError, Runtime
+from annotator.sd_controlnet.entries.oneformer.detector import TASK
+from annotator.sd_controlnet.palettes import ADE20K, COCO
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import AnnotatorError, Runtime
 
 from .makers import MAKERS, random_runtime
 from .makers.oneformer import network
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 TOKENISER = Path(__file__).parents[2] / "models/demo/clip"
 
 

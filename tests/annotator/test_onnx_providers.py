@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotator import onnx_networks
-from annotator.faces import ANTELOPE, load
-from annotator.onnx_networks import load_onnx
-from annotator.onnx_providers import providers
-from annotator.spec import AnnotatorError, Runtime, WeightFile
-from annotator.store import NetworkStore
+from annotator.sd_controlnet import onnx_networks
+from annotator.sd_controlnet.entries.faces import ANTELOPE, load
+from annotator.sd_controlnet.onnx_networks import load_onnx
+from annotator.sd_controlnet.onnx_providers import providers
+from annotator.sd_controlnet.spec import AnnotatorError, Runtime, WeightFile
+from annotator.sd_controlnet.store import NetworkStore
 
 CPU = "CPUExecutionProvider"
 NAMES = {
@@ -171,7 +171,7 @@ def test_insightface_gets_the_same_providers(
     package = ModuleType("insightface")
     package.model_zoo = type("", (), {"get_model": staticmethod(get_model)})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "insightface", package)
-    monkeypatch.setattr("annotator.faces.detector.refuse_external_data", lambda _path: None)
+    monkeypatch.setattr("annotator.sd_controlnet.entries.faces.detector.refuse_external_data", lambda _path: None)
     for weight in ANTELOPE:
         (tmp_path / weight.name).write_bytes(b"....")
     detector: Any = load(Runtime(device="cuda:1", weight_folders=(tmp_path,)), "instant_id_face_embedding")

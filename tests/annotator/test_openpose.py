@@ -12,10 +12,10 @@ import pytest
 import scipy.ndimage
 import torch
 
-from annotator.libraries import controlnet_aux
-from annotator.openpose import body, detector, face_net, parts
-from annotator.skeletons import LIMBS, Point
-from annotator.spec import Runtime, WeightFile
+from annotator.sd_controlnet.entries.openpose import body, detector, face_net, parts
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.skeletons import LIMBS, Point
+from annotator.sd_controlnet.spec import Runtime, WeightFile
 
 RANDOM = np.random.default_rng(0)
 STANDING = [(0.5, 0.15), (0.5, 0.26), (0.42, 0.27), (0.38, 0.4), (0.37, 0.53), (0.58, 0.25), (0.62, 0.4),

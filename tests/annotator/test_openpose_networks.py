@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from annotator.libraries import controlnet_aux
-from annotator.openpose import BODY, FACE, HAND, parts
-from annotator.openpose.detector import OpenPose
-from annotator.spec import Runtime
+from annotator.sd_controlnet.entries.openpose import BODY, FACE, HAND, parts
+from annotator.sd_controlnet.entries.openpose.detector import OpenPose
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.spec import Runtime
 
 from .makers import MAKERS
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from annotator.libraries import controlnet_aux
-from annotator.pidinet.detector import folded
-from annotator.registry import discover
-from annotator.spec import AnnotatorError
+from annotator.sd_controlnet.entries.pidinet.detector import folded
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import AnnotatorError
 
 from .makers import random_runtime
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from annotator import portable
-from annotator.portable import Portable, adaptive_average, attention, interpolated, picture, spectrum
-from annotator.registry import discover
-from annotator.spec import Runtime
+from annotator.sd_controlnet import portable
+from annotator.sd_controlnet.portable import Portable, adaptive_average, attention, interpolated, picture, spectrum
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import Runtime
 from tests.device.pretend import pretended
 
 
@@ -130,5 +130,5 @@ def test_entries_run_within_it_where_it_is_needed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Portable, "__exit__", lambda *_: None)
     image = np.zeros((64, 64, 3), np.uint8)
     for device in ("cpu", "cuda", "cuda:1", "mps", "privateuseone:0"):
-        discover("annotator").get("invert").load(Runtime(device=device))(image, resolution=64)
+        discover().get("invert").load(Runtime(device=device))(image, resolution=64)
     assert len(entered) == 2

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annotator import libraries
-from annotator.faces.detector import NoFace
-from annotator.pulid import EVA, SPEC
-from annotator.pulid.detector import Pulid
-from annotator.pulid.eva import network_of
-from annotator.renaming import load_sized
-from annotator.spec import AnnotatorError, Detection, Runtime, WeightFile
+from annotator.sd_controlnet import libraries
+from annotator.sd_controlnet.entries.faces.detector import NoFace
+from annotator.sd_controlnet.entries.pulid import EVA, SPEC
+from annotator.sd_controlnet.entries.pulid.detector import Pulid
+from annotator.sd_controlnet.entries.pulid.eva import network_of
+from annotator.sd_controlnet.renaming import load_sized
+from annotator.sd_controlnet.spec import AnnotatorError, Detection, Runtime, WeightFile
 from tests.device.pretend import pretended
 
 from .dense_reference import layer_norm, linear

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from annotator.registry import (
+from annotator.sd_controlnet.registry import (
     Disabled,
     DuplicatePreprocessor,
     Entry,
@@ -19,8 +19,8 @@ from annotator.registry import (
     UnknownPreprocessor,
     discover,
 )
-from annotator.spec import AnnotatorError, Cancelled, PreprocessorSpec, Runtime, Slider, resolution_slider
-from annotator.unavailable import UNAVAILABLE, Unavailable
+from annotator.sd_controlnet.spec import AnnotatorError, Cancelled, PreprocessorSpec, Runtime, Slider, resolution_slider
+from annotator.sd_controlnet.unavailable import UNAVAILABLE, Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor")
@@ -40,11 +40,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     name = f"annotator_of_{abs(hash(request.node.name))}"
 
     def make(**folders: str) -> str:
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "entries").mkdir(parents=True)
         for folder, source in folders.items():
-            (tmp_path / name / folder).mkdir()
-            (tmp_path / name / folder / "__init__.py").write_text(
-                "from annotator.spec import PreprocessorSpec\n" + source, encoding="utf-8"
+            (tmp_path / name / "entries" / folder).mkdir()
+            (tmp_path / name / "entries" / folder / "__init__.py").write_text(
+                "from annotator.sd_controlnet.spec import PreprocessorSpec\n" + source, encoding="utf-8"
             )
         return name
 
@@ -55,14 +55,14 @@ GOOD = "SPEC = PreprocessorSpec(id='good')\ndef load(runtime): return runtime.de
 
 
 def test_a_folder_is_an_entry(package: Any) -> None:
-    registry = discover(package(good=GOOD))
+    registry = discover(package=package(good=GOOD))
     assert [found.spec.id for found in registry.entries] == ["good"]
     assert registry.get("good").load(Runtime(device="cuda:1")) == "cuda:1"  # type: ignore[comparison-overlap]
 
 
 def test_a_folder_may_hold_several(package: Any) -> None:
     source = "SPECS = [PreprocessorSpec(id=i) for i in 'ab']\ndef load(runtime, id_): return id_"
-    registry = discover(package(pair=source))
+    registry = discover(package=package(pair=source))
     assert [registry.get(name).load(Runtime()) for name in "ab"] == ["a", "b"]
 
 
@@ -78,7 +78,7 @@ def test_a_folder_may_hold_several(package: Any) -> None:
     ],
 )
 def test_a_folder_that_fails_is_disabled_with_its_reason(package: Any, source: str, reason: str) -> None:
-    registry = discover(package(bad=source, good=GOOD))
+    registry = discover(package=package(bad=source, good=GOOD))
     assert [found.spec.id for found in registry.entries] == ["good"]
     assert reason in registry.disabled["bad"].reason
     with pytest.raises(UnavailablePreprocessor, match="known, but not available"):
@@ -87,7 +87,7 @@ def test_a_folder_that_fails_is_disabled_with_its_reason(package: Any, source: s
 
 def test_two_folders_with_one_name_do_not_stop_the_others(package: Any) -> None:
     other = GOOD.replace("id='good'", "id='other', aliases=('GOOD',)")
-    registry = discover(package(good=GOOD, other=other, third=GOOD.replace("'good'", "'third'")))
+    registry = discover(package=package(good=GOOD, other=other, third=GOOD.replace("'good'", "'third'")))
     assert {found.spec.id for found in registry.entries} == {"good", "third"}
     assert 'has the name "good" of "good"' in registry.disabled["other"].reason
 
@@ -95,7 +95,7 @@ def test_two_folders_with_one_name_do_not_stop_the_others(package: Any) -> None:
 def test_modules_beside_the_folders_are_no_entries(package: Any, tmp_path: Path) -> None:
     name = package(good=GOOD)
     (tmp_path / name / "beside.py").write_text("raise RuntimeError", encoding="utf-8")
-    registry = discover(name)
+    registry = discover(package=name)
     assert "beside" not in registry.disabled
 
 
@@ -104,26 +104,26 @@ def test_the_package_is_found_under_the_name_it_is_mounted_by() -> None:
 import sys, types
 package = types.ModuleType("a_private_name"); package.__path__ = [sys.argv[1]]; sys.modules["a_private_name"] = package
 import importlib
-registry = importlib.import_module("a_private_name.registry").discover(package)
+registry = importlib.import_module("a_private_name.registry").discover()
 assert registry.get("canny").spec.id == "canny"
 assert not any(name.split(".")[0] in ("annotator", "lib_controlnet") for name in sys.modules)
 detector = registry.get("canny").load(importlib.import_module("a_private_name.spec").Runtime())
-assert detector.__module__ == "a_private_name.canny.detector"
+assert detector.__module__ == "a_private_name.entries.canny.detector"
 """
-    subprocess.run([sys.executable, "-c", code, str(ROOT / "annotator")], check=True)
+    subprocess.run([sys.executable, "-c", code, str(ROOT / "annotator" / "sd_controlnet")], check=True)
 
 
 def test_discovery_imports_no_libraries_and_takes_little() -> None:
     code = """
 import sys, time
 import dataclasses, typing, pathlib, importlib, pkgutil, difflib
-from annotator.registry import discover
-discover("annotator")  # compiles the folders if nobody has yet
+from annotator.sd_controlnet.registry import discover
+discover()  # compiles the folders if nobody has yet
 for name in [name for name in sys.modules if name.startswith("annotator")]:
     del sys.modules[name]
 start = time.process_time()
-from annotator.registry import discover
-registry = discover("annotator")
+from annotator.sd_controlnet.registry import discover
+registry = discover()
 seconds = time.process_time() - start
 heavy = {"torch", "cv2", "numpy", "PIL", "modules", "lib_controlnet", "gradio", "scipy", "skimage", "transformers"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
@@ -236,7 +236,7 @@ PEER_NAMES = [
 
 @pytest.mark.parametrize("names", PEER_NAMES, ids=lambda names: names[0])
 def test_every_name_of_the_peer_is_offered_or_explained(names: tuple[str, ...]) -> None:
-    registry = discover("annotator")
+    registry = discover()
     for name in names:
         if name in registry:
             assert registry.get(name).spec.id == names[0]
@@ -262,7 +262,7 @@ def test_every_name_of_the_peer_is_offered_or_explained(names: tuple[str, ...]) 
     ],
 )
 def test_names_of_other_peers_are_offered_or_explained(name: str, id_: str) -> None:
-    registry = discover("annotator")
+    registry = discover()
     if name in registry:
         assert registry.get(name).spec.id == id_
         return
@@ -273,7 +273,7 @@ def test_names_of_other_peers_are_offered_or_explained(name: str, id_: str) -> N
 
 @pytest.mark.parametrize(("name", "id_"), [("None", "none"), ("inpaint_global_harmonious", "inpaint")])
 def test_names_of_forge_are_offered(name: str, id_: str) -> None:
-    assert discover("annotator").get(name).spec.id == id_
+    assert discover().get(name).spec.id == id_
 
 
 def test_all_72_names_are_there() -> None:
@@ -281,15 +281,15 @@ def test_all_72_names_are_there() -> None:
 
 
 def test_nothing_is_both_offered_and_disabled() -> None:
-    registry = discover("annotator", EFFECTS)
+    registry = discover(EFFECTS)
     assert not {found.spec.id for found in registry.entries} & set(registry.disabled)
     assert not any("Error: " in item.reason for item in registry.disabled.values()), "a folder failed to import"
     assert {id_ for id_, item in registry.disabled.items() if item.spec is None} <= {item.id for item in UNAVAILABLE}
 
 
 def test_without_effects_only_what_works_by_its_map_is_offered() -> None:
-    offered = {found.spec.id for found in discover("annotator").entries}
-    everything = {found.spec.id for found in discover("annotator", EFFECTS).entries}
+    offered = {found.spec.id for found in discover().entries}
+    everything = {found.spec.id for found in discover(EFFECTS).entries}
     assert {"none", "canny", "inpaint", "tile_resample"} <= offered
     assert {"inpaint_only", "reference_only", "tile_colorfix", "recolor_luminance"} <= everything - offered
 

@@ -19,18 +19,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from annotator.libraries import controlnet_aux
-from annotator.registry import discover
-from annotator.sam import MOBILE, SPECS
-from annotator.sam.detector import SegmentAnything
-from annotator.sam.network import TIMM, Network
-from annotator.spec import Runtime
+from annotator.sd_controlnet.entries.sam import MOBILE, SPECS
+from annotator.sd_controlnet.entries.sam.detector import SegmentAnything
+from annotator.sd_controlnet.entries.sam.network import TIMM, Network
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import Runtime
 
 from .makers import random_runtime
 from .makers.sam import mobile, vit
 from .torchvision_stand_in import stand_in
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 FOLDER = "sd_controlnet_aux.segment_anything"
 
 
@@ -117,7 +117,7 @@ def test_the_segments_are_those_of_controlnet_aux(height: int, width: int, peer:
 def test_a_network_of_the_files_sizes_gives_the_peers_masks(
     peer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("annotator.sam.detector.POINTS_PER_SIDE", 12)
+    monkeypatch.setattr("annotator.sd_controlnet.entries.sam.detector.POINTS_PER_SIDE", 12)
     entry = REGISTRY.get("SAMPreprocessor")
     image = picture(96, 128)
     with torch.no_grad():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from annotator.libraries import controlnet_aux
-from annotator.sam import attention
-from annotator.sam.attention import in_parts
+from annotator.sd_controlnet.entries.sam import attention
+from annotator.sd_controlnet.entries.sam.attention import in_parts
+from annotator.sd_controlnet.libraries import controlnet_aux
 
 from .test_portable import Largest
 

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from transformers import UperNetConfig
 from transformers.models.upernet.modeling_upernet import UperNetHead
 
-from annotator.palettes import ADE20K, COCO
-from annotator.registry import discover
+from annotator.sd_controlnet.palettes import ADE20K, COCO
+from annotator.sd_controlnet.registry import discover
 
 from .makers import random_runtime
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 Weights = dict[str, Tensor]
 
 

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from annotator.libraries import controlnet_aux
-from annotator.skeletons import Person, Point, draw, draw_json, to_json
-from annotator.spec import AnnotatorError
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.skeletons import Person, Point, draw, draw_json, to_json
+from annotator.sd_controlnet.spec import AnnotatorError
 
 RANDOM = np.random.default_rng(1)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from annotator.store import NetworkStore
+from annotator.sd_controlnet.store import NetworkStore
 
 
 def sized(nbytes: int) -> Any:

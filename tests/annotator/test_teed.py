@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from annotator.libraries import controlnet_aux
-from annotator.registry import discover
-from annotator.teed.detector import screened, without_specks
+from annotator.sd_controlnet.entries.teed.detector import screened, without_specks
+from annotator.sd_controlnet.libraries import controlnet_aux
+from annotator.sd_controlnet.registry import discover
 
 from .makers import random_runtime
 
-REGISTRY = discover("annotator")
+REGISTRY = discover()
 
 
 def picture(height: int, width: int) -> np.ndarray:

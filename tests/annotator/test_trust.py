@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from annotator import networks
-from annotator.densepose import WEIGHTS
-from annotator.densepose.detector import DensePose
-from annotator.onnx_files import refuse_external_data
-from annotator.spec import AnnotatorError, Runtime, WeightFile
-from annotator.trust import run_trusted, trusted_hashes
+from annotator.sd_controlnet import networks
+from annotator.sd_controlnet.entries.densepose import WEIGHTS
+from annotator.sd_controlnet.entries.densepose.detector import DensePose
+from annotator.sd_controlnet.onnx_files import refuse_external_data
+from annotator.sd_controlnet.spec import AnnotatorError, Runtime, WeightFile
+from annotator.sd_controlnet.trust import run_trusted, trusted_hashes
 
 from .makers import onnx_files
 

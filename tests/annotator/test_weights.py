@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotator import weights
-from annotator.spec import Cancelled, Runtime, WeightFile
-from annotator.weights import MissingWeights, download, existing_file, find
+from annotator.sd_controlnet import weights
+from annotator.sd_controlnet.spec import Cancelled, Runtime, WeightFile
+from annotator.sd_controlnet.weights import MissingWeights, download, existing_file, find
 
 CONTENT = np.random.default_rng(0).bytes(5 << 20)
 SHA = hashlib.sha256(CONTENT).hexdigest()

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annotator.networks import read_weights
-from annotator.registry import discover
-from annotator.zoe.detector import network_size
+from annotator.sd_controlnet.entries.zoe.detector import network_size
+from annotator.sd_controlnet.networks import read_weights
+from annotator.sd_controlnet.registry import discover
 
 from .dense_reference import Weights, convolve, fusions, layer_norm, linear
 from .makers import random_runtime
 
-ENTRY = discover("annotator").get("depth_zoe")
+ENTRY = discover().get("depth_zoe")
 CORE = "core.core."
 
 

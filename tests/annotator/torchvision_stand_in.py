@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from annotator.libraries import controlnet_aux
+from annotator.sd_controlnet.libraries import controlnet_aux
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from annotator.registry import discover
+from annotator.sd_controlnet.registry import discover
 from tests.annotator.makers import random_runtime
 from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, tiny_controlnet
 from tests.families.ip_files import write
@@ -68,7 +68,7 @@ def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     data, models, port = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("models"), free_port()
     save_file(tiny_controlnet(SDXL_SHAPED).state_dict(), models / "canny_of_another_kind.safetensors")
     write(models / "ip_adapter_of_random_numbers.safetensors", "base", SD1_SHAPED)
-    random_runtime(discover("annotator", None).get(SLOW).spec, data / "models" / "ControlNetPreprocessor")
+    random_runtime(discover(None).get(SLOW).spec, data / "models" / "ControlNetPreprocessor")
     log = (data / "log.txt").open("w+")
     command = [sys.executable, "-m", "standalone.webui", "--port", str(port), "--data-dir", str(data)]
     process = subprocess.Popen(

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from annotator import registry
-from annotator.spec import Detection
-from annotator.spec import Runtime as AnnotatorRuntime
+from annotator.sd_controlnet import registry
+from annotator.sd_controlnet.spec import Detection
+from annotator.sd_controlnet.spec import Runtime as AnnotatorRuntime
 from lib_controlnet.core.checkpoint import Checkpoint
 from lib_controlnet.core.modes import ResizeMode, UnionType
 from lib_controlnet.core.units import ControlNetUnit
@@ -203,7 +203,7 @@ class Made:
 @cache
 def data_sheets() -> Mapping[str, Any]:
     """Of every preprocessor, installed or not."""
-    found = registry.discover("annotator", effects=None)
+    found = registry.discover(effects=None)
     sheets = [entry.spec for entry in (*found.entries, *found.disabled.values())]
     return {spec.id: spec for spec in sheets if spec is not None}
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotator.registry import discover
-from annotator.spec import Runtime
+from annotator.sd_controlnet.registry import discover
+from annotator.sd_controlnet.spec import Runtime
 from lib_controlnet.core.errors import PreprocessorError, PreprocessorFailure
 from lib_controlnet.core.modes import ResizeMode
 from lib_controlnet.core.resize import pixel_perfect_resolution
 from lib_controlnet.engine.preprocess import PreprocessRunner
 
-FOUND = discover("annotator")
+FOUND = discover()
 WITHOUT_WEIGHTS = [entry.spec.id for entry in FOUND.entries if not entry.spec.weights and not entry.spec.libraries]
 SIZES = [(1, 1), (1, 2), (2, 1), (3, 5), (1, 300), (300, 1), (4, 900), (700, 10), (64, 64)]
 

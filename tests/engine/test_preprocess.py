@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-import annotator.canny as canny
-from annotator.registry import Entry, Registry, discover
-from annotator.spec import PreprocessorSpec, Runtime, Slider
+import annotator.sd_controlnet.entries.canny as canny
+from annotator.sd_controlnet.registry import Entry, Registry, discover
+from annotator.sd_controlnet.spec import PreprocessorSpec, Runtime, Slider
 from lib_controlnet.core.errors import PreprocessorError, PreprocessorFailure
 from lib_controlnet.engine.preprocess import PreprocessRunner
 from lib_controlnet.engine.preprocess_settings import Asked, used_settings
@@ -21,7 +21,7 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 @pytest.fixture
 def runner() -> PreprocessRunner:
-    return PreprocessRunner(discover("annotator"), Runtime)
+    return PreprocessRunner(discover(), Runtime)
 
 
 def test_canny_is_opencv_with_the_settings_asked_for(runner):
@@ -49,7 +49,7 @@ def test_the_placeholder_of_clients_is_the_default_where_it_cannot_be_a_choice(r
     assert (invert.resolution, invert.notes) == (512, ())
 
 
-SPECS = [entry.spec for entry in discover("annotator").entries]
+SPECS = [entry.spec for entry in discover().entries]
 FOREIGN = (0, -1, -7.5, 0.25, 1, 63, 64, 300, 512, 4096, 1e300, float("inf"), float("nan"))
 
 

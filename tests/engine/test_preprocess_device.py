@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from annotator.networks import ready
-from annotator.registry import Entry, Registry, _loaded
-from annotator.spec import PreprocessorSpec, Runtime
+from annotator.sd_controlnet.networks import ready
+from annotator.sd_controlnet.registry import Entry, Registry, _loaded
+from annotator.sd_controlnet.spec import PreprocessorSpec, Runtime
 from lib_controlnet.core.errors import PreprocessorError
 from lib_controlnet.engine.preprocess import PreprocessRunner
 from tests.device.pretend import Card, pretended

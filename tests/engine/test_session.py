@@ -12,9 +12,9 @@ from diffusers import ControlNetModel
 from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from safetensors.torch import save_file
 
-from annotator.registry import UnknownPreprocessor
-from annotator.spec import PreprocessorSpec, Slider
-from annotator.spec import Runtime as AnnotatorRuntime
+from annotator.sd_controlnet.registry import UnknownPreprocessor
+from annotator.sd_controlnet.spec import PreprocessorSpec, Slider
+from annotator.sd_controlnet.spec import Runtime as AnnotatorRuntime
 from lib_controlnet.core.checkpoint import no_checkpoint
 from lib_controlnet.core.errors import BaseModelError, ModelFileError, PreprocessorError, UnitError
 from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode

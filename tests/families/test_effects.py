@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch.nn import functional
 
-from annotator.registry import discover as discover_annotators
+from annotator.sd_controlnet.registry import discover as discover_annotators
 from lib_controlnet.core.checkpoint import Checkpoint
 from lib_controlnet.core.hints import Hint, hint_from_map
 from lib_controlnet.core.modes import ResizeMode
@@ -22,7 +22,7 @@ from lib_controlnet.families.registry import own_controls
 from .driving import predicted, settings
 
 SIZE = 64
-SHEETS = discover_annotators("annotator", effects=None)
+SHEETS = discover_annotators(effects=None)
 
 
 def scheduler(kind: str) -> DDIMScheduler:

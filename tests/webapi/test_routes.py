@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.torch import load as load_tensors
 
-from annotator.skeletons import draw_json
+from annotator.sd_controlnet.skeletons import draw_json
 from lib_controlnet.webapi.models import ControlNetDetect
 from lib_controlnet.webapi.routes import mount
 from tests.surface_services import MODEL_NAMES, POSE, make_services

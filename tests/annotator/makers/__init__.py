@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
-from annotator.spec import PreprocessorSpec, Runtime
+from annotator.sd_controlnet.spec import PreprocessorSpec, Runtime
 
 Maker = Callable[[Path], None]
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from annotator.libraries import controlnet_aux
+from annotator.sd_controlnet.libraries import controlnet_aux
 
 _WIDTH = 64
 _LAYERS = 12

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from annotator.libraries import controlnet_aux
+from annotator.sd_controlnet.libraries import controlnet_aux
 
 
 def contrasted(network: nn.Module, gain: float = 1.0) -> nn.Module:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from annotator.libraries import controlnet_aux
-from annotator.openpose.face_net import FaceNet
+from annotator.sd_controlnet.entries.openpose.face_net import FaceNet
+from annotator.sd_controlnet.libraries import controlnet_aux
 
 
 def _openpose(name: str, file: Path) -> None:

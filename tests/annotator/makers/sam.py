@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from annotator.libraries import controlnet_aux
-from annotator.sam.network import TIMM
+from annotator.sd_controlnet.entries.sam.network import TIMM
+from annotator.sd_controlnet.libraries import controlnet_aux
 
 from .segmentation import lively
 

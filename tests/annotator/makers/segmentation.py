@@ -29,7 +29,7 @@ def uniformer(file: Path) -> None:
     from transformers import UperNetConfig
     from transformers.models.upernet.modeling_upernet import UperNetHead
 
-    from annotator.segmentation.net import Segmentor, UniFormer
+    from annotator.sd_controlnet.entries.segmentation.net import Segmentor, UniFormer
 
     widths = (8, 16, 64, 128)
     config = UperNetConfig(hidden_size=16)
@@ -46,13 +46,13 @@ def uniformer(file: Path) -> None:
 
 
 def anime_face(file: Path) -> None:
-    from annotator.anime_face_segment.net import UNet
+    from annotator.sd_controlnet.entries.anime_face_segment.net import UNet
 
     torch.save({f"module.{name}": value for name, value in lively(UNet()).state_dict().items()}, file)
 
 
 def lama(file: Path) -> None:
-    from annotator.lama.net import Generator
+    from annotator.sd_controlnet.entries.lama.net import Generator
 
     torch.save(lively(Generator(width=8, blocks=2)).state_dict(), file)
 
