@@ -31,6 +31,7 @@ def boot(
     ui: bool = True,
     argv: Sequence[str] = (),
     nested: bool = False,
+    behaving_as: str | None = None,
 ) -> App:
     """Start a host with these extensions.
 
@@ -38,14 +39,16 @@ def boot(
     (default standalone/user). api: build the FastAPI application with /sdapi/v1. ui: build the gradio page;
     without it no gradio is needed and scripts get 64 arguments each (see `App.txt2img`). argv: further
     options of the command line. Raises RuntimeError when a host runs in this process already, unless `nested`:
-    then that one cannot be used until this one is closed.
+    then that one cannot be used until this one is closed. behaving_as: "forge", "neo", "reforge" or "classic" for
+    a host of that family (see `standalone.forge`).
     """
     environment = Environment()
     environment.enter(nested)
     options = list(argv)
     if checkpoint is None and not any(x == "--ckpt" or x.startswith("--ckpt=") for x in argv):
         checkpoint = default_checkpoint()
-    for name, value in (("--ckpt", checkpoint), ("--controlnet-dir", controlnet_dir)):
+    given = {"--ckpt": checkpoint, "--controlnet-dir": controlnet_dir, "--behave-as": behaving_as}
+    for name, value in given.items():
         if value is not None:
             options += [name, str(value)]
     if api:
@@ -91,6 +94,9 @@ class App:
 
     def _initialize(self) -> None:
         self.modules("shared_init").initialize()
+        family = self.modules("shared_cmd_options").cmd_opts.behave_as
+        if family is not None:
+            importlib.import_module("standalone.forge.install").install(family)
         self.modules("safe").install()
         self.modules("k_diffusion_mount").install()
         self.modules("sd_models").list_models()

@@ -11,7 +11,9 @@ from types import ModuleType
 STANDALONE = Path(__file__).resolve().parent
 REPOSITORY = STANDALONE.parent
 OWN = {"lib_controlnet", "annotator", "standalone", "tests", "modules"}
-"""Packages that stay when a host goes (except `modules`, which has its own rule)."""
+"""Packages that stay when a host goes (except those of the host itself, which have their own rule)."""
+HOSTS = ("modules", "standalone.forge", "modules_forge", "backend", "ldm_patched")
+"""What a host consists of, or lets extensions import."""
 
 
 def _names(package: str) -> list[str]:
@@ -39,7 +41,7 @@ class Environment:
             raise RuntimeError("a host runs in this process already; close it first")
         self._older = Environment.current
         Environment.current = self
-        self._shadowed = {x: sys.modules.pop(x) for x in _names("modules")}
+        self._shadowed = {x: sys.modules.pop(x) for package in HOSTS for x in _names(package)}
         self._paths = [str(STANDALONE), str(REPOSITORY)]
         for path in reversed(self._paths):
             sys.path.insert(0, path)
@@ -49,7 +51,7 @@ class Environment:
         """Remove `modules` and what the extensions imported; put back what was there before."""
         if Environment.current is not self:
             raise RuntimeError("a younger host runs in this process; close that one first")
-        for top in self._extension_packages(extension_dirs) | {"modules"}:
+        for top in self._extension_packages(extension_dirs).union(HOSTS):
             for name in _names(top):
                 del sys.modules[name]
         sys.modules.update(self._shadowed)

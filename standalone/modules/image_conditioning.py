@@ -22,7 +22,7 @@ def unused(latents: Tensor) -> Tensor:
 
 def txt2img_image_conditioning(sd_model: Any, x: Tensor, width: int, height: int) -> Tensor:
     """Nothing is kept: all masked, all grey (B, 5, h, w)."""
-    if sd_model.model.conditioning_key not in SEEING_A_PICTURE:
+    if sd_model.conditioning_key not in SEEING_A_PICTURE:
         return unused(x)
     grey = torch.ones(x.shape[0], 3, height, width, device=x.device) * 0.5
     encoded = images_tensor_to_samples(grey)
@@ -62,7 +62,7 @@ class ImageConditioning:
 
     def txt2img_image_conditioning(self, x: Tensor, width: int | None = None, height: int | None = None) -> Tensor:
         model = self.sd_model
-        self.is_using_inpainting_conditioning = model.model.conditioning_key in SEEING_A_PICTURE
+        self.is_using_inpainting_conditioning = model.conditioning_key in SEEING_A_PICTURE
         return txt2img_image_conditioning(model, x, width or self.width, height or self.height)
 
     def inpainting_image_conditioning(

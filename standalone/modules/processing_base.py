@@ -209,10 +209,11 @@ class StableDiffusionProcessing(job_class("Job", job_fields.COMMON, job_fields.C
 
     # life
 
-    def before_sampling(self, x: Tensor, noise: Tensor, c: Any, uc: Any) -> None:
-        """Tell the scripts that a pass starts from latents `x` and `noise`, both (B, C, h, w)."""
+    def before_sampling(self, x: Tensor, noise: Tensor, c: Any, uc: Any) -> Tensor:
+        """Tell the scripts that a pass starts from `x` and `noise`, both (B, C, h, w); gives the noise to use."""
         if self.scripts is not None:
             self.scripts.process_before_every_sampling(p=self, x=x, noise=noise, c=c, uc=uc)
+        return noise
 
     def noise_source(self, shape: Sequence[int]) -> rng.ImageRNG:
         """Noise of the present batch for latents (C, h, w) of this shape."""

@@ -179,7 +179,7 @@ class StableDiffusionProcessingImg2Img(
     ) -> Tensor:
         conds = conditioning, unconditional_conditioning
         noise = self._starting_noise()
-        self.before_sampling(self.init_latent, noise, *conds)
+        noise = self.before_sampling(self.init_latent, noise, *conds)
         latents = self.sampler.sample_img2img(
             self, self.init_latent, noise, *conds, image_conditioning=self.image_conditioning
         )

@@ -17,6 +17,9 @@ from modules.shared_cmd_options import cmd_opts
 from PIL import Image
 from torch import Tensor
 
+without_gradients = torch.no_grad
+"""What a job computes in."""
+
 
 class _Output:
     """Pictures and infotexts so far."""
@@ -72,8 +75,11 @@ def _slice_batch(p: Any, n: int) -> None:
     p.seeds, p.subseeds = p.all_seeds[part], p.all_subseeds[part]
 
 
-def _batch_kwargs(p: Any, n: int) -> dict[str, Any]:
-    return {"batch_number": n, "prompts": p.prompts, "seeds": p.seeds, "subseeds": p.subseeds}
+def tell_of_batch(event: str, p: Any, n: int) -> None:
+    """Calls "before_process_batch" or "process_batch" of the scripts for batch `n`."""
+    if p.scripts is not None:
+        method = getattr(p.scripts, event)
+        method(p, batch_number=n, prompts=p.prompts, seeds=p.seeds, subseeds=p.subseeds)
 
 
 def _write_params_txt(p: Any) -> None:
@@ -90,15 +96,13 @@ def _start_batch(p: Any, n: int) -> bool:
     torch.manual_seed(int((p.seeds or p.all_seeds)[0]))  # as for `init`: a hires pass encodes pictures too
     channels = getattr(shared.sd_model, "latent_channels", opt_C)
     p.rng = p.noise_source((channels, p.height // opt_f, p.width // opt_f))
-    if p.scripts is not None:
-        p.scripts.before_process_batch(p, **_batch_kwargs(p, n))
+    tell_of_batch("before_process_batch", p, n)
     if len(p.prompts) == 0:
         return False
     p.parse_extra_network_prompts()
     if not p.disable_extra_networks:
         extra_networks.activate(p, p.extra_network_data)
-    if p.scripts is not None:
-        p.scripts.process_batch(p, **_batch_kwargs(p, n))
+    tell_of_batch("process_batch", p, n)
     p.setup_conds()
     p.extra_generation_params.update(model_hijack.extra_generation_params)
     if n == 0:
@@ -272,7 +276,7 @@ def run_job(p: Any) -> Processed:
     if p.scripts is not None:
         p.scripts.process(p)
     out = _Output()
-    with torch.no_grad(), p.sd_model.ema_scope():
+    with without_gradients(), p.sd_model.ema_scope():
         with devices.autocast():
             torch.manual_seed(int(p.all_seeds[0]))  # the autoencoder draws from the global generator
             p.init(p.all_prompts, p.all_seeds, p.all_subseeds)

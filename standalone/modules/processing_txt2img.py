@@ -154,7 +154,7 @@ class StableDiffusionProcessingTxt2Img(
             samples, decoded = self._from_firstpass_image()
         else:
             x = self.rng.next()
-            self.before_sampling(x, x, conditioning, unconditional_conditioning)
+            x = self.before_sampling(x, x, conditioning, unconditional_conditioning)
             condition = self.txt2img_image_conditioning(x)
             samples = self.sampler.sample(
                 self, x, conditioning, unconditional_conditioning, image_conditioning=condition
@@ -244,14 +244,18 @@ class StableDiffusionProcessingTxt2Img(
             extra_networks.activate(self, self.hr_extra_network_data)
         with devices.autocast():
             self.calculate_hr_conds()
-        if self.scripts is not None:
-            self.scripts.before_hr(self)
-        self.before_sampling(latents, noise, self.hr_c, self.hr_uc)
+        noise = self.before_hr_sampling(latents, noise)
         steps = self.hr_second_pass_steps or self.steps
         sampler: Any = self.sampler
         samples = sampler.sample_img2img(self, latents, noise, self.hr_c, self.hr_uc, steps, image_conditioning)
         self.sampler = None
         return samples
+
+    def before_hr_sampling(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """As `before_sampling`, for the second pass."""
+        if self.scripts is not None:
+            self.scripts.before_hr(self)
+        return self.before_sampling(latents, noise, self.hr_c, self.hr_uc)
 
     def close(self) -> None:
         super().close()

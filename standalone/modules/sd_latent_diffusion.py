@@ -91,6 +91,16 @@ class LatentDiffusion(nn.Module):
     def dtype(self) -> torch.dtype:
         return devices.dtype
 
+    @property
+    def conditioning_key(self) -> str:
+        return self.model.conditioning_key
+
+    def take_precision(self) -> None:
+        """Each part in the number format that the host computes it in."""
+        self.model.to(devices.dtype_unet)
+        self.cond_stage_model.to(devices.dtype)
+        self.first_stage_model.to(devices.dtype_vae)
+
     def apply_model(self, x_noisy: Tensor, t: Tensor, cond: Any, **kwargs: Any) -> Tensor:
         """Noise (or velocity) of x_noisy (B, C, h, w) at t (B,); cond = {"c_crossattn": [...], "c_concat": [...]}."""
         dtype = devices.dtype_unet

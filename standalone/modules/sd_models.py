@@ -127,9 +127,7 @@ def _finish_weights(model: Any, info: CheckpointInfo) -> None:
     shorthash = info.calculate_shorthash()
     if not SkipWritingToConfig.skip:
         shared.opts.data["sd_model_checkpoint"] = info.title
-    model.model.to(devices.dtype_unet)
-    model.cond_stage_model.to(devices.dtype)
-    model.first_stage_model.to(devices.dtype_vae)
+    model.take_precision()
     apply_alpha_schedule_override(model)
     model.sd_model_hash = shorthash
     model.sd_model_checkpoint = info.filename

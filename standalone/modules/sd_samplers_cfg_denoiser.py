@@ -154,7 +154,7 @@ class CFGDenoiser(torch.nn.Module):
                 "AND is not supported for InstructPix2Pix checkpoint (unless using Image CFG scale = 1.0)"
             )
         repeats = [len(conds) for conds in conds_list]
-        adm = shared.sd_model.model.conditioning_key == "crossattn-adm"
+        adm = shared.sd_model.conditioning_key == "crossattn-adm"
         tails = [[x], [sigma], [torch.zeros_like(image_cond) if adm else image_cond]]
         if edit:
             tails = [[x, x], [sigma, sigma], [image_cond, torch.zeros_like(self.init_latent)]]
@@ -200,7 +200,7 @@ class CFGDenoiser(torch.nn.Module):
     def _call(self, rows: Rows, a: int, b: int, text: Any, image: Tensor | None = None) -> Tensor:
         """The model on rows a..b."""
         image = rows.image_cond[a:b] if image is None else image
-        if shared.sd_model.model.conditioning_key == "crossattn-adm":
+        if shared.sd_model.conditioning_key == "crossattn-adm":
             cond = {"c_crossattn": [text], "c_adm": image}
         elif isinstance(rows.uncond, dict):
             cond = {**text, "c_concat": [image]}

@@ -42,7 +42,7 @@ def samples_to_images_tensor(sample: Tensor, approximation: int | None = None, m
     """Pictures (B, 3, H, W) about -1..1 of latents (B, 4, h, w)."""
     model = model or shared.sd_model
     with torch.no_grad(), devices.without_autocast():
-        return model.decode_first_stage(sample.to(model.first_stage_model.dtype))
+        return model.decode_first_stage(sample.to(devices.dtype_vae))
 
 
 def decode_first_stage(model: Any, x: Tensor) -> Tensor:
@@ -66,7 +66,6 @@ def samples_to_image_grid(samples: Tensor, approximation: int | None = None) -> 
 def images_tensor_to_samples(image: Tensor, approximation: int | None = None, model: Any = None) -> Tensor:
     """Scaled latents (B, 4, h, w), sampled, of pictures (B, 3, H, W) in 0..1; encoded one by one."""
     model = model or shared.sd_model
-    model.first_stage_model.to(devices.dtype_vae)
     image = image.to(shared.device, dtype=devices.dtype_vae) * 2 - 1
     rows = [model.get_first_stage_encoding(model.encode_first_stage(x.unsqueeze(0))) for x in image]
     return torch.cat(rows)
@@ -157,7 +156,7 @@ class Sampler:
     def __init__(self, funcname: Any) -> None:
         self.func: Any = funcname
         self.funcname = funcname
-        self.conditioning_key = getattr(shared.sd_model.model, "conditioning_key", "crossattn")
+        self.conditioning_key = shared.sd_model.conditioning_key
         self.extra_params: list[str] = []
         self.sampler_extra_args: dict[str, Any] = {}
         self.options: dict[str, Any] = {}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from modules import paths_internal, script_loading
 
+from standalone.forge.variants import VARIANTS
+
 parser = argparse.ArgumentParser(prog="webui", allow_abbrev=False)
 cmd_opts = argparse.Namespace()
 
@@ -65,6 +67,7 @@ def add_host_arguments() -> None:
     parser.add_argument("--data-dir", type=paths_internal.normalized_filepath, default=paths_internal.data_path)
     parser.add_argument("--models-dir", type=paths_internal.normalized_filepath, default=None)
     parser.add_argument("--gradio-allowed-path", action="append", default=[paths_internal.data_path])
+    parser.add_argument("--behave-as", choices=tuple(VARIANTS), help="the WebUI to behave as, instead of A1111")
     config_file = str(Path(paths_internal.data_path) / "config.json")
     parser.add_argument("--ui-settings-file", default=config_file, help="file with the settings")
 
