@@ -23,7 +23,7 @@ def _mount(name, folder):
 
 _mount("sd_controlnet", ROOT / "lib_controlnet")
 _mount("sd_controlnet_annotator", ROOT / "annotator" / "sd_controlnet")
-extension = importlib.import_module("sd_controlnet.hosts.extension").boot(ROOT, "sd_controlnet_annotator")
+extension = importlib.import_module("sd_controlnet.hosts.webui.extension").boot(ROOT, "sd_controlnet_annotator")
 
 
 class ControlNetScript(scripts.Script):
@@ -74,5 +74,5 @@ class ControlNetScript(scripts.Script):
         extension.runner.finish(p, processed)
 
 
-importlib.import_module("sd_controlnet.hosts.callbacks").register(extension)
+importlib.import_module("sd_controlnet.hosts.webui.callbacks").register(extension)
 extension.register_names(ControlNetScript)

@@ -30,7 +30,7 @@ class ControlNetError(Exception):
     def __init__(
         self, problem: str, *, unit: int | None = None, field: str | None = None, found: object = None, remedy: str = ""
     ) -> None:
-        Exception.__init__(self, problem)  # a host's own exception may be the next class (see hosts/refusal.py)
+        Exception.__init__(self, problem)  # a host's own exception may be the next class (see hosts/webui/refusal.py)
         self.problem = problem
         self.unit = unit
         self.field = field

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Protocol
 
 from torch import Tensor
 
@@ -82,6 +83,26 @@ def own_end(context: Tensor, count: int) -> Tensor:
     return context.repeat(1, times, 1)[:, -count:] if times > 1 else context[:, -count:]
 
 
+class RowTeller(Protocol):
+    """Tells the rows of the U-Net calls within one denoiser step apart."""
+
+    rows: int
+    """Rows of the denoiser's call under way, 0 where it is not known."""
+
+    @property
+    def again(self) -> bool:
+        """The U-Net has got more rows than that call has: somebody draws it in tiles or windows."""
+        ...
+
+    def group(self, rows: int) -> None:
+        """The denoiser makes a call of its next `rows` rows."""
+        ...
+
+    def take(self, rows: int, options: Mapping[str, object]) -> tuple[tuple[bool, ...], tuple[int, ...]]:
+        """(is_cond, image) of each of the next `rows` rows; `options` is what the U-Net call says of itself."""
+        ...
+
+
 class RowCursor:
     """Tells the rows of successive U-Net calls apart within one denoiser step.
 
@@ -115,8 +136,9 @@ class RowCursor:
         """The U-Net has got more rows than the announced call has."""
         return 0 < self.rows < self._taken
 
-    def take(self, rows: int) -> tuple[tuple[bool, ...], tuple[int, ...]]:
-        """(is_cond, image) of each of the next `rows` rows."""
+    def take(self, rows: int, options: Mapping[str, object] = {}) -> tuple[tuple[bool, ...], tuple[int, ...]]:
+        """(is_cond, image) of each of the next `rows` rows. A1111's U-Net calls tell nothing themselves."""
+        del options
         start = self._end - self.rows
         self._taken += rows
         places = [self._wrapped(at, start) for at in range(self._position, self._position + rows)]

@@ -6,7 +6,7 @@ skip tensor before concatenation: here the same sum is formed in the last channe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -27,10 +27,27 @@ class LdmUNet(Protocol):
     output_blocks: nn.ModuleList
 
 
+@dataclass(frozen=True, eq=False)
+class UNetCall:
+    """A U-Net call as its host makes it; see `core.step.Step` for the tensors."""
+
+    x: Tensor
+    timesteps: Tensor
+    context: Tensor
+    y: Tensor | None
+    options: Mapping[str, object]
+    """What the host says of the call itself (`transformer_options`), which is nothing in AUTOMATIC1111."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """As a Step begins."""
+        return self.x, self.timesteps, self.context, self.y
+
+
 class PassControl(Protocol):
     """All that acts in a pass as one: what a host's hooks drive, two calls for each of the U-Net's."""
 
-    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Residuals | None]:
+    def begin(self, given: UNetCall) -> tuple[Step, Residuals | None]:
         """The call as the U-Net is to get it (its context and y count), and what is to be added to it."""
         ...
 
@@ -55,13 +72,15 @@ def is_ldm_unet(module: object) -> bool:
 
 
 @dataclass(eq=False)
-class _Call:
+class CallUnderWay:
     """One U-Net call under way, and the places of its control that no block has come by yet."""
 
     begun: bool = False
     """The control was told of it."""
     control: Residuals | None = None
     left: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    lists: dict[str, list[Tensor | None]] = field(default_factory=dict[str, list["Tensor | None"]])
+    """Where the U-Net takes the residuals itself: what it has not taken yet, by place."""
 
     def take(self, place: str, index: int) -> Tensor | None:
         """The residual of a place, if there is one."""
@@ -70,21 +89,25 @@ class _Call:
         return None if self.control is None else self.control.at(place, index)
 
 
-class UNetHooks:
-    """Our hooks on one U-Net. `remove()` undoes them, twice is fine; nothing else of the U-Net is ever changed."""
+class CallHooks:
+    """Hooks around each call of one U-Net. `remove()` undoes them, twice is fine; nothing else of it is ever changed.
+
+    How the residuals come into the call is left to those that derive from it.
+    """
 
     def __init__(self, unet: nn.Module, control: PassControl) -> None:
         self.unet = unet
         self.paused = False
         """Calls that begin now are let pass as they are: removing hooks from within a U-Net call would upset it."""
         self._control = control
-        self._calls: list[_Call] = []
+        self._calls: list[CallUnderWay] = []
         """Those under way: another extension may call the U-Net within a call of it."""
         self._handles: list[RemovableHandle] = []
-        blocks = cast(LdmUNet, unet)
-        self._blocks = len(blocks.input_blocks)
         try:
-            self._install(unet, blocks)
+            self._handles.append(unet.register_forward_pre_hook(self._before, with_kwargs=True))
+            self._install()
+            self._handles.append(unet.register_forward_hook(self._finish))
+            self._handles.append(unet.register_forward_hook(self._after, always_call=True))
         except BaseException:
             self.remove()
             raise
@@ -97,40 +120,55 @@ class UNetHooks:
         while self._calls:  # a call that broke off in a way that hooks are not told of
             self._after()
 
-    def _install(self, unet: nn.Module, blocks: LdmUNet) -> None:
-        keep = self._handles.append
-        keep(unet.register_forward_pre_hook(self._before, with_kwargs=True))
-        for index, block in enumerate(blocks.input_blocks):
-            keep(block.register_forward_hook(self._after_block("encoder", index)))
-        keep(blocks.middle_block.register_forward_hook(self._after_block("middle", 0)))
-        for index, block in enumerate(blocks.output_blocks):
-            keep(block.register_forward_pre_hook(self._before_output(self._blocks - 1 - index)))
-        keep(unet.register_forward_hook(self._finish))
-        keep(unet.register_forward_hook(self._after, always_call=True))
+    def _install(self) -> None:
+        """Hooks between the one before a call and the one after it."""
+
+    def _further(self, call: CallUnderWay, x: Tensor, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Further arguments by name, by which the call's residuals come to the U-Net."""
+        del call, x, kwargs
+        return {}
+
+    def _left(self, call: CallUnderWay) -> list[str]:
+        """The places whose residual was not added in a call that has ended."""
+        return [f"{place} {index}" for place, index in sorted(call.left)]
 
     def _before(self, _unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = _Call()
+        call = CallUnderWay()
         self._calls.append(call)
         if self.paused:
             return None
-        given = _unet_arguments(args, kwargs)
-        step, call.control = self._control.begin(*given)
+        given = _unet_call(args, kwargs)
+        step, call.control = self._control.begin(given)
         call.begun = True
         call.left = set() if call.control is None else set(call.control.places())
-        if step.context is given[2] and step.y is given[3]:
+        further = {} if call.control is None else self._further(call, given.x, kwargs)
+        if step.context is given.context and step.y is given.y and not further:
             return None
-        return _with_arguments(args, kwargs, {"context": step.context, "y": step.y})
+        args, kwargs = _with_arguments(args, kwargs, {"context": step.context, "y": step.y})
+        return args, {**kwargs, **further}
 
     def _finish(self, _unet: nn.Module, _args: object, output: Tensor) -> Tensor | None:
         call = self._calls[-1] if self._calls else None
         if call is None or not call.begun:
             return None
-        left = [f"{place} {index}" for place, index in sorted(call.left)]
-        return self._control.end(output, left)
+        return self._control.end(output, self._left(call))
 
     def _after(self, *_: object) -> None:
         if self._calls and self._calls.pop().begun:
             self._control.done()
+
+
+class UNetHooks(CallHooks):
+    """Adds the residuals by hooks on the blocks."""
+
+    def _install(self) -> None:
+        keep, blocks = self._handles.append, cast(LdmUNet, self.unet)
+        for index, block in enumerate(blocks.input_blocks):
+            keep(block.register_forward_hook(self._after_block("encoder", index)))
+        keep(blocks.middle_block.register_forward_hook(self._after_block("middle", 0)))
+        last = len(blocks.input_blocks) - 1
+        for index, block in enumerate(blocks.output_blocks):
+            keep(block.register_forward_pre_hook(self._before_output(last - index)))
 
     def _take(self, place: str, index: int) -> Tensor | None:
         return self._calls[-1].take(place, index) if self._calls else None
@@ -138,7 +176,7 @@ class UNetHooks:
     def _after_block(self, place: str, index: int) -> Callable[..., Tensor | None]:
         def hook(_block: nn.Module, _args: object, output: Tensor) -> Tensor | None:
             residual = self._take(place, index)
-            return None if residual is None else output + _fitted(residual, output)
+            return None if residual is None else output + fitted(residual, output, output.shape[2:])
 
         return hook
 
@@ -147,7 +185,7 @@ class UNetHooks:
             residual = self._take("skip", index)
             if residual is not None:
                 # The concatenation was made for this block alone, so adding in place is seen by nobody else.
-                args[0][:, -residual.shape[1] :] += _fitted(residual, args[0])
+                args[0][:, -residual.shape[1] :] += fitted(residual, args[0], args[0].shape[2:])
 
         return hook
 
@@ -167,10 +205,11 @@ class RaisingHook:
         raise self._error
 
 
-def _unet_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """The values of _ARGUMENTS in a call."""
+def _unet_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> UNetCall:
+    """The values of _ARGUMENTS in a call, and what it says of itself."""
     given = dict(zip(_ARGUMENTS, args, strict=False)) | {name: kwargs[name] for name in _ARGUMENTS if name in kwargs}
-    return given["x"], given["timesteps"], given["context"], given.get("y")
+    options: Mapping[str, object] = kwargs.get("transformer_options") or {}
+    return UNetCall(given["x"], given["timesteps"], given["context"], given.get("y"), options)
 
 
 def _with_arguments(
@@ -182,10 +221,10 @@ def _with_arguments(
     return (*by_place, *args[len(_ARGUMENTS) :]), by_name
 
 
-def _fitted(residual: Tensor, features: Tensor) -> Tensor:
-    """The residual in the dtype, device and size of `features` (nearest, as A1111 fits odd sizes)."""
-    residual = residual.to(device=features.device, dtype=features.dtype)
-    size, own = features.shape[2:], residual.shape[2:]
-    if own in (size, torch.Size((1, 1))):
+def fitted(residual: Tensor, like: Tensor, size: Sequence[int]) -> Tensor:
+    """The residual in the dtype and device of `like` and of `size` (h, w) (nearest, as A1111 fits odd sizes)."""
+    residual = residual.to(device=like.device, dtype=like.dtype)
+    own = residual.shape[2:]
+    if own in (torch.Size(size), torch.Size((1, 1))):
         return residual
-    return functional.interpolate(residual, size, mode="nearest")
+    return functional.interpolate(residual, tuple(size), mode="nearest")

@@ -43,6 +43,12 @@ class Placement:
         """Those that the U-Net call under way cannot do without."""
         self.sparing = False
 
+    @property
+    def size(self) -> int:
+        """Bytes on the device when they are there: all of them, or where they take turns the largest."""
+        sizes = [model.residence.size for model in self._models]
+        return max(sizes, default=0) if self.sparing else sum(sizes)
+
     def adopt(self, models: Sequence[ControlModel], low_vram: bool) -> None:
         """These are the session's models. `low_vram`: a unit of it, or the host, asks for the least memory."""
         self._models = [model for model in dict.fromkeys(models) if not model.residence.empty]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.errors import BaseModelError
 from ..core.residuals import Residuals
+from ..core.schedule import GuidanceRange
 from ..core.step import Pass, Step
 from ..core.units import ControlNetUnit
 from ..families.base import BaseModel, BoundControl
@@ -113,6 +114,16 @@ class ControlSession:
         self.runs, self._calls, self._pass, self._size = held.runs, held.calls, held.pass_, held.size
         self._active = held.active
         _let_act(self._active, True)
+
+    @property
+    def timed(self) -> bool:
+        """Whether some unit does not act alike during the whole pass."""
+        return any(run.guidance != GuidanceRange() or run.curve is not None for run in self.runs)
+
+    @property
+    def size(self) -> int:
+        """Bytes on the device of the models that act."""
+        return self._placement.size
 
     def rebase(self, base: BaseModel) -> None:
         """Another U-Net takes over (refiner, hires checkpoint): units that do not fit it raise when they would act."""

@@ -6,7 +6,8 @@ what was attended to is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -20,13 +21,24 @@ from ..core.step import Step
 from .parts import Part, PartCall
 
 _TRANSFORMERS = ".transformer_blocks."
+_BLOCK = re.compile(r"(input|output)_blocks\.\d+|middle_block")
 
 
 class LdmSites:
     """All hooks of the controls of a pass on the layers of one U-Net; `remove()` undoes them, twice is fine."""
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        blocks_are_called: bool = True,
+        plain_arguments: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        """blocks_are_called: False where the host calls the layers in a block one by one, so that hooks on the block
+        are told of nothing. plain_arguments: what a U-Net call of ours is given besides.
+        """
         self.unet = unet
+        self._blocks_are_called = blocks_are_called
+        self._plain_arguments = plain_arguments
         self._handles: list[RemovableHandle] = []
         self._waiting: list[Callable[[], RemovableHandle]] = []
         self._parts: list[Part] = []
@@ -44,7 +56,7 @@ class LdmSites:
     def plain(self, step: Step) -> None:
         """Runs the U-Net on a step. Its forward: a call would be taken for a step, by us and by other extensions."""
         rest = {} if step.y is None else {"y": step.y}
-        self.unet.forward(step.x, timesteps=step.timesteps, context=step.context, **rest)
+        self.unet.forward(step.x, timesteps=step.timesteps, context=step.context, **rest, **self._plain_arguments())
 
     def remove(self) -> None:
         """Takes every hook off."""
@@ -68,6 +80,20 @@ class LdmSites:
                 found=f"no {name} in {type(self.unet).__name__}",
                 remedy="choose a control model made for this checkpoint",
             ) from error
+
+    def entrance(self, name: str) -> nn.Module:
+        """Whatever of the module of that name is called first. Raises HostError where there is none."""
+        return self._called(name, 0)
+
+    def exit(self, name: str) -> nn.Module:
+        """Whatever of the module of that name is called last. Raises HostError where there is none."""
+        return self._called(name, -1)
+
+    def _called(self, name: str, place: int) -> nn.Module:
+        module = self.module(name)
+        if self._blocks_are_called or not _BLOCK.fullmatch(name) or not isinstance(module, nn.Sequential):
+            return module
+        return module[place]
 
     def keep(self, handle: RemovableHandle) -> None:
         """Undone with the others."""
@@ -149,7 +175,7 @@ class PartSites:
                 return None
             return (_patched(call, layer, patch, args[0], size()), *args[1:])
 
-        self._sites.keep(self._sites.module(name).register_forward_pre_hook(hook))
+        self._sites.keep(self._sites.entrance(name).register_forward_pre_hook(hook))
 
     def after(self, name: str, patch: FeaturePatch, layer: int = 0, watch: Watch | None = None) -> None:
         part, sites, size, place = self._part, self._sites, self._sites.measured(name), f"after {name}"
@@ -161,7 +187,7 @@ class PartSites:
             call = sites.passing(part, place)
             return None if call is None else _patched(call, layer, patch, output, size())
 
-        self._sites.keep(self._sites.module(name).register_forward_hook(hook))
+        self._sites.keep(self._sites.exit(name).register_forward_hook(hook))
 
     def attention(self, place: AttentionPlace, patch: AttentionPatch, layer: int = 0) -> None:
         self._part.places[place.name] = layer

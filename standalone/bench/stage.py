@@ -21,7 +21,7 @@ from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.step import Pass, RowCursor, Step
 from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.engine.generation import Picture, Pixels
-from lib_controlnet.engine.injection import UNetHooks
+from lib_controlnet.engine.injection import UNetCall, UNetHooks
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
 from lib_controlnet.engine.preprocess import PreprocessRunner
@@ -154,9 +154,9 @@ class ControlledStep:
         """The first unit's ControlNet."""
         return cast(Any, self.session.runs[0].model).net
 
-    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Residuals | None]:
+    def begin(self, given: UNetCall) -> tuple[Step, Residuals | None]:
         """As a host's sampling drives the session."""
-        step = Step(x, timesteps, context, y, *self._cursor.take(x.shape[0]), progress=self.progress)
+        step = Step(*given.tensors, *self._cursor.take(len(given.x)), progress=self.progress)
         return self.session.begin_call(step)
 
     def end(self, output: Tensor, left: Sequence[str]) -> Tensor:

@@ -109,7 +109,7 @@ def _forward(network: Any, stage: Given, distinct: int) -> Callable[[], object]:
 
 def _installed_only(stage: Stage) -> Callable[[], object]:
     """A job without units: what the host calls of us at its start and at every step, and the U-Net."""
-    from lib_controlnet.hosts.runner import Runner
+    from lib_controlnet.hosts.webui.runner import Runner
 
     host: Any = SimpleNamespace(unet=lambda: stage.unet)
     runner = Runner(stage.services, host)

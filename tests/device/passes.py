@@ -30,8 +30,8 @@ from lib_controlnet.engine.services import Services
 from lib_controlnet.engine.session import ControlSession
 from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover
-from lib_controlnet.hosts.jobs import stray_job
-from lib_controlnet.hosts.sampling import Sampling
+from lib_controlnet.hosts.webui.jobs import stray_job
+from lib_controlnet.hosts.webui.sampling import Sampling
 from lib_controlnet.nets.coadapter import StyleAdapter, StyleConfig
 from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
 from lib_controlnet.nets.controlnet_union import ControlNetUnion, UnionConfig

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.step import Step
+from lib_controlnet.engine.injection import UNetCall
 from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
 from lib_controlnet.nets.unet import UNetModel
@@ -74,8 +75,9 @@ class Adding:
         self.left: list[str] = []
         self.calls_done = 0
 
-    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Residuals | None]:
-        step = Step(x, timesteps, context, y, (True,) * len(x), (0,) * len(x), 0.5)
+    def begin(self, given: UNetCall) -> tuple[Step, Residuals | None]:
+        rows = len(given.x)
+        step = Step(*given.tensors, (True,) * rows, (0,) * rows, 0.5)
         return step, self._answer(step) if callable(self._answer) else self._answer
 
     def end(self, output: Tensor, left: Sequence[str]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from lib_controlnet.core.panel_options import DEFAULT_PROMPT
-from lib_controlnet.hosts import batch_tab
+from lib_controlnet.hosts.webui import batch_tab
 from tests.hosts.conftest import Host, as_base64, picture, pixels, unit
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lib_controlnet.hosts.callbacks import register
+from lib_controlnet.hosts.webui.callbacks import register
 
 EVENTS = ("cfg_denoiser", "model_loaded", "before_ui", "ui_settings", "ui_tabs", "app_started", "script_unloaded")
 

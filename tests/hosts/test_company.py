@@ -343,7 +343,7 @@ def test_an_inner_job_that_samples_by_itself_is_not_taken_for_the_outer_one(host
 
 
 def test_maps_that_cannot_be_saved_are_said_and_the_pictures_come(host: Host):
-    from sd_controlnet.hosts import runner
+    from sd_controlnet.hosts.webui import runner
 
     def full(*_: Any) -> None:
         raise OSError("no space left")
@@ -439,7 +439,7 @@ class Elsewhere:
 
 
 def test_a_host_without_a_known_network_is_interrupted_and_its_answer_refused(host: Host):
-    from sd_controlnet.hosts import stopping  # as the host has mounted it
+    from sd_controlnet.hosts.webui import stopping  # as the host has mounted it
 
     shared = host.app.modules("shared")
     p = type("P", (), {"comments": {}, "extra_generation_params": {}})()
@@ -463,7 +463,7 @@ def test_a_host_without_a_known_network_is_interrupted_and_its_answer_refused(ho
 
 @pytest.mark.parametrize("path", ["model.diffusion_model", "forge_objects.unet.model.diffusion_model", "unet"])
 def test_the_networks_of_other_hosts_are_armed(host: Host, path: str):
-    from sd_controlnet.hosts import stopping
+    from sd_controlnet.hosts.webui import stopping
 
     network = torch.nn.Identity()
     holder: Any = network
@@ -484,7 +484,7 @@ def test_the_networks_of_other_hosts_are_armed(host: Host, path: str):
 
 @pytest.mark.parametrize("member", ["model", "forge_objects", "unet"])
 def test_a_host_whose_attributes_raise_is_asked_all_the_same(host: Host, member: str):
-    from sd_controlnet.hosts import stopping
+    from sd_controlnet.hosts.webui import stopping
 
     def broken(_: Any) -> Any:
         raise RuntimeError("not loaded")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lib_controlnet.hosts.notes import NOTES, forget, say, say_all
+from lib_controlnet.hosts.webui.notes import NOTES, forget, say, say_all
 
 
 class Job:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lib_controlnet.core.modes import ResizeMode
 from lib_controlnet.core.units import ControlNetUnit
-from lib_controlnet.hosts.a1111_pictures import unit_pictures
+from lib_controlnet.hosts.webui.pictures import unit_pictures
 
 REGION = (8, 4, 40, 36)
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib_controlnet.hosts.results import counts_pictures
+from lib_controlnet.hosts.webui.results import counts_pictures
 
 
 def _job(selected: object, *titles: str) -> SimpleNamespace:

@@ -24,7 +24,7 @@ PLACES = [
 
 
 def annotator_runtime() -> Any:
-    extension = import_module("sd_controlnet.hosts.extension")
+    extension = import_module("sd_controlnet.hosts.webui.extension")
     root = Path(str(extension.__file__)).parents[2]
     return extension._annotator_runtime(import_module("sd_controlnet_annotator"), root)
 

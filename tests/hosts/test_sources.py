@@ -51,7 +51,7 @@ def test_a_region_around_what_is_painted_controls_all_of_it(host: Host, padding:
 @pytest.mark.parametrize("box", [(4, 4, 20, 20), (0, 0, 63, 10), (50, 2, 63, 63)])
 def test_a_region_is_cut_as_the_host_cuts_pictures(host: Host, size: tuple[int, int], box: tuple[int, int, int, int]):
     """Against the host's own cut of the same picture; both are exact where a region is 0 or 255 around."""
-    from sd_controlnet.hosts.a1111_pictures import unit_region
+    from sd_controlnet.hosts.webui.pictures import unit_region
 
     masking, images = host.app.modules("masking"), host.app.modules("images")
     p = SimpleNamespace(

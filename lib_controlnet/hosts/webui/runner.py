@@ -11,17 +11,18 @@ from weakref import ref
 import numpy as np
 from torch import Tensor
 
-from ..core.errors import ControlNetError, HostError
-from ..core.panel_options import BatchOption, PanelOptions
-from ..core.step import Pass
-from ..core.units import ControlNetUnit
-from ..engine.generation import UnitRun
-from ..engine.services import Services
-from ..engine.session import ControlSession
-from .a1111 import A1111Generation, A1111Host
-from .a1111_pictures import sources
+from ...core.errors import ControlNetError, HostError
+from ...core.panel_options import BatchOption, PanelOptions
+from ...core.step import Pass
+from ...core.units import ControlNetUnit
+from ...engine.generation import UnitRun
+from ...engine.services import Services
+from ...engine.session import ControlSession
+from ..base import Host
+from .generation import WebUIGeneration
 from .jobs import Job, carried_job, new_job, own_job, stray_job
 from .notes import forget, say, say_all, say_late
+from .pictures import sources
 from .plan import Plan, finish_batch, make_plan, repeat_seeds
 from .refusal import refusal
 from .results import add_maps, write_infotext
@@ -40,7 +41,7 @@ class Runner:
     and from every U-Net call, and where neither comes, from the host's answer (`stopping`).
     """
 
-    def __init__(self, services: Services, host: A1111Host) -> None:
+    def __init__(self, services: Services, host: Host) -> None:
         self._services = services
         self._host = host
         self._samplings: list[Sampling] = []
@@ -237,7 +238,7 @@ class Runner:
         return [unit for unit in units if unit.enabled]
 
     def _prepare(self, job: Job, p: Any) -> None:
-        generation = A1111Generation(self._host, p)
+        generation = WebUIGeneration(self._host, p)
         options = PanelOptions() if job.plan is None else job.plan.options
         generation.unit_per_image = options.batch_option is BatchOption.one_each
         job.sources = sources(p)

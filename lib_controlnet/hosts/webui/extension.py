@@ -12,20 +12,21 @@ from typing import Any
 
 from PIL import Image
 
-from ..core.arguments import options_from_args, units_from_args
-from ..core.errors import HostError
-from ..core.panel_options import PanelOptions
-from ..core.settings import MISSING, Settings
-from ..core.units import ControlNetUnit, configured_units
-from ..engine.facts import FactReader
-from ..engine.library import Listing, ModelLibrary
-from ..engine.model_cache import ModelCache
-from ..engine.preprocess import PreprocessRunner
-from ..engine.services import PageServices
-from ..engine.weights import WeightFiles
-from ..families.registry import discover, own_controls
+from ...core.arguments import options_from_args, units_from_args
+from ...core.errors import HostError
+from ...core.panel_options import PanelOptions
+from ...core.settings import MISSING, Settings
+from ...core.units import ControlNetUnit, configured_units
+from ...engine.facts import FactReader
+from ...engine.library import Listing, ModelLibrary
+from ...engine.model_cache import ModelCache
+from ...engine.preprocess import PreprocessRunner
+from ...engine.services import PageServices
+from ...engine.weights import WeightFiles
+from ...families.registry import discover, own_controls
+from ..base import Host
+from ..found import found_host
 from . import batch_tab
-from .a1111 import A1111Host, task_place
 from .axes import overrides_of, register_axes
 from .memory import HostMemory
 from .prompts import caption
@@ -40,12 +41,12 @@ class Extension:
     """Made once a process: "Reload UI" executes the entry script again and finds the same object."""
 
     def __init__(self, root: Path, annotator: ModuleType, registry: Any) -> None:
-        host = A1111Host()
+        host: Host = found_host()
         demo = root / "models" / "demo" / "demo.safetensors"
         library = ModelLibrary(lambda: model_folders(root), [demo], model_listing)
         families = discover()
         models = ModelCache(families, lambda: setting("controlnet_model_cache_gib", 6) * GIB)
-        preprocess = PreprocessRunner(registry, lambda: _annotator_runtime(annotator, root), free=models.release)
+        preprocess = PreprocessRunner(registry, lambda: _annotator_runtime(annotator, root, host), free=models.release)
         weights: Any = importlib.import_module(f"{annotator.__name__}.weights")
         self.services = PageServices(
             library,
@@ -75,12 +76,12 @@ class Extension:
 
     def panel(self, script: Any, is_img2img: bool) -> list[Any]:
         """The widgets of one tab. Never fails: units that a host drops without a word would be ignored."""
-        from ..ui.panel_failure import blocks_here, stand_in
+        from ...ui.panel_failure import blocks_here, stand_in
 
         tab, before = "img2img" if is_img2img else "txt2img", blocks_here()
         self._panel_errors.pop(is_img2img, None)
         try:
-            from ..ui.panel import build
+            from ...ui.panel import build
 
             widgets = build(self.services, tab, is_img2img, script)
             if not is_img2img:
@@ -97,7 +98,7 @@ class Extension:
 
         Raises HostError for an enabled one of a tab whose panel could not be made.
         """
-        from ..compat.arguments import plain_arguments
+        from ...compat.arguments import plain_arguments
 
         units = units_from_args(plain_arguments(args), unit_count(), overrides_of(p, setting))
         failure = self._panel_errors.get(hasattr(p, "init_images"))
@@ -111,13 +112,13 @@ class Extension:
 
     def show_units(self, p: Any, script: Any) -> Sequence[Any]:
         """A processing object has its arguments: makes ours unit objects, which is what others look for there."""
-        from ..compat.arguments import show_units
+        from ...compat.arguments import show_units
 
         return show_units(p, script)
 
     def tabs(self) -> list[Any]:
         """Our tab beside the host's."""
-        from ..ui.control_tab import build
+        from ...ui.control_tab import build
 
         return build(self.services, [("Train", self.training.page)])
 
@@ -135,7 +136,7 @@ class Extension:
 
     def options(self, args: Sequence[object]) -> PanelOptions:
         """The panel's own options among a script's arguments."""
-        from ..compat.arguments import plain_arguments
+        from ...compat.arguments import plain_arguments
 
         return options_from_args(plain_arguments(args))
 
@@ -143,7 +144,7 @@ class Extension:
         """Registers our options with the host."""
         from modules import script_callbacks, shared
 
-        from ..ui import settings
+        from ...ui import settings
 
         settings.register(shared, script_callbacks)
 
@@ -152,8 +153,8 @@ class Extension:
         from modules import shared
         from modules.call_queue import queue_lock
 
-        from ..webapi.logins import host_accounts
-        from ..webapi.routes import mount
+        from ...webapi.logins import host_accounts
+        from ...webapi.routes import mount
 
         logins = host_accounts(shared.cmd_opts)
         mount(app, self.services, logins, queue_lock)
@@ -161,7 +162,7 @@ class Extension:
 
     def latest_network(self) -> Any:
         """The control under way, as tilers of other extensions look at it; None where no unit acts."""
-        from ..compat.network import NetworkView
+        from ...compat.network import NetworkView
 
         if self._network is None:
             self._network = NetworkView(self.runner)
@@ -173,7 +174,7 @@ class Extension:
 
     def register_names(self, script_class: type) -> None:
         """Makes sd-webui-controlnet's modules importable for other extensions, where nobody else has them."""
-        from ..compat.names import Names
+        from ...compat.names import Names
 
         self._script_class = script_class
         if self._names is None:
@@ -181,7 +182,7 @@ class Extension:
         self._names.install()
 
     def _fill_module(self, name: str, module: ModuleType) -> None:
-        from ..compat.modules import makers
+        from ...compat.modules import makers
 
         if self._makers is None:
             self._makers = makers(self.services, unit_count, lambda: self._script_class)
@@ -264,10 +265,10 @@ def annotator_folders(root: Path) -> Iterator[Path]:
     yield root.parent / "sd-webui-controlnet" / "annotator" / "downloads"
 
 
-def _annotator_runtime(annotator: ModuleType, root: Path) -> Any:
+def _annotator_runtime(annotator: ModuleType, root: Path, host: Host) -> Any:
     spec, trust = (importlib.import_module(f"{annotator.__name__}.{name}") for name in ("spec", "trust"))
     folders = tuple(annotator_folders(root))
-    device, dtype = task_place()
+    device, dtype = host.place()
     return spec.Runtime(
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..core.image_prompt import Combine, EmbedsScaling, Uncond, WeightType
-from ..core.modes import ControlMode, HiResOption, PulidMode, ResizeMode, UnionType
-from ..core.overrides import REMOTE, Overrides
-from ..engine.services import Services
+from ...core.image_prompt import Combine, EmbedsScaling, Uncond, WeightType
+from ...core.modes import ControlMode, HiResOption, PulidMode, ResizeMode, UnionType
+from ...core.overrides import REMOTE, Overrides
+from ...engine.services import Services
 
 AXES = "controlnet_axes"
 """The attribute of a processing object with what axes decided: (unit or None for all, field) -> value."""

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..core.errors import plain_text
-from ..core.infotext import is_unit_key
+from ...core.errors import plain_text
+from ...core.infotext import is_unit_key
 
 log = logging.getLogger("ControlNet")
 NOTES = "Notes on ControlNet"

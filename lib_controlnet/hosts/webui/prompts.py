@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..core.errors import HostError, UnitError
-from ..core.panel_options import (
+from ...core.errors import HostError, UnitError
+from ...core.panel_options import (
     BATCH_OPTION_KEY,
     DEFAULT_PROMPT,
     PROMPT_MODE_KEY,
@@ -17,7 +17,7 @@ from ..core.panel_options import (
     PanelOptions,
     PromptMode,
 )
-from ..core.units import ControlNetUnit
+from ...core.units import ControlNetUnit
 
 FIRST_RESULT = "controlnet_first_result"
 """The attribute of a processing object that only makes a picture to caption."""

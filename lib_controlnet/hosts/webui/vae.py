@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import HostError
+from ...core.errors import HostError
 
 
 @torch.no_grad()

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core.errors import UnitError
-from ..core.modes import ResizeMode
-from ..core.preprocessors import PreprocessorSpec
-from ..core.units import ControlNetUnit
-from ..engine.generation import Picture
+from ...core.errors import UnitError
+from ...core.modes import ResizeMode
+from ...core.preprocessors import PreprocessorSpec
+from ...core.units import ControlNetUnit
+from ...engine.generation import Picture
 
 Pixels = NDArray[np.uint8]
 _HOST_MODES = (ResizeMode.just_resize, ResizeMode.crop_and_resize, ResizeMode.resize_and_fill, ResizeMode.just_resize)

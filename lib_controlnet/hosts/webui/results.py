@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core.batch import together
-from ..core.infotext import format_unit, unit_key
-from ..core.step import Pass
-from ..engine.generation import UnitRun
-from ..engine.session import ControlSession
-from .a1111_pictures import is_upscale_script
+from ...core.batch import together
+from ...core.infotext import format_unit, unit_key
+from ...core.step import Pass
+from ...engine.generation import UnitRun
+from ...engine.session import ControlSession
 from .notes import say_all
+from .pictures import is_upscale_script
 
 Setting = Callable[[str, Any], Any]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import ref
 
-from ..core.errors import ControlNetError
-from ..core.units import ControlNetUnit
-from ..engine.session import ControlSession
+from ...core.errors import ControlNetError
+from ...core.units import ControlNetUnit
+from ...engine.session import ControlSession
 from .plan import Plan
 
 _JOB = "controlnet_job"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.errors import ControlNetError, UnexpectedError
+from ...core.errors import ControlNetError, UnexpectedError
 
 
 def refusal(error: Exception) -> ControlNetError:

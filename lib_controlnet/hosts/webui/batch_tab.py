@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.batch import Batch
-from ..core.errors import HostError, UnitError
+from ...core.batch import Batch
+from ...core.errors import HostError, UnitError
 
 _TAB = "controlnet_tab_batch"
 """The attribute of the host's processing object that holds its TabBatch."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.batch import Batch, is_batch
-from ..core.errors import UnitError
-from ..core.panel_options import PanelOptions
-from ..core.units import ControlNetUnit
+from ...core.batch import Batch, is_batch
+from ...core.errors import UnitError
+from ...core.panel_options import PanelOptions
+from ...core.units import ControlNetUnit
 from .batch_results import BatchResults
 from .batch_tab import TabBatch, tab_of
 from .notes import say_late

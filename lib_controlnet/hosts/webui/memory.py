@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from ..engine.services import Services
-from .a1111 import A1111Host
+from ...engine.services import Services
+from ..base import Host
 
 _OURS = "controlnet_wrapper"
 """The attribute of our wrapper: itself, and what it wraps."""
@@ -18,7 +18,7 @@ _OURS = "controlnet_wrapper"
 class HostMemory:
     """Reacts for the control models of one WebUI."""
 
-    def __init__(self, services: Services, host: A1111Host) -> None:
+    def __init__(self, services: Services, host: Host) -> None:
         self._services = services
         self._host = host
 

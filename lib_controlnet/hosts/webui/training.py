@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import HostError
-from ..engine.services import PageServices
+from ...core.errors import HostError
+from ...engine.services import PageServices
 
 
 class Training:
@@ -23,7 +23,7 @@ class Training:
     @cached_property
     def jobs(self) -> Any:
         """The training layer's TrainingJobs."""
-        from ..training.jobs import TrainingJobs
+        from ...training.jobs import TrainingJobs
 
         return TrainingJobs(self._root, self._weights, self._caption)
 
@@ -38,7 +38,7 @@ class Training:
         """The page's widgets at the place of the call."""
         from modules.call_queue import queue_lock
 
-        from ..ui.train_page import TrainDesk, build
+        from ...ui.train_page import TrainDesk, build
 
         build(self._services, TrainDesk(self.jobs, checkpoint_path, self._install, queue_lock, self._unit))
 
@@ -46,7 +46,7 @@ class Training:
         self, app: Any, logins: Sequence[tuple[str, str]] | None, lock: AbstractContextManager[Any]
     ) -> None:
         """Adds `/controlnet/train`."""
-        from ..webapi.train_routes import mount
+        from ...webapi.train_routes import mount
 
         mount(app, self.jobs, self._services.setting, logins, lock)
 

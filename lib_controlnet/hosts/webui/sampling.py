@@ -8,13 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.residuals import Residuals
-from ..core.rows import RowTensors
-from ..core.step import Pass, RowCursor, Step
-from ..engine.injection import UNetHooks
-from ..engine.session import ControlSession, Held, Idle
-from ..engine.sites import LdmSites
-from .a1111 import A1111Host, cond_repeats, latent_pixels
+from ...core.residuals import Residuals
+from ...core.rows import RowTensors
+from ...core.step import Pass, RowCursor, RowTeller, Step
+from ...engine.injection import UNetCall
+from ...engine.session import ControlSession, Held, Idle
+from ..base import Hooks, Host
 from .jobs import Job, carried_job
 
 Fail = Callable[[Job, Any, Exception], Exception]
@@ -24,7 +23,7 @@ Fail = Callable[[Job, Any, Exception], Exception]
 class Sampling:
     """Our hooks on the U-Net and the sampler while one pass is sampled. `close()` undoes them, twice is fine."""
 
-    def __init__(self, host: A1111Host, job: Job, p: Any, fail: Fail, goes_on: Callable[[Sampling], None]) -> None:
+    def __init__(self, host: Host, job: Job, p: Any, fail: Fail, goes_on: Callable[[Sampling], None]) -> None:
         self._host = host
         self.job = job
         self.p = p
@@ -39,17 +38,20 @@ class Sampling:
         self.ran = False
         """It was launched, or a step of it was seen."""
         self._guard = ExitStack()
+        self._on_host = ExitStack()
         self._on_unet = ExitStack()
         self._on_denoiser = ExitStack()
-        self._hooks: UNetHooks | None = None
+        self._hooks: Hooks | None = None
         self._unet: nn.Module | None = None
         self._denoiser: nn.Module | None = None
-        self._cursor = RowCursor((), 0)
+        self._cursor: RowTeller = RowCursor((), 0)
         self._progress = 0.0
         self._planned = 0
         self._kept = RowTensors()
         self._pass = Pass.hires if getattr(p, "is_hr_pass", False) else Pass.base
         self._steps = 0
+        self._noise: tuple[Tensor, Tensor] | None = None
+        """What the host starts from, and as it was."""
         self._held: Held | None = None
         """What the session was doing when another job began to sample: it may be a copy's, with the same session."""
         self._concluded = False
@@ -63,10 +65,20 @@ class Sampling:
             raise self.job.error
         if self.session is None:
             return
-        self.session.begin(self._pass, *latent_pixels(x))
+        self.session.begin(self._pass, *_pixels(x))
+        self._on_host.callback(self._host.join(self.p, self.session))
         self._hook(self._host.unet())
         if noise is not None:
-            noise.copy_(self.session.start_noise(noise))
+            self._start_from(noise)
+
+    def _start_from(self, noise: Tensor) -> None:
+        """Writes over the noise where a unit starts from another."""
+        if self.session is None:
+            return
+        new = self.session.start_noise(noise)
+        if new is not noise:
+            self._noise = noise, noise.clone()
+            noise.copy_(new)
 
     def step(self, params: Any) -> None:
         """A denoiser step begins (`on_cfg_denoiser`): which rows are cond, how far we are, which U-Net it is."""
@@ -74,9 +86,9 @@ class Sampling:
             return
         self.ran = self.job.sampled = True
         self._steps += 1
-        self._cursor = RowCursor(cond_repeats(params), int(params.x.shape[0]))
+        self._cursor = self._host.rows(params)
         self._planned = max(params.denoiser.total_steps, 1)
-        self._progress = params.denoiser.step / self._planned
+        self._progress = self._host.progress(params, self.session.timed)
         self._watch(getattr(params.denoiser, "inner_model", None))
         unet = self._host.unet()
         if unet is not self._unet:
@@ -161,7 +173,10 @@ class Sampling:
             self.session.break_off()
         self._on_unet.close()
         self._on_denoiser.close()
+        self._on_host.close()
         self._guard.close()
+        if not self.ran and self._noise is not None:  # the host announces some samplings twice, with the same noise
+            self._noise[0].copy_(self._noise[1])
         self._unet = self._denoiser = self._hooks = None
 
     def _hook(self, unet: nn.Module) -> None:
@@ -170,10 +185,10 @@ class Sampling:
             return
         self._on_unet.close()
         self.session.rebase(self._host.base_model(unet))
-        sites = LdmSites(unet)
+        sites = self._host.sites(unet)
         self._on_unet.callback(sites.remove)
         self.session.attach(sites)  # before our other hooks on the same layers: what looks on sees them plain
-        self._hooks = UNetHooks(unet, self)
+        self._hooks = self._host.hooks(unet, self)
         self._on_unet.callback(self._hooks.remove)
         self._unet = unet
 
@@ -191,13 +206,13 @@ class Sampling:
         self._on_denoiser.callback(denoiser.register_forward_pre_hook(before).remove)
         self._denoiser = denoiser
 
-    def begin(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None) -> tuple[Step, Residuals | None]:
+    def begin(self, given: UNetCall) -> tuple[Step, Residuals | None]:
         """A U-Net call begins (PassControl). Whoever calls the U-Net may swallow what is raised, so it is kept."""
         if self.job.error is not None:
             raise self.job.error
-        rows = self._cursor.take(x.shape[0])
+        rows = self._cursor.take(len(given.x), given.options)
         called = (self._cursor.rows, self._cursor.again, self._planned)
-        step = Step(x, timesteps, context, y, *rows, self._progress, self._pass, *called, self._kept)
+        step = Step(*given.tensors, *rows, self._progress, self._pass, *called, self._kept)
         if self.session is None or self._unet is None:
             return step, None
         with self._keeping():
@@ -225,3 +240,8 @@ class Sampling:
             if kept is error:
                 raise
             raise kept from error
+
+
+def _pixels(x: Tensor) -> tuple[int, int]:
+    """(width, height) in pixels of a latent `(B, C, h, w)`."""
+    return int(x.shape[-1]) * 8, int(x.shape[-2]) * 8

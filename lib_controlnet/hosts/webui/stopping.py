@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..engine.injection import RaisingHook
+from ...engine.injection import RaisingHook
 from .notes import say, say_late
 
 log = logging.getLogger("ControlNet")
