@@ -25,8 +25,9 @@ PLACES = [
 
 def annotator_runtime() -> Any:
     extension = import_module("sd_controlnet.hosts.webui.extension")
-    root = Path(str(extension.__file__)).parents[2]
-    return extension._annotator_runtime(import_module("sd_controlnet_annotator"), root)
+    root = Path(str(extension.__file__)).parents[3]
+    a1111 = import_module("sd_controlnet.hosts.a1111").A1111Host()
+    return extension._annotator_runtime(import_module("sd_controlnet_annotator"), root, a1111)
 
 
 @pytest.mark.parametrize(("device", "unet_type", "wanted"), PLACES, ids=str)
@@ -49,7 +50,7 @@ def test_the_flag_decides_for_its_task(host: Host, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(devices, "get_optimal_device_name", lambda: "cuda")
     monkeypatch.setattr(devices.cmd_opts, "use_cpu", [flag])
     monkeypatch.setattr(devices, "dtype_unet", torch.float16)
-    place = import_module("sd_controlnet.hosts.a1111").task_place
+    place = import_module("sd_controlnet.hosts.a1111").A1111Host().place
     assert place() == (torch.device("cpu"), torch.float32)
     monkeypatch.setattr(devices.cmd_opts, "use_cpu", ["interrogate"])
     assert place() == (torch.device("cuda"), torch.float16)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib_controlnet.hosts import a1111
+from lib_controlnet.hosts.webui import generation
 
 from .conftest import Host, as_base64, picture, pixels, unit
 
@@ -31,7 +31,7 @@ from .conftest import Host, as_base64, picture, pixels, unit
     ],
 )
 def test_first_pictures_seeds_count(p: dict[str, object], expected: int) -> None:
-    assert a1111._seed(SimpleNamespace(**p)) == expected
+    assert generation._seed(SimpleNamespace(**p)) == expected
 
 
 def disturb() -> None:
