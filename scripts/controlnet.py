@@ -29,6 +29,9 @@ extension = importlib.import_module("sd_controlnet.hosts.webui.extension").boot(
 class ControlNetScript(scripts.Script):
     """One always-on script a tab; its work is done by `lib_controlnet`."""
 
+    sd_controlnet = True
+    """Ours, whatever its title."""
+
     @property
     def latest_network(self):
         return extension.latest_network()
@@ -37,7 +40,7 @@ class ControlNetScript(scripts.Script):
         extension.unload_models()
 
     def title(self):
-        return "ControlNet"
+        return extension.title()
 
     def show(self, is_img2img):
         return scripts.AlwaysVisible

@@ -19,8 +19,8 @@ Arguments = TypeVar("Arguments", list[Any], tuple[Any, ...])
 
 
 def is_cn_script(script: Any) -> bool:
-    """Whether a script is the ControlNet script, by its title."""
-    return str(script.title()).lower() == "controlnet"
+    """Whether a script is our ControlNet script: another one may have its title."""
+    return bool(getattr(script, "sd_controlnet", False))
 
 
 def find_cn_script(script_runner: Any) -> Any | None:

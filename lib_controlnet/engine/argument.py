@@ -65,7 +65,8 @@ def _padded(values: list[Tensor | None], count: int) -> list[Tensor | None]:
 
 def _scales(unet: LdmUNet) -> list[int]:
     """By how much each input block's output is smaller than the latent."""
-    scales, scale = [], 1
+    scales: list[int] = []
+    scale = 1
     for block in unet.input_blocks:
         scale *= 2 if _halves(block) else 1
         scales.append(scale)

@@ -34,6 +34,8 @@ class Host(Protocol):
 
     name: str
     """As its users call it."""
+    notice: str
+    """A sentence that its users must know before anything else, "" for none."""
 
     def unet(self) -> nn.Module:
         """The U-Net that the next sampling step will call. Raises HostError where control cannot be added to it."""

@@ -7,8 +7,11 @@ from importlib.util import find_spec
 from .a1111 import A1111Host
 from .base import Host
 from .forge import ForgeHost
+from .sdnext import SDNextHost
 
 
 def found_host() -> Host:
     """The host that has loaded us."""
-    return ForgeHost() if find_spec("modules_forge") else A1111Host()
+    if find_spec("modules_forge"):
+        return ForgeHost()
+    return SDNextHost() if find_spec("modules.control") else A1111Host()

@@ -35,6 +35,10 @@ class Script:
     def title(self) -> str:
         return self.name
 
+    @property
+    def sd_controlnet(self) -> bool:
+        return self.name == "ControlNet"
+
 
 @dataclass
 class Runner:

@@ -26,7 +26,7 @@ from ...engine.weights import WeightFiles
 from ...families.registry import discover, own_controls
 from ..base import Host
 from ..found import found_host
-from . import batch_tab
+from . import batch_tab, beside
 from .axes import overrides_of, register_axes
 from .memory import HostMemory
 from .prompts import caption
@@ -61,18 +61,20 @@ class Extension:
             lambda pose: importlib.import_module(f"{annotator.__name__}.skeletons").draw_json(pose),
             has_pose_editor,
             lambda pixels: caption(Image.fromarray(pixels)),
-            setting.problems,
+            lambda: [*([host.notice] if host.notice else []), *setting.problems()],
         )
         self.runner = Runner(self.services, host)
         self.memory = HostMemory(self.services, host)
         self._panel_errors: dict[bool, Exception] = {}
         """By tab (whether it is img2img): why its panel could not be made."""
         self.training = Training(root, self.services, lambda: tuple(annotator_folders(root)))
-        self._root = root
+        self._root, self._host = root, host
         self._names: Any = None
         self._makers: Any = None
         self._network: Any = None
         self._script_class: Any = None
+        self._other: tuple[beside.Other | None] | None = None
+        """None until it has been looked for."""
 
     def panel(self, script: Any, is_img2img: bool) -> list[Any]:
         """The widgets of one tab. Never fails: units that a host drops without a word would be ignored."""
@@ -80,6 +82,10 @@ class Extension:
 
         tab, before = "img2img" if is_img2img else "txt2img", blocks_here()
         self._panel_errors.pop(is_img2img, None)
+        other = self.other()
+        if other is not None:
+            script.infotext_fields, script.paste_field_names = [], []
+            return self._panel_beside(tab, other)
         try:
             from ...ui.panel import build
 
@@ -92,6 +98,23 @@ class Extension:
             script.infotext_fields, script.paste_field_names = [], []
             return stand_in(tab, error, before)
         return widgets
+
+    def other(self) -> beside.Other | None:
+        """Another ControlNet that is on beside this one, looked for once a load of the host's scripts."""
+        if self._other is None:
+            self._other = (beside.other_controlnet(self._script_class),)
+            if self._other[0] is not None:
+                log.warning("Another ControlNet is on (%s); this one is %s.", self._other[0].folder, beside.BESIDE)
+        return self._other[0]
+
+    def title(self) -> str:
+        """Of our script, and so its key in the API."""
+        return beside.TITLE if self.other() is None else beside.BESIDE
+
+    def _panel_beside(self, tab: str, other: beside.Other) -> list[Any]:
+        from ...ui.beside import build
+
+        return build(tab, beside.BESIDE, other.folder, other.users, lambda: beside.switch_off(other))
 
     def units(self, p: Any, args: Sequence[object]) -> Sequence[ControlNetUnit]:
         """The units among a script's arguments, with what a grid or another script decided.
@@ -124,6 +147,8 @@ class Extension:
 
     def before_page(self) -> None:
         """All scripts are loaded, the page is about to be made: axes for the X/Y/Z plot, img2img's batches, memory."""
+        if self._host.notice:
+            log.warning("%s.", self._host.notice)
         register_axes(self.services, unit_count())
         batch_tab.wrap()
         self.memory.watch()
@@ -157,7 +182,8 @@ class Extension:
         from ...webapi.routes import mount
 
         logins = host_accounts(shared.cmd_opts)
-        mount(app, self.services, logins, queue_lock)
+        if self.other() is None:
+            mount(app, self.services, logins, queue_lock)
         self.training.mount_routes(app, logins, queue_lock)
 
     def latest_network(self) -> Any:
@@ -176,7 +202,7 @@ class Extension:
         """Makes sd-webui-controlnet's modules importable for other extensions, where nobody else has them."""
         from ...compat.names import Names
 
-        self._script_class = script_class
+        self._script_class, self._other = script_class, None
         if self._names is None:
             self._names = Names(self._root, self._fill_module, lambda: other_folders(self._root))
         self._names.install()

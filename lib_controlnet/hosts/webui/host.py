@@ -17,6 +17,8 @@ from ...nets.config import UNetConfig
 class WebUIHost:
     """Looks the host's state up at every call: models come and go between jobs, and within them."""
 
+    notice = ""
+
     def __init__(self) -> None:
         self._configs: WeakKeyDictionary[nn.Module, UNetConfig] = WeakKeyDictionary()
 

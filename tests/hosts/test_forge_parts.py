@@ -1,0 +1,126 @@
+"""What the adapter for the Forge family is made of, without a host."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lib_controlnet.hosts import forge
+from lib_controlnet.hosts.forge import ForgeHost, MarkedRows
+from lib_controlnet.hosts.forge_control import ControlObject
+
+
+def test_rows_are_told_by_the_call_uncond_first() -> None:
+    rows = MarkedRows(2)
+    is_cond, images = rows.take(6, {"cond_or_uncond": [1, 0, 0]})
+    assert is_cond == (False, False, True, True, True, True)
+    assert images == (0, 1, 0, 1, 0, 1)
+    assert (rows.rows, rows.again) == (6, False)
+
+
+def test_a_step_in_two_calls_is_no_tiling_and_a_tilers_calls_are() -> None:
+    rows = MarkedRows(1)
+    assert rows.take(1, {"cond_or_uncond": [1]}) == ((False,), (0,))
+    assert not rows.again
+    cond = {"cond_or_uncond": [0]}
+    assert rows.take(1, cond) == ((True,), (0,))
+    assert not rows.again
+    assert rows.take(1, cond) == ((True,), (0,))
+    assert rows.again
+    # several tiles in one call, the rows of each side by side
+    tiles = MarkedRows(1).take(4, {"cond_or_uncond": [1, 0]})
+    assert tiles == ((False, True, False, True), (0, 0, 0, 0))
+
+
+def test_a_call_that_tells_nothing_is_all_cond() -> None:
+    assert MarkedRows(2).take(4, {}) == ((True,) * 4, (0, 1, 0, 1))
+
+
+class Predictor(nn.Module):
+    """Log sigma is straight in the timestep, as `percent_to_sigma` of these hosts reads it."""
+
+    def percent_to_sigma(self, percent: float) -> float:
+        if percent <= 0.0 or percent >= 1.0:
+            return 999999999.9 if percent <= 0.0 else 0.0
+        return math.exp(math.log(0.03) + (1.0 - percent) * (math.log(14.6) - math.log(0.03)))
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> ForgeHost:
+    predictor = Predictor()
+    monkeypatch.setattr(forge, "_predictor", lambda _model: predictor)
+    monkeypatch.setitem(__import__("sys").modules, "modules", SimpleNamespace(shared=SimpleNamespace(sd_model=None)))
+    return ForgeHost()
+
+
+@pytest.mark.parametrize("percent", [0.001, 0.2, 0.25, 0.5, 0.777, 0.999])
+def test_progress_is_the_noise_level_as_the_hosts_own_range_measures_it(host: ForgeHost, percent: float) -> None:
+    sigma = Predictor().percent_to_sigma(percent)
+    params = SimpleNamespace(sigma=torch.full((2,), sigma), denoiser=SimpleNamespace(step=3, total_steps=4))
+    assert host.progress(params, timed=True) == pytest.approx(percent, abs=1e-5)
+    assert host.progress(params, timed=False) == 0.75
+
+
+@pytest.mark.parametrize(("sigma", "expected"), [(1e9, 0.0), (14.6, 0.0), (0.03, 1.0), (0.0, 1.0)])
+def test_progress_stays_within_its_bounds(host: ForgeHost, sigma: float, expected: float) -> None:
+    params = SimpleNamespace(sigma=torch.tensor([sigma]), denoiser=SimpleNamespace(step=0, total_steps=1))
+    assert host.progress(params, timed=True) == pytest.approx(expected, abs=1e-5)
+
+
+class Earlier:
+    """A control object of the host's own."""
+
+    def get_models(self) -> list[str]:
+        return ["its net"]
+
+    def inference_memory_requirements(self, _dtype: Any) -> int:
+        return 5
+
+    def get_control(self, *given: Any) -> Any:
+        return given
+
+
+def test_the_control_object_tells_of_memory_and_passes_on_what_was_there() -> None:
+    alone = ControlObject(lambda: 7)
+    assert alone.get_models() == []
+    assert alone.inference_memory_requirements(None) == 7
+    assert alone.get_control("x", "t", {}, 2) is None
+    behind = ControlObject(lambda: 7).set_previous_controlnet(Earlier())
+    assert behind.get_models() == ["its net"]
+    assert behind.inference_memory_requirements(None) == 12
+    assert behind.get_control("x", "t", {}, 2, "options") == ("x", "t", {}, 2, "options")
+    assert not hasattr(alone, "dtype")
+
+
+class Patcher:
+    def __init__(self) -> None:
+        self.added: list[Any] = []
+
+    def clone(self) -> Patcher:
+        return Patcher()
+
+    def add_patched_controlnet(self, control: Any) -> None:
+        self.added.append(control)
+
+
+def test_the_patcher_is_put_back_unless_somebody_else_has_changed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Patcher()
+    objects = SimpleNamespace(unet=first)
+    model = SimpleNamespace(forge_objects=objects)
+    monkeypatch.setitem(__import__("sys").modules, "modules", SimpleNamespace(shared=SimpleNamespace(sd_model=model)))
+    session: Any = SimpleNamespace(size=11)
+    undo = ForgeHost().join(None, session)
+    assert objects.unet is not first
+    assert objects.unet.added[0].inference_memory_requirements(None) == 11
+    undo()
+    assert objects.unet is first
+    assert first.added == []
+    undo = ForgeHost().join(None, session)
+    objects.unet = other = Patcher()
+    undo()
+    assert objects.unet is other
