@@ -37,6 +37,10 @@ class Host(Protocol):
     notice: str
     """A sentence that its users must know before anything else, "" for none."""
 
+    def give_notice(self) -> None:
+        """Says it in the host's log."""
+        ...
+
     def unet(self) -> nn.Module:
         """The U-Net that the next sampling step will call. Raises HostError where control cannot be added to it."""
         ...

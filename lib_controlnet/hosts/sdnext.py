@@ -27,6 +27,12 @@ class SDNextHost(WebUIHost):
         "ControlNet, T2I-Adapter and IP-Adapter. Preprocessors, previews and /controlnet/detect of this extension work"
     )
 
+    def give_notice(self) -> None:
+        """Says it in the host's log: other loggers' warnings are not shown there."""
+        from modules.logger import log
+
+        log.warning("ControlNet: %s.", self.notice)
+
     def network(self) -> nn.Module:
         """Raises HostError."""
         _refuse()

@@ -147,8 +147,7 @@ class Extension:
 
     def before_page(self) -> None:
         """All scripts are loaded, the page is about to be made: axes for the X/Y/Z plot, img2img's batches, memory."""
-        if self._host.notice:
-            log.warning("%s.", self._host.notice)
+        self._host.give_notice()
         register_axes(self.services, unit_count())
         batch_tab.wrap()
         self.memory.watch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,8 @@ from ...engine.injection import is_ldm_unet
 from ...families.base import BaseModel
 from ...nets.config import UNetConfig
 
+log = logging.getLogger("ControlNet")
+
 
 class WebUIHost:
     """Looks the host's state up at every call: models come and go between jobs, and within them."""
@@ -21,6 +24,11 @@ class WebUIHost:
 
     def __init__(self) -> None:
         self._configs: WeakKeyDictionary[nn.Module, UNetConfig] = WeakKeyDictionary()
+
+    def give_notice(self) -> None:
+        """Says it in the host's log."""
+        if self.notice:
+            log.warning("%s.", self.notice)
 
     def unet(self) -> nn.Module:
         """The U-Net that the next sampling step will call. Raises HostError where control cannot be added to it."""
