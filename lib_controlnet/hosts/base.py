@@ -5,7 +5,7 @@ Everything else of a WebUI (its jobs, pictures, page) is alike in all of them an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +39,10 @@ class Host(Protocol):
 
     def give_notice(self) -> None:
         """Says it in the host's log."""
+        ...
+
+    def preprocessors(self) -> Iterable[Any]:
+        """The host's own, in the shape in which sd-webui-controlnet has them."""
         ...
 
     def unet(self) -> nn.Module:

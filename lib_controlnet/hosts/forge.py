@@ -7,7 +7,7 @@ asked for where it matters: the name of the backend's package, and whether block
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +26,7 @@ from ..nets.operations import layout_of
 from .base import Hooks
 from .forge_control import ControlObject
 from .forge_memory import is_short, is_shortest, reserve, true_weights
+from .forge_preprocessors import preprocessors
 from .webui.host import WebUIHost
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -40,6 +41,10 @@ class ForgeHost(WebUIHost):
         super().__init__()
         self._sigmas: WeakKeyDictionary[nn.Module, NDArray[np.float64]] = WeakKeyDictionary()
         """Of each predictor: log sigma at 1000 points of the schedule, from its end to its start."""
+
+    def preprocessors(self) -> Iterable[Any]:
+        """The host's own, in the shape in which sd-webui-controlnet has them."""
+        return preprocessors()
 
     def found_network(self, model: Any) -> object:
         """Whatever the host's `model` has in the U-Net's place."""

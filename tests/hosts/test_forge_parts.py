@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from annotator.sd_controlnet.registry import Registry
+from annotator.sd_controlnet.spec import Runtime
 from lib_controlnet.hosts import forge
 from lib_controlnet.hosts.forge import ForgeHost, MarkedRows
 from lib_controlnet.hosts.forge_control import ControlObject
+from lib_controlnet.hosts.forge_preprocessors import preprocessors
 
 
 def test_rows_are_told_by_the_call_uncond_first() -> None:
@@ -54,7 +59,7 @@ class Predictor(nn.Module):
 def host(monkeypatch: pytest.MonkeyPatch) -> ForgeHost:
     predictor = Predictor()
     monkeypatch.setattr(forge, "_predictor", lambda _model: predictor)
-    monkeypatch.setitem(__import__("sys").modules, "modules", SimpleNamespace(shared=SimpleNamespace(sd_model=None)))
+    monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(shared=SimpleNamespace(sd_model=None)))
     return ForgeHost()
 
 
@@ -112,7 +117,7 @@ def test_the_patcher_is_put_back_unless_somebody_else_has_changed_it(monkeypatch
     first = Patcher()
     objects = SimpleNamespace(unet=first)
     model = SimpleNamespace(forge_objects=objects)
-    monkeypatch.setitem(__import__("sys").modules, "modules", SimpleNamespace(shared=SimpleNamespace(sd_model=model)))
+    monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(shared=SimpleNamespace(sd_model=model)))
     session: Any = SimpleNamespace(size=11)
     undo = ForgeHost().join(None, session)
     assert objects.unet is not first
@@ -124,3 +129,49 @@ def test_the_patcher_is_put_back_unless_somebody_else_has_changed_it(monkeypatch
     objects.unet = other = Patcher()
     undo()
     assert objects.unet is other
+
+
+class Base:
+    """`modules_forge.supported_preprocessor.Preprocessor`, as far as it matters."""
+
+    tags = ("Canny",)
+    sorting_priority = 3
+    do_not_need_model = False
+    show_control_mode = True
+    use_soft_projection_in_hr_fix = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        hidden = {"label": "Parameter", "minimum": 0.0, "maximum": 1.0, "step": 0.01, "value": 0.5, "visible": False}
+        self.slider_resolution = SimpleNamespace(gradio_update_kwargs={**hidden, "value": 512, "visible": True})
+        self.slider_1 = SimpleNamespace(gradio_update_kwargs={**hidden, "label": "Half", "visible": True})
+        self.slider_2 = self.slider_3 = SimpleNamespace(gradio_update_kwargs=hidden)
+
+    def process_after_running_preprocessors(self) -> None: ...
+    def process_before_every_sampling(self) -> None: ...
+    def process_after_every_sampling(self) -> None: ...
+
+    def __call__(
+        self, image: Any, resolution: int, slider_1: float, slider_2: Any, slider_3: Any, input_mask: Any
+    ) -> Any:
+        assert (slider_2, slider_3) == (None, None)
+        return (image * slider_1).astype(np.uint8)
+
+
+class Acting(Base):
+    def process_before_every_sampling(self) -> None: ...
+
+
+def test_the_hosts_own_preprocessors_are_ours_where_they_make_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"halved": Base("halved"), "acting": Acting("acting")}
+    monkeypatch.setitem(sys.modules, "modules_forge.shared", SimpleNamespace(supported_preprocessors=own))
+    monkeypatch.setitem(sys.modules, "modules_forge.supported_preprocessor", SimpleNamespace(Preprocessor=Base))
+    found = list(preprocessors())
+    assert [one.name for one in found] == ["halved"]
+    registry = Registry()
+    registry.register_third_party(found[0])
+    entry = registry.get("halved")
+    assert [slider.label for slider in entry.spec.sliders] == ["Half"]
+    picture = np.full((8, 8, 3), 200, np.uint8)
+    result = entry.load(Runtime())(picture, resolution=512, params=(0.25,))
+    assert np.array_equal(result.map, np.full((8, 8, 3), 50, np.uint8))

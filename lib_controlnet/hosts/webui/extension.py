@@ -148,9 +148,19 @@ class Extension:
     def before_page(self) -> None:
         """All scripts are loaded, the page is about to be made: axes for the X/Y/Z plot, img2img's batches, memory."""
         self._host.give_notice()
+        self._take_preprocessors()
         register_axes(self.services, unit_count())
         batch_tab.wrap()
         self.memory.watch()
+
+    def _take_preprocessors(self) -> None:
+        """Those that the host has and we do not."""
+        for found in self._host.preprocessors():
+            if found.name not in self.services.annotators:
+                try:
+                    self.services.annotators.register_third_party(found)
+                except (AttributeError, TypeError, ValueError) as error:  # it is a stranger's, and ours go on
+                    log.warning("The host's preprocessor %s cannot be used: %s", found.name, error)
 
     def unload(self) -> None:
         """The host drops its scripts: leaves it as if we had never been there."""

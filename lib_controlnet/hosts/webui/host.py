@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,6 +30,10 @@ class WebUIHost:
         """Says it in the host's log."""
         if self.notice:
             log.warning("%s.", self.notice)
+
+    def preprocessors(self) -> Iterable[Any]:
+        """The host's own, in the shape in which sd-webui-controlnet has them."""
+        return ()
 
     def unet(self) -> nn.Module:
         """The U-Net that the next sampling step will call. Raises HostError where control cannot be added to it."""
