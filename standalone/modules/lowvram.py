@@ -15,10 +15,7 @@ cpu = torch.device("cpu")
 
 
 def send_everything_to_cpu() -> None:
-    global module_in_gpu
-    if module_in_gpu is not None:
-        module_in_gpu.to(cpu)
-    module_in_gpu = None
+    _bring(None)
 
 
 def is_needed(sd_model: Any) -> bool:
@@ -30,23 +27,24 @@ def is_enabled(sd_model: Any) -> bool:
 
 
 def apply(sd_model: Any) -> None:
-    enable = is_needed(sd_model)
-    shared.parallel_processing_allowed = not enable
-    if enable:
-        setup_for_low_vram(sd_model, not cmd_opts.lowvram)
+    by_turns = is_needed(sd_model)
+    shared.parallel_processing_allowed = not by_turns
+    if by_turns:
+        setup_for_low_vram(sd_model, use_medvram=not cmd_opts.lowvram)
     else:
         sd_model.lowvram = False
 
 
-def _bring(module: nn.Module) -> None:
-    """`module` to the device; the module that was there goes to the CPU."""
+def _bring(module: nn.Module | None) -> None:
+    """`module` (or none) to the device; the module that was there goes to the CPU."""
     global module_in_gpu
-    if module_in_gpu is module:
+    leaving, module_in_gpu = module_in_gpu, module
+    if leaving is module:
         return
-    if module_in_gpu is not None:
-        module_in_gpu.to(cpu)
-    module.to(devices.device)
-    module_in_gpu = module
+    if leaving is not None:
+        leaving.to(cpu)
+    if module is not None:
+        module.to(devices.device)
 
 
 def _hook(module: nn.Module, _args: Any) -> None:

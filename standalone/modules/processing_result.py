@@ -63,29 +63,31 @@ def create_infotext(
 
     A parameter may be a value, a list (by picture), or a function of this function's variables.
     """
-    if use_main_prompt:
-        index = 0
-    elif index is None:
-        index = int(position_in_batch + iteration * p.batch_size)
-    if all_negative_prompts is None:
-        all_negative_prompts = p.all_negative_prompts
-    prompt_text = p.main_prompt if use_main_prompt else all_prompts[index]
-    negative_prompt = p.main_negative_prompt if use_main_prompt else all_negative_prompts[index]
+    here = int(position_in_batch + iteration * p.batch_size) if index is None else index
+    index = 0 if use_main_prompt else here
+    all_negative_prompts = p.all_negative_prompts if all_negative_prompts is None else all_negative_prompts
+    prompt_text, negative_prompt = (
+        (p.main_prompt, p.main_negative_prompt)
+        if use_main_prompt
+        else (all_prompts[index], all_negative_prompts[index])
+    )
     generation_params = _parameters(p, index, use_main_prompt, all_seeds, all_subseeds)
     known = dict(locals())
-    for key, value in generation_params.items():
-        try:
-            if isinstance(value, list):
-                generation_params[key] = value[index]
-            elif callable(value):
-                generation_params[key] = value(**known)
-        except Exception:  # noqa: BLE001 - a broken entry is left out
-            errors.report(f'Error creating infotext for key "{key}"', exc_info=True)
-            generation_params[key] = None
-    shown = {k: v for k, v in generation_params.items() if v is not None}
+    values = {key: _value(key, value, index, known) for key, value in generation_params.items()}
+    shown = {k: v for k, v in values.items() if v is not None}
     line = ", ".join(k if k == v else f"{k}: {infotext_utils.quote(v)}" for k, v in shown.items())
     negative_text = f"\nNegative prompt: {negative_prompt}" if negative_prompt else ""
     return f"{prompt_text}{negative_text}\n{line}".strip()
+
+
+def _value(key: str, value: Any, index: int, known: dict[str, Any]) -> Any:
+    try:
+        if isinstance(value, list):
+            return value[index]
+        return value(**known) if callable(value) else value
+    except Exception:  # noqa: BLE001 - a broken entry is left out
+        errors.report(f'Error creating infotext for key "{key}"', exc_info=True)
+        return None
 
 
 COPIED = (
@@ -105,8 +107,15 @@ REPORTED = (
 )  # fmt: skip
 
 
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, list) else value
+def _one_and_all(value: Any, given: list[Any] | None, of_the_job: list[Any] | None) -> tuple[Any, list[Any]]:
+    """The first of a job's values, and one for each picture."""
+    one = value[0] if isinstance(value, list) else value
+    return one, given or of_the_job or [one]
+
+
+def _whole(seed: Any) -> int:
+    one = seed[0] if isinstance(seed, list) else seed
+    return -1 if one is None else int(one)
 
 
 class Processed:
@@ -138,16 +147,13 @@ class Processed:
         self.index_of_first_image = index_of_first_image
         self.job_timestamp = shared.state.job_timestamp
         self.clip_skip = shared.opts.CLIP_stop_at_last_layers
-        self.prompt: str = _first(p.prompt)
-        self.negative_prompt: str = _first(p.negative_prompt)
-        self.seed = int(_first(seed)) if seed is not None else -1
-        self.subseed = int(_first(subseed)) if subseed is not None else -1
-        self.all_prompts: list[str] = all_prompts or p.all_prompts or [self.prompt]
-        self.all_negative_prompts = all_negative_prompts or p.all_negative_prompts or [self.negative_prompt]
-        self.all_seeds: list[int] = all_seeds or p.all_seeds or [self.seed]
-        self.all_subseeds: list[int] = all_subseeds or p.all_subseeds or [self.subseed]
-        self.infotexts = infotexts or [info] * len(images_list)
-        self.version = program_version()
+        self.version, self.infotexts = program_version(), infotexts or [info] * len(images_list)
+        self.prompt, self.all_prompts = _one_and_all(p.prompt, all_prompts, p.all_prompts)
+        self.negative_prompt, self.all_negative_prompts = _one_and_all(
+            p.negative_prompt, all_negative_prompts, p.all_negative_prompts
+        )
+        self.seed, self.all_seeds = _one_and_all(_whole(seed), all_seeds, p.all_seeds)
+        self.subseed, self.all_subseeds = _one_and_all(_whole(subseed), all_subseeds, p.all_subseeds)
 
     def js(self) -> str:
         """The result as JSON, without the pictures."""

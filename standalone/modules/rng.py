@@ -73,16 +73,13 @@ def randn_like(x: Tensor) -> Tensor:
 
 def slerp(val: float, low: Tensor, high: Tensor) -> Tensor:
     """Spherical interpolation along dimension 1 of (C, h, w); linear where both nearly agree."""
-    low_norm = low / torch.norm(low, dim=1, keepdim=True)
-    high_norm = high / torch.norm(high, dim=1, keepdim=True)
-    dot = (low_norm * high_norm).sum(1)
-    if dot.mean() > 0.9995:
+    directions = [x / torch.norm(x, dim=1, keepdim=True) for x in (low, high)]
+    cosine = (directions[0] * directions[1]).sum(1)
+    if cosine.mean() > 0.9995:
         return low * (1 - val) + high * val
-    omega = torch.acos(dot)
-    so = torch.sin(omega)
-    a = (torch.sin((1.0 - val) * omega) / so).unsqueeze(1)
-    b = (torch.sin(val * omega) / so).unsqueeze(1)
-    return a * low + b * high
+    angle = torch.acos(cosine)
+    shares = [(torch.sin(x * angle) / torch.sin(angle)).unsqueeze(1) for x in (1.0 - val, val)]
+    return shares[0] * low + shares[1] * high
 
 
 class ImageRNG:
@@ -98,13 +95,10 @@ class ImageRNG:
         seed_resize_from_w: int = 0,
     ) -> None:
         self.shape = tuple(map(int, shape))
-        self.seeds = seeds
-        self.subseeds = subseeds
-        self.subseed_strength = subseed_strength
-        self.seed_resize_from_h = seed_resize_from_h
-        self.seed_resize_from_w = seed_resize_from_w
-        self.generators = [create_generator(seed) for seed in seeds]
+        self.seeds, self.subseeds, self.subseed_strength = seeds, subseeds, subseed_strength
+        self.seed_resize_from_h, self.seed_resize_from_w = seed_resize_from_h, seed_resize_from_w
         self.is_first = True
+        self.generators = [create_generator(seed) for seed in seeds]
 
     def _noise_shape(self) -> tuple[int, ...]:
         if self.seed_resize_from_h <= 0 or self.seed_resize_from_w <= 0:
@@ -132,8 +126,8 @@ class ImageRNG:
         return torch.stack(noises).to(shared.device)
 
     def next(self) -> Tensor:
-        if self.is_first:
-            self.is_first = False
+        first, self.is_first = self.is_first, False
+        if first:
             return self.first()
         return torch.stack([randn_without_seed(self.shape, x) for x in self.generators]).to(shared.device)
 

@@ -29,20 +29,17 @@ def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
 class Generator:
     """One stream of normal numbers."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.offset = 0
+    def __init__(self, seed: int, offset: int = 0) -> None:
+        self.seed, self.offset = seed, offset
 
     def randn(self, shape: Sequence[int]) -> np.ndarray:
-        """Normal numbers, float32, of this shape."""
+        """Normal numbers, float32, of this shape; the next call gives others."""
         n = int(np.prod(shape))
-        counter = np.zeros((4, n), dtype=np.uint32)
-        counter[0] = self.offset
-        counter[2] = np.arange(n, dtype=np.uint32)
-        self.offset += 1
-        key = np.empty((2, n), dtype=np.uint32)
-        key[0], key[1] = self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF
-        g = philox(counter, key)
+        call, self.offset = self.offset, self.offset + 1
+        nothing = np.zeros(n, dtype=np.uint32)
+        counter = np.stack([nothing + np.uint32(call), nothing, np.arange(n, dtype=np.uint32), nothing])
+        low, high = self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF
+        g = philox(counter, np.stack([np.full(n, half, dtype=np.uint32) for half in (low, high)]))
         u = g[0] * SCALE + SCALE / 2
         v = g[1] * SCALE_2PI + SCALE_2PI / 2
         return (np.sqrt(-2.0 * np.log(u)) * np.sin(v)).astype(np.float32).reshape(shape)

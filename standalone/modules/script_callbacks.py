@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +44,10 @@ ordered_callbacks_map: dict[str, list[ScriptCallback]] = {}
 
 @dataclass
 class ScriptCallback:
-    """One registered callback. `name` = extension/file/category[/name], unique."""
+    """One registered callback of the file `script`. `name` = extension/file/category[/name], unique."""
 
     script: str
-    callback: Any
+    callback: Callable[..., Any]
     name: str = "unnamed"
 
 
@@ -104,13 +104,13 @@ def sort_callbacks(
 def ordered_callbacks(
     category: str, unordered_callbacks: list[ScriptCallback] | None = None, *, enable_user_sort: bool = True
 ) -> list[ScriptCallback]:
-    if unordered_callbacks is None:
-        unordered_callbacks = callback_map.get("callbacks_" + category, [])
+    """Callbacks of a category in their order, which is found anew when their number has changed."""
+    found = callback_map.get("callbacks_" + category, []) if unordered_callbacks is None else unordered_callbacks
     if not enable_user_sort:
-        return sort_callbacks(category, unordered_callbacks, enable_user_sort=False)
+        return sort_callbacks(category, found, enable_user_sort=False)
     cached = ordered_callbacks_map.get(category)
-    if cached is None or len(cached) != len(unordered_callbacks):
-        cached = ordered_callbacks_map[category] = sort_callbacks(category, unordered_callbacks)
+    if cached is None or len(cached) != len(found):
+        cached = ordered_callbacks_map[category] = sort_callbacks(category, found)
     return cached
 
 
@@ -121,8 +121,13 @@ def clear_callbacks() -> None:
 
 
 def _dispatch(category: str, job: str, *args: Any, **kwargs: Any) -> list[Any]:
+    return _call_all(ordered_callbacks(category), job, *args, **kwargs)
+
+
+def _call_all(callbacks: Iterable[ScriptCallback], job: str, *args: Any, **kwargs: Any) -> list[Any]:
+    """What they give; those that raise are reported and left out."""
     results = []
-    for c in ordered_callbacks(category):
+    for c in callbacks:
         try:
             results.append(c.callback(*args, **kwargs))
         except Exception:  # noqa: BLE001 - the host's rule: a callback never stops the job
@@ -196,11 +201,7 @@ def infotext_pasted_callback(infotext: str, params: dict[str, Any]) -> None:
 
 def script_unloaded_callback() -> None:
     """Callbacks of scripts that go away, last registered first."""
-    for c in reversed(ordered_callbacks("script_unloaded")):
-        try:
-            c.callback()
-        except Exception:  # noqa: BLE001 - the host's rule
-            report_exception(c, "script_unloaded")
+    _call_all(reversed(ordered_callbacks("script_unloaded")), "script_unloaded")
 
 
 def before_ui_callback() -> None:

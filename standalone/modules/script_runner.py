@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from modules import errors, script_callbacks, shared
@@ -14,28 +15,46 @@ HEADLESS_SLOTS = 64
 
 
 def wrap_call(func: Callable[..., Any], filename: str, funcname: str, *args: Any, default: Any = None) -> Any:
+    """What `func` gives; `default` where it fails, which is reported."""
     try:
         return func(*args)
     except Exception:  # noqa: BLE001 - the host's rule
         errors.report(f"Error calling: {filename}/{funcname}", exc_info=True)
-    return default
+        return default
 
 
+def _title(script: Any) -> str:
+    return wrap_call(script.title, script.filename, "title") or script.filename
+
+
+def _instance(data: Any, is_img2img: bool) -> Any:
+    """A script of a tab; None when its class cannot be made."""
+    try:
+        script = data.script_class()
+    except Exception:  # noqa: BLE001 - the host's rule
+        errors.report(f"Error # failed to initialize Script {data.module}: ", exc_info=True)
+        return None
+    script.filename = data.path
+    script.is_txt2img, script.is_img2img = not is_img2img, is_img2img
+    script.tabname = "img2img" if is_img2img else "txt2img"
+    return script
+
+
+@dataclass(eq=False)
 class ScriptRunner:
     """All scripts of one tab. `inputs[0]` is the dropdown of selectable scripts, then come all controls."""
 
-    def __init__(self) -> None:
-        self.scripts: list[Any] = []
-        self.selectable_scripts: list[Any] = []
-        self.alwayson_scripts: list[Any] = []
-        self.titles: list[str] = []
-        self.title_map: dict[str, Any] = {}
-        self.infotext_fields: list[Any] = []
-        self.paste_field_names: list[str] = []
-        self.inputs: list[Any] = [None]
-        self.callback_map: dict[str, tuple[int, list[Any]]] = {}
-        self.on_before_component_elem_id: dict[str, list[Any]] = {}
-        self.on_after_component_elem_id: dict[str, list[Any]] = {}
+    scripts: list[Any] = field(default_factory=list)
+    alwayson_scripts: list[Any] = field(default_factory=list)
+    selectable_scripts: list[Any] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+    title_map: dict[str, Any] = field(default_factory=dict)
+    inputs: list[Any] = field(default_factory=lambda: [None])
+    infotext_fields: list[Any] = field(default_factory=list)
+    paste_field_names: list[str] = field(default_factory=list)
+    callback_map: dict[str, tuple[int, list[Any]]] = field(default_factory=dict)
+    on_before_component_elem_id: dict[str, list[Any]] = field(default_factory=dict)
+    on_after_component_elem_id: dict[str, list[Any]] = field(default_factory=dict)
 
     # creation
 
@@ -43,38 +62,24 @@ class ScriptRunner:
         """Instances of all loaded script classes, sorted into always-on and selectable by `show()`."""
         from modules import scripts
 
-        for collection in (self.scripts, self.alwayson_scripts, self.selectable_scripts):
-            collection.clear()
-        for data in scripts.scripts_data:
-            try:
-                script = data.script_class()
-            except Exception:  # noqa: BLE001 - the host's rule
-                errors.report(f"Error # failed to initialize Script {data.module}: ", exc_info=True)
-                continue
-            script.filename = data.path
-            script.is_txt2img, script.is_img2img = not is_img2img, is_img2img
-            script.tabname = "img2img" if is_img2img else "txt2img"
-            visibility = script.show(is_img2img)
-            if visibility is AlwaysVisible:
-                self.scripts.append(script)
-                self.alwayson_scripts.append(script)
-                script.alwayson = True
-            elif visibility:
-                self.scripts.append(script)
-                self.selectable_scripts.append(script)
-        self.callback_map.clear()
+        made = [_instance(data, is_img2img) for data in scripts.scripts_data]
+        shown = [(x, x.show(is_img2img)) for x in made if x is not None]
+        self.scripts[:] = [x for x, visibility in shown if visibility]
+        self.alwayson_scripts[:] = [x for x, visibility in shown if visibility is AlwaysVisible]
+        self.selectable_scripts[:] = [x for x in self.scripts if x not in self.alwayson_scripts]
+        for script in self.alwayson_scripts:
+            script.alwayson = True
         self.apply_on_before_component_callbacks()
+        self.callback_map.clear()
 
     def apply_on_before_component_callbacks(self) -> None:
-        for script in self.scripts:
-            for source, target in (
-                (script.on_before_component_elem_id or [], self.on_before_component_elem_id),
-                (script.on_after_component_elem_id or [], self.on_after_component_elem_id),
-            ):
-                for elem_id, callback in source:
-                    target.setdefault(elem_id, []).append((callback, script))
-                if source:
-                    source.clear()
+        """Takes over what scripts want called when a widget with an id is made."""
+        for name in ("on_before_component_elem_id", "on_after_component_elem_id"):
+            for script in self.scripts:
+                wanted = getattr(script, name) or []
+                for elem_id, callback in wanted:
+                    getattr(self, name).setdefault(elem_id, []).append((callback, script))
+                wanted.clear()
 
     def prepare_ui(self) -> None:
         self.inputs = [None]
@@ -87,11 +92,10 @@ class ScriptRunner:
             errors.report(f"Error creating UI for {script.name}: ", exc_info=True)
 
     def _create_script_ui(self, script: Any) -> None:
-        controls = wrap_call(script.ui, script.filename, "ui", script.is_img2img)
-        script.controls = controls
+        script.controls = controls = wrap_call(script.ui, script.filename, "ui", script.is_img2img)
         if controls is None:
             return
-        script.name = wrap_call(script.title, script.filename, "title", default=script.filename).lower()
+        script.name = _title(script).lower()
         for control in controls:
             control.custom_script_source = os.path.basename(script.filename)
         from modules.api import script_info
@@ -107,7 +111,7 @@ class ScriptRunner:
         self.inputs = [None]
         self._collect_titles()
         for script in self.scripts:
-            script.name = wrap_call(script.title, script.filename, "title", default=script.filename).lower()
+            script.name = _title(script).lower()
             script.args_from = len(self.inputs)
             self.inputs += [None] * HEADLESS_SLOTS
             script.args_to = len(self.inputs)
@@ -127,7 +131,7 @@ class ScriptRunner:
             script.group = group
 
     def _collect_titles(self) -> None:
-        named = [(wrap_call(x.title, x.filename, "title") or x.filename, x) for x in self.scripts]
+        named = [(_title(x), x) for x in self.scripts]
         self.title_map = {title.lower(): script for title, script in named}
         self.titles = [title for title, script in named if script in self.selectable_scripts]
 
@@ -191,7 +195,10 @@ class ScriptRunner:
 
     def _call(self, method: str, p: Any, *extra: Any, **kwargs: Any) -> None:
         """`method(p, *extra, *own script args, **kwargs)` of each script; exceptions are reported, not raised."""
-        for script in self.ordered_scripts(method):
+        self._call_each(self.ordered_scripts(method), method, p, *extra, **kwargs)
+
+    def _call_each(self, scripts: list[Any], method: str, p: Any, *extra: Any, **kwargs: Any) -> None:
+        for script in scripts:
             try:
                 own = p.script_args[script.args_from : script.args_to]
                 getattr(script, method)(p, *extra, *own, **kwargs)
@@ -199,13 +206,8 @@ class ScriptRunner:
                 errors.report(f"Error running {method}: {script.filename}", exc_info=True)
 
     def setup_scrips(self, p: Any, *, is_ui: bool = True) -> None:
-        for script in self.ordered_scripts("setup"):
-            if not is_ui and script.setup_for_ui_only:
-                continue
-            try:
-                script.setup(p, *p.script_args[script.args_from : script.args_to])
-            except Exception:  # noqa: BLE001 - the host's rule
-                errors.report(f"Error running setup: {script.filename}", exc_info=True)
+        wanted = [x for x in self.ordered_scripts("setup") if is_ui or not x.setup_for_ui_only]
+        self._call_each(wanted, "setup", p)
 
     def before_process(self, p: Any) -> None:
         self._call("before_process", p)

@@ -43,24 +43,23 @@ __all__ = [
 class Script:
     """Base of all scripts; hosts call a method only when the class overrides it."""
 
-    name: str | None = None
-    section: str | None = None
+    # where it stands
     filename: str = ""
+    name: str | None = None
+    tabname: str | None = None
+    section: str | None = None
+    alwayson, is_txt2img, is_img2img = False, False, False
+    # its widgets, and their places among all arguments
+    create_group, setup_for_ui_only = True, False
     args_from: int | None = None
     args_to: int | None = None
-    alwayson = False
-    is_txt2img = False
-    is_img2img = False
-    tabname: str | None = None
+    controls: list[Any] | None = None
     group: Any = None
-    create_group = True
+    api_info: Any = None
     infotext_fields: list[Any] | None = None
     paste_field_names: list[str] | None = None
-    api_info: Any = None
     on_before_component_elem_id: list[Any] | None = None
     on_after_component_elem_id: list[Any] | None = None
-    setup_for_ui_only = False
-    controls: list[Any] | None = None
 
     def title(self) -> str:
         raise NotImplementedError

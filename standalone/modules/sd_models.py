@@ -51,8 +51,7 @@ class SkipWritingToConfig:
     skip = False
 
     def __enter__(self) -> SkipWritingToConfig:
-        self.previous = SkipWritingToConfig.skip
-        SkipWritingToConfig.skip = True
+        self.previous, SkipWritingToConfig.skip = SkipWritingToConfig.skip, True
         return self
 
     def __exit__(
@@ -65,30 +64,31 @@ class SdModelData:
     """The current model and all models kept in memory, newest first."""
 
     def __init__(self) -> None:
-        self.sd_model: Any = None
-        self.loaded_sd_models: list[Any] = []
-        self.was_loaded_at_least_once = False
         self.lock = threading.RLock()
+        self.was_loaded_at_least_once = False
+        self.loaded_sd_models: list[Any] = []
+        self.sd_model: Any = None
 
     def get_sd_model(self) -> Any:
         """The model, loaded on first use; None when loading failed (the reason is printed)."""
-        if self.was_loaded_at_least_once:
-            return self.sd_model
-        with self.lock:
-            if self.sd_model is None and not self.was_loaded_at_least_once:
-                try:
-                    load_model()
-                except Exception as e:  # noqa: BLE001 - the page must come up without a model
-                    errors.display(e, "loading stable diffusion model")
-                    print("Stable diffusion model failed to load", file=sys.stderr)
-                    self.sd_model = None
+        if not self.was_loaded_at_least_once:
+            with self.lock:
+                if self.sd_model is None and not self.was_loaded_at_least_once:
+                    self._load_first()
         return self.sd_model
 
+    def _load_first(self) -> None:
+        try:
+            load_model()
+        except Exception as e:  # noqa: BLE001 - the page must come up without a model
+            self.sd_model = None
+            errors.display(e, "loading stable diffusion model")
+            print("Stable diffusion model failed to load", file=sys.stderr)
+
     def set_sd_model(self, v: Any, already_loaded: bool = False) -> None:
+        others = [x for x in self.loaded_sd_models if x is not v]
+        self.loaded_sd_models = others if v is None else [v, *others]
         self.sd_model = v
-        self.loaded_sd_models = [x for x in self.loaded_sd_models if x is not v]
-        if v is not None:
-            self.loaded_sd_models.insert(0, v)
 
 
 model_data = SdModelData()
@@ -99,11 +99,16 @@ def get_empty_cond(sd_model: Any) -> Tensor:
 
 
 def send_model_to_cpu(m: Any) -> None:
-    if m is not None:
-        if m.lowvram:
-            lowvram.send_everything_to_cpu()
-        else:
-            m.to(devices.cpu)
+    if m is not None and m.lowvram:
+        lowvram.send_everything_to_cpu()
+    elif m is not None:
+        m.to(devices.cpu)
+    devices.torch_gc()
+
+
+def send_model_to_trash(m: Any) -> None:
+    """Frees the weights, whoever still holds the model."""
+    m.to(device="meta")
     devices.torch_gc()
 
 
@@ -111,11 +116,6 @@ def send_model_to_device(m: Any) -> None:
     lowvram.apply(m)
     if not m.lowvram:
         m.to(shared.device)
-
-
-def send_model_to_trash(m: Any) -> None:
-    m.to(device="meta")
-    devices.torch_gc()
 
 
 def _settings(info: CheckpointInfo) -> dict[str, Any]:
@@ -228,11 +228,6 @@ def _load_into(sd_model: Any, info: CheckpointInfo, previous: Any, weights: dict
         script_callbacks.model_loaded_callback(sd_model)
 
 
-def unload_model_weights(sd_model: Any = None, info: Any = None) -> Any:
-    send_model_to_cpu(sd_model or shared.sd_model)
-    return sd_model
-
-
 def apply_token_merging(sd_model: Any, token_merging_ratio: float) -> None:
     """Token merging is not offered: a ratio above zero is refused instead of ignored."""
     if token_merging_ratio > 0:
@@ -260,3 +255,8 @@ def apply_alpha_schedule_override(sd_model: Any, p: Any = None) -> None:
         if p is not None:
             p.extra_generation_params["Noise Schedule"] = shared.opts.sd_noise_schedule
     sd_model.alphas_cumprod = alphas
+
+
+def unload_model_weights(sd_model: Any = None, info: Any = None) -> Any:
+    send_model_to_cpu(sd_model or shared.sd_model)
+    return sd_model

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from modules import devices, script_callbacks, shared
 
-unet_options: list[Any] = []
-current_unet_option: Any = None
 current_unet: Any = None
+current_unet_option: Any = None
 original_forward: Any = None
+unet_options: list[Any] = []
 
 
 def list_unets() -> None:
@@ -28,27 +28,33 @@ def get_unet_option(option: str | None = None) -> Any:
 def apply_unet(option: str | None = None) -> None:
     """Activate the chosen implementation; the built-in U-Net moves to the CPU meanwhile."""
     global current_unet_option, current_unet
-    new_option = get_unet_option(option)
-    if new_option is current_unet_option:
+    wanted = get_unet_option(option)
+    if wanted is current_unet_option:
         return
     if current_unet is not None:
         current_unet.deactivate()
-    current_unet_option = new_option
-    if new_option is None:
-        current_unet = None
-        if not shared.sd_model.lowvram:
-            shared.sd_model.model.diffusion_model.to(devices.device)
-        return
-    shared.sd_model.model.diffusion_model.to(devices.cpu)
+    current_unet, current_unet_option = None, wanted
+    own, keeps_home = shared.sd_model.model.diffusion_model, shared.sd_model.lowvram
+    if wanted is not None:
+        own.to(devices.cpu)
+        current_unet = _activated(wanted)
+    elif not keeps_home:
+        own.to(devices.device)
+
+
+def _activated(option: Any) -> Any:
     devices.torch_gc()
-    current_unet = new_option.create_unet()
-    current_unet.option = new_option
-    current_unet.activate()
+    unet = option.create_unet()
+    unet.option = option
+    unet.activate()
+    return unet
 
 
 class SdUnetOption:
-    model_name: str | None = None
+    """One implementation, for the checkpoint `model_name`; `label` is its name in the settings."""
+
     label: str | None = None
+    model_name: str | None = None
 
     def create_unet(self) -> Any:
         raise NotImplementedError

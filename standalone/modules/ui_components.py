@@ -24,11 +24,34 @@ def signed_as(init: Any) -> Callable[[Init], Init]:
     return signed
 
 
-class FormComponent:
+class NamedByGradio:
+    """Is drawn as the gradio widget that it derives from."""
+
+    def get_block_name(self) -> str:
+        widget = next(x for x in type(self).__mro__ if x.__module__.split(".")[0] == "gradio")
+        return widget.__name__.lower()
+
+
+class FormComponent(NamedByGradio):
     """Fits into gradio's forms: neighbours are drawn without gaps."""
 
     def get_expected_parent(self) -> type:
         return gr.components.Form
+
+
+class FormRow(FormComponent, gr.Row): ...
+
+
+class FormColumn(FormComponent, gr.Column): ...
+
+
+class FormGroup(FormComponent, gr.Group): ...
+
+
+class FormHTML(FormComponent, gr.HTML): ...
+
+
+class FormColorPicker(FormComponent, gr.ColorPicker): ...
 
 
 class ToolButton(FormComponent, gr.Button):
@@ -40,11 +63,8 @@ class ToolButton(FormComponent, gr.Button):
         super().__init__(*args, elem_classes=["tool", *classes], **kwargs)
         self.webui_tooltip = tooltip
 
-    def get_block_name(self) -> str:
-        return "button"
 
-
-class ResizeHandleRow(gr.Row):
+class ResizeHandleRow(NamedByGradio, gr.Row):
     """A row of two columns."""
 
     @signed_as(gr.Row.__init__)
@@ -52,54 +72,24 @@ class ResizeHandleRow(gr.Row):
         super().__init__(**kwargs)
         self.elem_classes = [*(self.elem_classes or []), "resize-handle-row"]
 
-    def get_block_name(self) -> str:
-        return "row"
-
-
-class FormRow(FormComponent, gr.Row):
-    def get_block_name(self) -> str:
-        return "row"
-
-
-class FormColumn(FormComponent, gr.Column):
-    def get_block_name(self) -> str:
-        return "column"
-
-
-class FormGroup(FormComponent, gr.Group):
-    def get_block_name(self) -> str:
-        return "group"
-
-
-class FormHTML(FormComponent, gr.HTML):
-    def get_block_name(self) -> str:
-        return "html"
-
-
-class FormColorPicker(FormComponent, gr.ColorPicker):
-    def get_block_name(self) -> str:
-        return "colorpicker"
-
 
 class DropdownMulti(FormComponent, gr.Dropdown):
+    """Several choices at once."""
+
     @signed_as(gr.Dropdown.__init__)
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(multiselect=True, **kwargs)
-
-    def get_block_name(self) -> str:
-        return "dropdown"
+        super().__init__(**{**kwargs, "multiselect": True})
 
 
 class DropdownEditable(FormComponent, gr.Dropdown):
+    """Takes what is typed, too."""
+
     @signed_as(gr.Dropdown.__init__)
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_custom_value=True, **kwargs)
-
-    def get_block_name(self) -> str:
-        return "dropdown"
+        super().__init__(**{**kwargs, "allow_custom_value": True})
 
 
-class InputAccordion(gr.Checkbox):
+class InputAccordion(NamedByGradio, gr.Checkbox):
     """An accordion whose being open is an input: a hidden checkbox and an accordion that follow each other."""
 
     global_index = 0
@@ -109,10 +99,7 @@ class InputAccordion(gr.Checkbox):
         if Context.root_block is None:  # gradio 4 makes a widget anew for the session in which it was updated
             super().__init__(value, **kwargs)
             return
-        self.accordion_id = kwargs.get("elem_id")
-        if self.accordion_id is None:
-            self.accordion_id = f"input-accordion-{InputAccordion.global_index}"
-            InputAccordion.global_index += 1
+        self.accordion_id = kwargs.get("elem_id") or self._next_id()
         super().__init__(value, **{**kwargs, "elem_id": f"{self.accordion_id}-checkbox", "visible": False})
         follow = f'function(checked){{ inputAccordionChecked("{self.accordion_id}", checked); }}'
         self.change(fn=None, inputs=[self], **gradio_versions.script(follow))
@@ -126,6 +113,11 @@ class InputAccordion(gr.Checkbox):
             }
         )
 
+    @classmethod
+    def _next_id(cls) -> str:
+        index, InputAccordion.global_index = InputAccordion.global_index, InputAccordion.global_index + 1
+        return f"input-accordion-{index}"
+
     def extra(self) -> gr.Column:
         """`with accordion.extra():` puts widgets into the accordion's label."""
         return gr.Column(elem_id=f"{self.accordion_id}-extra", elem_classes="input-accordion-extra", min_width=0)
@@ -136,6 +128,3 @@ class InputAccordion(gr.Checkbox):
 
     def __exit__(self, *error: Any) -> None:
         self.accordion.__exit__(*error)
-
-    def get_block_name(self) -> str:
-        return "checkbox"
