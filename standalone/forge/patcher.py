@@ -44,25 +44,25 @@ class ModelPatcher:
 class UnetPatcher(ModelPatcher):
     """The U-Net's patcher. Control objects form a list by `previous_controlnet`, the newest first."""
 
+    controlnet_linked_list: Any = None
+    extra_concat_condition: Any = None
+    extra_preserved_memory_during_sampling: int = 0
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.controlnet_linked_list: Any = None
-        self.extra_preserved_memory_during_sampling = 0
         self.extra_model_patchers_during_sampling: list[ModelPatcher] = []
-        self.extra_concat_condition: Any = None
+        super().__init__(*args, **kwargs)
 
     def clone(self) -> UnetPatcher:
         """Shares the control objects, for they are a list that begins with the last one."""
         twin = super().clone()
-        twin.controlnet_linked_list = self.controlnet_linked_list
-        twin.extra_preserved_memory_during_sampling = self.extra_preserved_memory_during_sampling
-        twin.extra_model_patchers_during_sampling = self.extra_model_patchers_during_sampling.copy()
-        twin.extra_concat_condition = self.extra_concat_condition
+        for name in ("controlnet_linked_list", "extra_concat_condition", "extra_preserved_memory_during_sampling"):
+            setattr(twin, name, getattr(self, name))
+        twin.extra_model_patchers_during_sampling += self.extra_model_patchers_during_sampling
         return twin
 
     def add_patched_controlnet(self, cnet: Any) -> None:
-        cnet.set_previous_controlnet(self.controlnet_linked_list)
-        self.controlnet_linked_list = cnet
+        previous, self.controlnet_linked_list = self.controlnet_linked_list, cnet
+        cnet.set_previous_controlnet(previous)
 
     def list_controlnets(self) -> list[Any]:
         found, one = [], self.controlnet_linked_list
@@ -71,11 +71,11 @@ class UnetPatcher(ModelPatcher):
             one = one.previous_controlnet
         return found
 
-    def add_extra_preserved_memory_during_sampling(self, memory_in_bytes: int) -> None:
-        self.extra_preserved_memory_during_sampling += memory_in_bytes
-
     def add_extra_model_patcher_during_sampling(self, model_patcher: ModelPatcher) -> None:
         self.extra_model_patchers_during_sampling.append(model_patcher)
+
+    def add_extra_preserved_memory_during_sampling(self, memory_in_bytes: int) -> None:
+        self.extra_preserved_memory_during_sampling += memory_in_bytes
 
     def memory_required(self, input_shape: Any) -> float:
         rows, _, height, width = input_shape

@@ -20,8 +20,8 @@ def install(variant: Variant) -> None:
     for sampler in (k_diffusion.KDiffusionSampler, timesteps.CompVisSampler):
         for method in ("sample", "sample_img2img"):
             replace(sampler, method, _as_a_pass(variant))
-    k_diffusion.CFGDenoiserKDiffusion.inner_model = property(_schedule)
-    timesteps.CFGDenoiserTimesteps.inner_model = property(_timesteps)
+    k_diffusion.CFGDenoiserKDiffusion.wrapped_model = _schedule
+    timesteps.CFGDenoiserTimesteps.wrapped_model = _timesteps
     replace(timesteps.CompVisSampler, "__init__", _with_schedule_on_the_model)
     if variant.schedule_told:
         replace(k_diffusion.KDiffusionSampler, "get_sigmas", _telling_the_schedule)
@@ -30,17 +30,13 @@ def install(variant: Variant) -> None:
 
 def _schedule(self: Any) -> Any:
     """What samplers ask for sigmas; denoiser calls go past it."""
-    if self.model_wrap is None:
-        model = shared.sd_model
-        alphas = model.forge_objects.unet.model.predictor.alphas_cumprod
-        self.model_wrap = external.DiscreteEpsDDPMDenoiser(model, alphas, quantize=True)
-    return self.model_wrap
+    model = shared.sd_model
+    alphas = model.forge_objects.unet.model.predictor.alphas_cumprod
+    return external.DiscreteEpsDDPMDenoiser(model, alphas, quantize=True)
 
 
 def _timesteps(self: Any) -> Any:
-    if self.model_wrap is None:
-        self.model_wrap = sd_samplers_timesteps.CompVisTimestepsDenoiser(shared.sd_model)
-    return self.model_wrap
+    return sd_samplers_timesteps.CompVisTimestepsDenoiser(shared.sd_model)
 
 
 def _guide(variant: Variant) -> None:

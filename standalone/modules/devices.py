@@ -27,13 +27,13 @@ def get_optimal_device_name() -> str:
     return "cpu"
 
 
-def get_optimal_device() -> torch.device:
-    return torch.device(get_optimal_device_name())
-
-
 def get_device_for(task: str) -> torch.device:
     """CPU when the task, or "all", was named in --use-cpu."""
     return cpu if task in cmd_opts.use_cpu or "all" in cmd_opts.use_cpu else get_optimal_device()
+
+
+def get_optimal_device() -> torch.device:
+    return torch.device(get_optimal_device_name())
 
 
 device = get_device_for("sd")

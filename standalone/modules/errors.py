@@ -6,10 +6,9 @@ import sys
 import textwrap
 import traceback
 
+MAX_RECORDS = 50
 exception_records: list[dict[str, str]] = []
 """Newest last: {"message", "exception", "traceback"}; at most `MAX_RECORDS`."""
-
-MAX_RECORDS = 50
 
 
 class WrongRequest(ValueError):
@@ -34,11 +33,10 @@ def record_exception(message: str = "") -> None:
 def report(message: str, *, exc_info: bool = False) -> None:
     """Print `message` to stderr, with the traceback of the current exception when `exc_info` is set."""
     record_exception(message)
-    for line in message.splitlines():
-        print("***", line, file=sys.stderr)
+    text = textwrap.indent(message, "*** ", lambda _: True)
     if exc_info:
-        print(textwrap.indent(traceback.format_exc(), "    "), file=sys.stderr)
-        print("---", file=sys.stderr)
+        text += "\n" + textwrap.indent(traceback.format_exc(), "    ") + "\n---"
+    print(text, file=sys.stderr)
 
 
 def display(e: Exception, task: str, *, full_traceback: bool = False) -> None:

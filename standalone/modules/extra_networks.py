@@ -29,14 +29,18 @@ class ExtraNetworkParams:
 
 
 class ExtraNetwork:
+    """What `<name:...>` in a prompt stands for."""
+
     def __init__(self, name: str) -> None:
         self.name = name
 
     def activate(self, p: Any, params_list: list[ExtraNetworkParams]) -> None:
-        raise NotImplementedError
+        """Called for each batch, with [] when no prompt mentions it."""
+        raise NotImplementedError(f"the extra network {self.name} has no activate()")
 
     def deactivate(self, p: Any) -> None:
-        raise NotImplementedError
+        """Called when the job is over."""
+        raise NotImplementedError(f"the extra network {self.name} has no deactivate()")
 
 
 def register_extra_network(extra_network: ExtraNetwork) -> None:

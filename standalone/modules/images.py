@@ -51,14 +51,13 @@ def image_grid(imgs: list[Image.Image], batch_size: int = 1, rows: int | None = 
 
 
 def _resized(im: Image.Image, w: int, h: int, upscaler_name: str | None) -> Image.Image:
-    if upscaler_name is None or upscaler_name == "None" or im.mode == "L":
-        return im.resize((w, h), resample=LANCZOS)
-    scale = max(w / im.width, h / im.height)
-    if scale > 1.0:
+    larger = max(w / im.width, h / im.height)
+    plain = upscaler_name in (None, "None") or im.mode == "L"
+    if larger > 1.0 and not plain:
         named = [x for x in shared.sd_upscalers if x.name == upscaler_name]
         upscaler = (named or shared.sd_upscalers)[0]
-        im = upscaler.scaler.upscale(im, scale, upscaler.data_path)
-    return im if im.size == (w, h) else im.resize((w, h), resample=LANCZOS)
+        im = upscaler.scaler.upscale(im, larger, upscaler.data_path)
+    return im if im.size == (w, h) and not plain else im.resize((w, h), resample=LANCZOS)
 
 
 def resize_image(
@@ -92,11 +91,11 @@ def resize_image(
 
 def flatten(img: Image.Image, bgcolor: str) -> Image.Image:
     """RGB; transparent parts take `bgcolor` ("#ffffff")."""
-    if img.mode == "RGBA":
-        background = Image.new("RGBA", img.size, bgcolor)
-        background.paste(img, mask=img)
-        img = background
-    return img.convert("RGB")
+    if img.mode != "RGBA":
+        return img.convert("RGB")
+    behind = Image.new("RGBA", img.size, bgcolor)
+    behind.paste(img, mask=img)
+    return behind.convert("RGB")
 
 
 def fix_image(image: Image.Image | None) -> Image.Image | None:

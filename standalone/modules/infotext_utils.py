@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -69,24 +70,22 @@ infotext_to_setting_name_mapping: list[tuple[str, str]] = []
 
 
 def reset() -> None:
-    paste_fields.clear()
-    registered_param_bindings.clear()
+    for known in (paste_fields, registered_param_bindings):
+        known.clear()
 
 
 def quote(text: Any) -> Any:
     """JSON-quoted when it contains a comma, colon or line break."""
-    if not any(x in str(text) for x in ",\n:"):
-        return text
-    return json.dumps(text, ensure_ascii=False)
+    ends_early = any(x in str(text) for x in ",\n:")
+    return json.dumps(text, ensure_ascii=False) if ends_early else text
 
 
 def unquote(text: str) -> str:
-    if len(text) == 0 or text[0] != '"' or text[-1] != '"':
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    """What `quote` made of it; anything else as it is."""
+    if text[:1] == text[-1:] == '"':
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+    return text
 
 
 def add_paste_fields(tabname: str, init_img: Any, fields: list[Any], override_settings_component: Any = None) -> None:

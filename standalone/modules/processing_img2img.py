@@ -45,7 +45,7 @@ class StableDiffusionProcessingImg2Img(
     def __post_init__(self) -> None:
         super().__post_init__()
         self.image_mask: Any = self.mask
-        self.mask: Any = None
+        self.mask: Any = None  # comes as it is in the latents' size
         if self.initial_noise_multiplier is None:
             self.initial_noise_multiplier = shared.opts.initial_noise_multiplier
 

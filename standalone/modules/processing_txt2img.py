@@ -223,16 +223,13 @@ class StableDiffusionProcessingTxt2Img(
         """The second pass; samples come back decoded."""
         if shared.state.interrupted:
             return samples
+        by_pixels = self.latent_scale_mode is None
         self.is_hr_pass = True
         self.sampler = sd_samplers.create_sampler(self.hr_sampler_name or self.sampler_name, self.sd_model)
-        upscale, first = (
-            (self._upscale_pixels, decoded_samples)
-            if self.latent_scale_mode is None
-            else (self._upscale_latent, samples)
-        )
-        larger, condition = upscale(first, self.hr_upscale_to_x, self.hr_upscale_to_y)
+        size = self.hr_upscale_to_x, self.hr_upscale_to_y
+        upscaled = self._upscale_pixels(decoded_samples, *size) if by_pixels else self._upscale_latent(samples, *size)
         shared.state.nextjob()
-        decoded = self._decoded(self._sample_again(self._truncate(larger), condition))
+        decoded = self._decoded(self._sample_again(self._truncate(upscaled[0]), upscaled[1]))
         self.is_hr_pass = False
         return decoded
 

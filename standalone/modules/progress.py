@@ -11,10 +11,12 @@ from typing import Any
 from modules import shared
 
 current_task: str | None = None
+"""Its id; None between tasks."""
 pending_tasks: OrderedDict[str, float] = OrderedDict()
+"""When each was put into the queue, by id."""
+KEPT_TASKS, KEPT_RESULTS = 16, 2
 finished_tasks: list[str] = []
 recorded_results: list[tuple[str, Any]] = []
-KEPT_RESULTS = 2
 
 
 def create_task_id(task_type: str) -> str:
@@ -28,18 +30,16 @@ def add_task_to_queue(id_task: str) -> None:
 
 def start_task(id_task: str | None) -> None:
     global current_task
+    pending_tasks.pop(id_task or "", None)
     current_task = id_task
-    if id_task is not None:
-        pending_tasks.pop(id_task, None)
 
 
 def finish_task(id_task: str | None) -> None:
     global current_task
-    if current_task == id_task:
-        current_task = None
+    current_task = None if current_task == id_task else current_task
     if id_task is not None:
         finished_tasks.append(id_task)
-        del finished_tasks[:-16]
+        del finished_tasks[:-KEPT_TASKS]
 
 
 def record_results(id_task: str | None, res: Any) -> None:

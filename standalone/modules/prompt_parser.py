@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import namedtuple
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,20 +38,20 @@ class SdConditioning(list):
         self.height = height or getattr(source, "height", None)
 
 
+@dataclass(eq=False)
 class ComposableScheduledPromptConditioning:
     """One sub-prompt of an AND prompt."""
 
-    def __init__(self, schedules: list[ScheduledPromptConditioning], weight: float = 1.0) -> None:
-        self.schedules = schedules
-        self.weight = weight
+    schedules: list[ScheduledPromptConditioning]
+    weight: float = 1.0
 
 
+@dataclass(eq=False)
 class MulticondLearnedConditioning:
     """Conditions of a batch: `batch[image][sub-prompt]`."""
 
-    def __init__(self, shape: tuple[int, ...], batch: list[list[ComposableScheduledPromptConditioning]]) -> None:
-        self.shape = shape
-        self.batch = batch
+    shape: tuple[int, ...]
+    batch: list[list[ComposableScheduledPromptConditioning]]
 
 
 class DictWithShape(dict):

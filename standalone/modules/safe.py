@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import collections
 import pickle
 import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from modules import errors
 from modules.shared_cmd_options import cmd_opts
@@ -21,44 +18,42 @@ Handler = Callable[[str, str], Any]
 ZIP_NAME = re.compile(
     r"^([^/]+)/((data/\d+)|version|byteorder|\.format_version|\.storage_alignment|.data/serialization_id|(data\.pkl))$"
 )
-TORCH_NAMES = {
-    "FloatStorage", "HalfStorage", "IntStorage", "LongStorage", "DoubleStorage", "ByteStorage", "BFloat16Storage",
-    "float32",
-}  # fmt: skip
-TORCH_UTILS = {"_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_device_tensor_from_numpy"}
+STORAGES = ("Float", "Half", "Int", "Long", "Double", "Byte", "BFloat16")
+NUMPY_ARRAYS = ("scalar", "_reconstruct")
+ALLOWED = {
+    "collections": ("OrderedDict",),
+    "torch": ("float32", *(f"{kind}Storage" for kind in STORAGES)),
+    "torch._utils": ("_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_device_tensor_from_numpy"),
+    "torch.nn.modules.container": ("ParameterDict",),
+    "numpy": ("dtype", "ndarray"),
+    "numpy.core.multiarray": NUMPY_ARRAYS,
+    "numpy._core.multiarray": NUMPY_ARRAYS,
+    "_codecs": ("encode",),
+    "__builtin__": ("set",),
+}
+"""What a pickle may name, by module."""
 
 unsafe_torch_load = torch.load
 global_extra_handler: Handler | None = None
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Builds tensors and plain containers; any other name is an error."""
+    """Builds tensors without numbers and plain containers; a name that is neither allowed nor resolved is an error."""
 
     extra_handler: Handler | None = None
 
-    def persistent_load(self, saved_id: Any) -> Any:
-        assert saved_id[0] == "storage"
-        return torch.storage.TypedStorage(_internal=True)
-
     def find_class(self, module: str, name: str) -> Any:
-        found = self.extra_handler(module, name) if self.extra_handler is not None else None
-        if found is not None:
-            return found
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if module == "torch._utils" and name in TORCH_UTILS:
-            return super().find_class(module, name)
-        if module == "torch" and name in TORCH_NAMES:
-            return getattr(torch, name)
-        if (module, name) == ("torch.nn.modules.container", "ParameterDict"):
-            return torch.nn.ParameterDict
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("scalar", "_reconstruct"):
-            return super().find_class(module, name)
-        if module == "numpy" and name in ("dtype", "ndarray"):
-            return getattr(np, name)
-        if (module, name) in (("_codecs", "encode"), ("__builtin__", "set")):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"global '{module}/{name}' is forbidden")
+        further = None if self.extra_handler is None else self.extra_handler(module, name)
+        if further is not None:
+            return further
+        if name not in ALLOWED.get(module, ()):
+            raise pickle.UnpicklingError(f"global '{module}/{name}' is forbidden")
+        return super().find_class(module, name)
+
+    def persistent_load(self, saved_id: Any) -> Any:
+        if saved_id[0] != "storage":
+            raise pickle.UnpicklingError(f"a stored {saved_id[0]!r:.40} instead of numbers")
+        return torch.storage.TypedStorage(_internal=True)
 
 
 def check_pt(filename: str | Path, extra_handler: Handler | None) -> None:
@@ -84,22 +79,22 @@ def check_pt(filename: str | Path, extra_handler: Handler | None) -> None:
 
 
 def load_with_extra(filename: Any, extra_handler: Handler | None = None, *args: Any, **kwargs: Any) -> Any:
-    """`torch.load` after the check; None when the file does not pass."""
-    try:
-        if not cmd_opts.disable_safe_unpickle:
-            check_pt(filename, extra_handler)
-    except Exception:  # noqa: BLE001 - the host's rule: report and return None
-        errors.report(
-            f"Error verifying pickled file from {filename}: the program is not going to read it", exc_info=True
-        )
-        return None
-    if extra_handler is not None or cmd_opts.disable_safe_unpickle or kwargs.get("weights_only") is False:
+    """`torch.load` of weights; None for anything else.
+
+    Only for a caller who asks for more (`extra_handler`, `weights_only=False`) PyTorch's other reader is used, after
+    a check of every name in the file.
+    """
+    if cmd_opts.disable_safe_unpickle:
         return unsafe_torch_load(filename, *args, **{"weights_only": False, **kwargs})
-    try:  # read by PyTorch's own reader of weights: what was checked need not be what is read
-        return load_weights(filename, *args, **kwargs)
-    except pickle.UnpicklingError:
-        errors.report(f"{filename} holds more than weights: the program is not going to read it", exc_info=True)
+    more = extra_handler is not None or kwargs.get("weights_only") is False
+    try:
+        if not more:
+            return load_weights(filename, *args, **kwargs)
+        check_pt(filename, extra_handler)
+    except Exception:  # noqa: BLE001 - the host's rule: report and return None
+        errors.report(f"{filename} is damaged or holds more than weights: it is not read", exc_info=True)
         return None
+    return unsafe_torch_load(filename, *args, **{"weights_only": False, **kwargs})
 
 
 def load_weights(filename: Any, *args: Any, **kwargs: Any) -> Any:
@@ -127,16 +122,18 @@ class Extra:
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
 
-    def __enter__(self) -> None:
+    @staticmethod
+    def _allow(handler: Handler | None) -> None:
         global global_extra_handler
-        assert global_extra_handler is None, "already inside an Extra() block"
-        global_extra_handler = self.handler
+        global_extra_handler = handler
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        global global_extra_handler
-        global_extra_handler = None
+    def __enter__(self) -> None:
+        if global_extra_handler is not None:
+            raise RuntimeError("already inside an Extra() block")
+        self._allow(self.handler)
+
+    def __exit__(self, *error: object) -> None:
+        self._allow(None)
 
 
 def install() -> None:

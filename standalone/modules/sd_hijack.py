@@ -38,9 +38,9 @@ class StableDiffusionModelHijack:
 
     def apply_circular(self, enable: bool) -> None:
         """Tiling: convolutions continue at the opposite edge."""
-        if self.circular_enabled == enable:
+        before, self.circular_enabled = self.circular_enabled, enable
+        if before == enable:
             return
-        self.circular_enabled = enable
         for layer in self.model.modules() if self.model is not None else ():
             if isinstance(layer, torch.nn.Conv2d):
                 layer.padding_mode = "circular" if enable else "zeros"

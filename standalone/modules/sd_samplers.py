@@ -16,22 +16,26 @@ from modules import (
     shared,
 )
 
-samples_to_image_grid = sd_samplers_common.samples_to_image_grid
-sample_to_image = sd_samplers_common.sample_to_image
-
 all_samplers = [
     *sd_samplers_kdiffusion.samplers_data_k_diffusion,
     *sd_samplers_timesteps.samplers_data_timesteps,
     *sd_samplers_lcm.samplers_data_lcm,
 ]
 all_samplers_map = {x.name: x for x in all_samplers}
-samplers = all_samplers
-samplers_for_img2img = all_samplers
+samplers = samplers_for_img2img = all_samplers
 samplers_map: dict[str, str] = {}
+sample_to_image = sd_samplers_common.sample_to_image
+samples_to_image_grid = sd_samplers_common.samples_to_image_grid
 
 
 def find_sampler_config(name: str | None) -> Any:
     return all_samplers[0] if name is None else all_samplers_map.get(name)
+
+
+def set_samplers() -> None:
+    """Fills the names by which samplers are known, in small letters."""
+    samplers_map.clear()
+    samplers_map.update({name.lower(): x.name for x in all_samplers for name in (x.name, *x.aliases)})
 
 
 def create_sampler(name: str | None, model: Any) -> Any:
@@ -39,16 +43,9 @@ def create_sampler(name: str | None, model: Any) -> Any:
     config = find_sampler_config(name)
     if config is None:
         raise errors.WrongRequest(f"bad sampler name: {name}")
-    sampler = config.constructor(model)
-    sampler.config = config
-    return sampler
-
-
-def set_samplers() -> None:
-    samplers_map.clear()
-    for sampler in all_samplers:
-        for name in (sampler.name, *sampler.aliases):
-            samplers_map[name.lower()] = sampler.name
+    made = config.constructor(model)
+    made.config = config
+    return made
 
 
 def visible_samplers() -> list[Any]:
@@ -79,12 +76,16 @@ def get_sampler_and_scheduler(
     return sampler.name, found.label
 
 
+def _named_in(infotext: dict[str, Any]) -> tuple[str, str]:
+    return get_sampler_and_scheduler(infotext.get("Sampler"), infotext.get("Schedule type"))
+
+
 def get_sampler_from_infotext(d: dict[str, Any]) -> str:
-    return get_sampler_and_scheduler(d.get("Sampler"), d.get("Schedule type"))[0]
+    return _named_in(d)[0]
 
 
 def get_scheduler_from_infotext(d: dict[str, Any]) -> str:
-    return get_sampler_and_scheduler(d.get("Sampler"), d.get("Schedule type"))[1]
+    return _named_in(d)[1]
 
 
 def fix_p_invalid_sampler_and_scheduler(p: Any) -> None:

@@ -88,6 +88,12 @@ class CFGDenoiser(torch.nn.Module):
 
     @property
     def inner_model(self) -> Any:
+        """The model as the sampler calls it; made anew after `update_inner_model`."""
+        if self.model_wrap is None:
+            self.model_wrap = self.wrapped_model()
+        return self.model_wrap
+
+    def wrapped_model(self) -> Any:
         raise NotImplementedError
 
     def combine_denoised(self, x_out: Tensor, conds_list: list[Any], uncond: Any, cond_scale: float) -> Tensor:
@@ -102,13 +108,13 @@ class CFGDenoiser(torch.nn.Module):
         cond, img_cond, uncond = x_out.chunk(3)
         return uncond + cond_scale * (cond - img_cond) + self.image_cfg_scale * (img_cond - uncond)
 
-    def get_pred_x0(self, x_in: Tensor, x_out: Tensor, sigma: Tensor) -> Tensor:
-        return x_out
-
     def update_inner_model(self) -> None:
         """After a model swap: a new wrapper, and the conditions of the new model."""
-        self.model_wrap = None
         self.sampler.sampler_extra_args.update(zip(("cond", "uncond"), self.p.get_conds(), strict=True))
+        self.model_wrap = None
+
+    def get_pred_x0(self, x_in: Tensor, x_out: Tensor, sigma: Tensor) -> Tensor:
+        return x_out
 
     def pad_cond_uncond(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
         """Equal lengths by appending empty prompts to the shorter one."""

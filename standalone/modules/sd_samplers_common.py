@@ -143,10 +143,11 @@ class Sampler:
     eta_infotext_field = "Eta"
     eta_default = 1.0
 
-    config: SamplerData  # set by create_sampler
-    p: Any = None
+    denoiser: Callable[[Any], Any] | None = None  # makes its CFGDenoiser
     model_wrap: Any = None
     model_wrap_cfg: Any = None
+    config: SamplerData  # set by create_sampler
+    p: Any = None
     last_latent: Any = None
     stop_at: int | None = None
     eta: float | None = None
@@ -160,6 +161,9 @@ class Sampler:
         self.extra_params: list[str] = []
         self.sampler_extra_args: dict[str, Any] = {}
         self.options: dict[str, Any] = {}
+        if self.denoiser is not None:
+            self.model_wrap_cfg = self.denoiser(self)
+            self.model_wrap = self.model_wrap_cfg.inner_model
 
     def callback_state(self, d: dict[str, Any]) -> None:
         """Called by the sampling function after each step."""

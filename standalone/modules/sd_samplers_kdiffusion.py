@@ -42,7 +42,7 @@ samplers_k_diffusion: list[tuple[str, Any, list[str], dict[str, Any]]] = [
 ]
 
 CHURN = ["s_churn", "s_tmin", "s_tmax", "s_noise"]
-sampler_extra_params = {
+sampler_extra_params: dict[Any, list[str]] = {
     "sample_euler": CHURN,
     "sample_heun": CHURN,
     "sample_dpm_2": CHURN,
@@ -58,23 +58,23 @@ sampler_extra_params = {
 class CFGDenoiserKDiffusion(CFGDenoiser):
     """Guidance over k-diffusion's wrapper, which turns sigmas into timesteps."""
 
-    @property
-    def inner_model(self) -> Any:
-        if self.model_wrap is None:
-            velocity = shared.sd_model.parameterization == "v"
-            denoiser = external.CompVisVDenoiser if velocity else external.CompVisDenoiser
-            self.model_wrap = denoiser(shared.sd_model, quantize=shared.opts.enable_quantization)
-        return self.model_wrap
+    def wrapped_model(self) -> Any:
+        velocity = shared.sd_model.parameterization == "v"
+        denoiser = external.CompVisVDenoiser if velocity else external.CompVisDenoiser
+        return denoiser(shared.sd_model, quantize=shared.opts.enable_quantization)
 
 
 class KDiffusionSampler(sd_samplers_common.Sampler):
+    """`funcname` is one of k-diffusion's functions by name, or a function called as those are."""
+
+    denoiser = CFGDenoiserKDiffusion
+
     def __init__(self, funcname: Any, sd_model: Any, options: dict[str, Any] | None = None) -> None:
         super().__init__(funcname)
-        self.extra_params = sampler_extra_params.get(funcname, [])
+        if not callable(funcname):
+            self.func = getattr(sampling, funcname)
         self.options = options or {}
-        self.func = funcname if callable(funcname) else getattr(sampling, funcname)
-        self.model_wrap_cfg = CFGDenoiserKDiffusion(self)
-        self.model_wrap = self.model_wrap_cfg.inner_model
+        self.extra_params = sampler_extra_params.get(funcname, [])
 
     def _scheduler(self, p: Any) -> sd_schedulers.Scheduler | None:
         name = (p.hr_scheduler if p.is_hr_pass else p.scheduler) or "Automatic"
@@ -90,10 +90,9 @@ class KDiffusionSampler(sd_samplers_common.Sampler):
             p.extra_generation_params["Discard penultimate sigma"] = True
         steps += discard
         scheduler = self._scheduler(p)
-        if p.sampler_noise_scheduler_override:
-            sigmas = p.sampler_noise_scheduler_override(steps)
-        elif scheduler is None or scheduler.function is None:
-            sigmas = self.model_wrap.get_sigmas(steps)
+        override = p.sampler_noise_scheduler_override
+        if override or scheduler is None or scheduler.function is None:
+            sigmas = (override or self.model_wrap.get_sigmas)(steps)
         else:
             sigmas = scheduler.function(n=steps, **self._scheduler_arguments(p, scheduler), device=devices.cpu)
         if discard:

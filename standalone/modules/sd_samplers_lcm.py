@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -63,31 +64,23 @@ def sample_lcm(
     noise_sampler: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Clean picture, noise of the next sigma, and again."""
-    noise_sampler = noise_sampler or sampling.default_noise_sampler(x)
+    noise_of = noise_sampler or sampling.default_noise_sampler(x)
     rows = x.new_ones([x.shape[0]])
-    for i in range(len(sigmas) - 1):
-        denoised = model(x, sigmas[i] * rows, **(extra_args or {}))
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
+        clean = model(x, sigma * rows, **(extra_args or {}))
         if callback is not None:
-            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
-        x = denoised
-        if sigmas[i + 1] > 0:
-            x = x + sigmas[i + 1] * noise_sampler(sigmas[i], sigmas[i + 1])
+            callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": clean})
+        x = clean + following * noise_of(sigma, following) if following > 0 else clean
     return x
 
 
 class CFGDenoiserLCM(CFGDenoiser):
-    @property
-    def inner_model(self) -> Any:
-        if self.model_wrap is None:
-            self.model_wrap = LCMCompVisDenoiser(shared.sd_model)
-        return self.model_wrap
+    def wrapped_model(self) -> Any:
+        return LCMCompVisDenoiser(shared.sd_model)
 
 
 class LCMSampler(KDiffusionSampler):
-    def __init__(self, funcname: Any, sd_model: Any, options: dict[str, Any] | None = None) -> None:
-        super().__init__(funcname, sd_model, options)
-        self.model_wrap_cfg = CFGDenoiserLCM(self)
-        self.model_wrap = self.model_wrap_cfg.inner_model
+    denoiser = CFGDenoiserLCM
 
 
 samplers_data_lcm = [sd_samplers_common.SamplerData("LCM", lambda model: LCMSampler(sample_lcm, model), ["k_lcm"], {})]

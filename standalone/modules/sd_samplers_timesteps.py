@@ -27,15 +27,19 @@ class CompVisTimestepsDenoiser(torch.nn.Module):
         super().__init__()
         self.inner_model = model
 
+    def predicted(self, x: Tensor, timesteps: Tensor, **kwargs: Any) -> Tensor:
+        """What the model itself predicts."""
+        return self.inner_model.apply_model(x, timesteps, **kwargs)
+
     def forward(self, input: Tensor, timesteps: Tensor, **kwargs: Any) -> Tensor:
-        return self.inner_model.apply_model(input, timesteps, **kwargs)
+        return self.predicted(input, timesteps, **kwargs)
 
 
 class CompVisTimestepsVDenoiser(CompVisTimestepsDenoiser):
     """Noise prediction from a model that predicts velocity."""
 
     def forward(self, input: Tensor, timesteps: Tensor, **kwargs: Any) -> Tensor:
-        v = self.inner_model.apply_model(input, timesteps, **kwargs)
+        v = self.predicted(input, timesteps, **kwargs)
         alphas = self.inner_model.alphas_cumprod[timesteps.to(torch.int)][:, None, None, None]
         return alphas.sqrt() * v + (1 - alphas).sqrt() * input
 
@@ -45,30 +49,26 @@ class CFGDenoiserTimesteps(CFGDenoiser):
 
     def __init__(self, sampler: Any) -> None:
         super().__init__(sampler)
-        self.alphas = shared.sd_model.alphas_cumprod
         self.mask_before_denoising = True
+        self.alphas = shared.sd_model.alphas_cumprod
 
     def get_pred_x0(self, x_in: Tensor, x_out: Tensor, sigma: Tensor) -> Tensor:
         alphas = self.alphas[sigma.to(dtype=torch.int)][:, None, None, None]
         return (x_in - (1 - alphas).sqrt() * x_out) / alphas.sqrt()
 
-    @property
-    def inner_model(self) -> Any:
-        if self.model_wrap is None:
-            velocity = shared.sd_model.parameterization == "v"
-            self.model_wrap = (CompVisTimestepsVDenoiser if velocity else CompVisTimestepsDenoiser)(shared.sd_model)
-        return self.model_wrap
+    def wrapped_model(self) -> Any:
+        velocity = shared.sd_model.parameterization == "v"
+        return (CompVisTimestepsVDenoiser if velocity else CompVisTimestepsDenoiser)(shared.sd_model)
 
 
 class CompVisSampler(sd_samplers_common.Sampler):
+    denoiser = CFGDenoiserTimesteps
     eta_option_field = "eta_ddim"
     eta_infotext_field = "Eta DDIM"
     eta_default = 0.0
 
     def __init__(self, funcname: Callable[..., Tensor], sd_model: Any) -> None:
         super().__init__(funcname)
-        self.model_wrap_cfg = CFGDenoiserTimesteps(self)
-        self.model_wrap = self.model_wrap_cfg.inner_model
 
     def get_timesteps(self, p: Any, steps: int) -> Tensor:
         """Timesteps in rising order: 1, 1 + 1000 // steps, ...; more than `steps` when it does not divide 1000."""

@@ -15,6 +15,8 @@ from torch import Tensor
 
 @dataclass
 class Scheduler:
+    """A noise schedule; "automatic" has no function, the sampler decides. `default_rho` is -1 where there is no rho."""
+
     name: str
     label: str
     function: Callable[..., Tensor] | None

@@ -40,12 +40,11 @@ class Upscaler:
 
 
 class UpscalerData:
+    """An entry of the list of upscalers; `path` is where its weights are, for those that have any."""
+
     def __init__(self, name: str, path: str | None, upscaler: Upscaler, scale: int = 4) -> None:
-        self.name = name
-        self.data_path = path
-        self.local_data_path = path
-        self.scaler = upscaler
-        self.scale = scale
+        self.name, self.scaler, self.scale = name, upscaler, scale
+        self.data_path = self.local_data_path = path
 
 
 class UpscalerNone(Upscaler):
