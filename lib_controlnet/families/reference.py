@@ -66,7 +66,7 @@ class Reference(BoundControl):
         """The picture, noised as far as `step`, passes through the U-Net and leaves what the layers see of it."""
         latents = of_rows(self._latents.like(step.x), step)
         latents = latents.expand(step.batch, -1, -1, -1)
-        noise = self._noise.next(latents.shape, step)
+        noise = step.kept.of(self._noise.next(latents.shape, step), _places(step))
         x = self._checkpoint.noised(latents.float(), step.timesteps, noise.float()).to(step.x)
         if step.x.shape[1] == 9:  # an inpainting checkpoint: nothing is to be painted, all is known
             x = torch.cat([x, torch.zeros_like(x[:, :1]), latents], dim=1)
@@ -79,6 +79,12 @@ class Reference(BoundControl):
         for layer in self._layers:
             layer.bank = None
         return output
+
+
+def _places(step: Step) -> tuple[int, ...]:
+    """Where the noise of each row is: it is drawn conds first, whatever order a host's rows have."""
+    order = sorted(range(step.batch), key=lambda row: not step.is_cond[row])
+    return tuple(order.index(row) for row in range(step.batch))
 
 
 def _fidelity(settings: UnitSettings) -> float:

@@ -1,12 +1,11 @@
 """Forge, Forge Neo, reForge and Forge Classic: their backend's U-Net, patchers and control objects.
 
 Their U-Net takes control as an argument and tells of each call which rows are cond. They differ in little, which is
-asked for where it matters: the name of the backend's package, and whether blocks are called or their layers one by one.
+asked for where it matters.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -121,8 +120,8 @@ class ForgeHost(WebUIHost):
         return ArgumentHooks(unet, control)
 
     def sites(self, unet: nn.Module) -> LdmSites:
-        """The places in its layers."""
-        return LdmSites(unet, blocks_are_called=not _iterates_blocks(unet), plain_arguments=_no_options)
+        """The places in its layers: reForge and Classic call those in a block one by one, and no block."""
+        return LdmSites(unet, blocks_are_called=False, plain_arguments=_no_options)
 
     def rows(self, params: Any) -> RowTeller:
         """Each U-Net call says itself which of its rows are cond."""
@@ -190,11 +189,6 @@ def _predictor(model: Any) -> Any:
     """What knows the noise schedule: one of Forge's and Neo's backend, or of ldm_patched (reForge, Classic)."""
     wrapper = _wrapper(model)
     return getattr(wrapper, "predictor", None) or getattr(wrapper, "model_sampling", None)
-
-
-def _iterates_blocks(unet: nn.Module) -> bool:
-    """Whether its forward calls the layers in its blocks one by one (reForge, Classic), so that no block is called."""
-    return hasattr(sys.modules.get(type(unet).__module__), "forward_timestep_embed")
 
 
 def _no_options() -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""Jobs in hosts of the Forge family against the same jobs in AUTOMATIC1111, and what is left after them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.engine.tiny import hook_counts
+from tests.hosts.conftest import Host, pixels, unit
+
+from .jobs import JOBS
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_job_is_that_of_automatic1111(host: Host, expected: Any, name: str) -> None:
+    """To a rounding: the rows of a call lie in another order there."""
+    result = JOBS[name](host)
+    got = [pixels(result, index) for index in range(len(result.images))]
+    assert [one.shape for one in got] == [one.shape for one in expected[name]]
+    for ours, theirs in zip(got, expected[name], strict=True):
+        assert int(np.abs(ours.astype(int) - theirs).max()) <= 1
+    if name not in ("none", "weight 0"):
+        plain = expected["none"][0]
+        assert got[0].shape != plain.shape or np.abs(got[0].astype(int) - plain).mean() > 0.3, "it must matter"
+    objects = host.app.modules("shared").sd_model.forge_objects
+    assert objects.unet.controlnet_linked_list is None, "no control object of ours is left"
+
+
+def test_the_range_is_measured_by_the_noise(host: Host) -> None:
+    """Of a schedule's first half of steps more than half are noisy: a unit until 0.5 acts as long as the noise says."""
+    whole, first = pixels(host.txt2img(unit(), steps=4)), pixels(host.txt2img(unit(guidance_end=0.5), steps=4))
+    plain = pixels(host.txt2img(steps=4))
+    assert np.abs(first.astype(int) - plain).mean() > 0.1
+    assert np.abs(first.astype(int) - whole).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"model": "no such model"}, {"image": None}, {"module": "no such"}, {"model": "xl"}, {"model": "cut"}],
+    ids=str,
+)
+def test_what_cannot_be_done_stops_the_job_and_nothing_is_left(host: Host, expected: Any, wrong: Any) -> None:
+    unet = host.app.modules("shared").sd_model.forge_objects.unet.model.diffusion_model
+    before = hook_counts(unet)
+    with pytest.raises(Exception, match="unit 0"):
+        host.txt2img(unit(**wrong))
+    assert hook_counts(unet) == before
+    assert np.array_equal(pixels(host.txt2img()), expected["none"][0])
+    assert hook_counts(unet) == before
+
+
+def test_another_checkpoint_in_the_middle_of_a_series(host: Host) -> None:
+    first = pixels(host.txt2img(unit()))
+    host.load("two")
+    try:
+        second = pixels(host.txt2img(unit()))
+        host.load("wide")
+        with pytest.raises(Exception, match="unit 0"):
+            host.txt2img(unit())
+    finally:
+        host.load("one")
+    assert np.array_equal(pixels(host.txt2img(unit())), first)
+    assert np.abs(second.astype(int) - first).mean() > 0.5
