@@ -44,7 +44,7 @@ def _replace_model(variant: Variant) -> None:
 
     from standalone.forge import engine, unet
 
-    sd_latent_diffusion.UNetModel = unet.unet_class(variant.blocks_called, variant.resizes_residuals)
+    sd_latent_diffusion.UNetModel = unet.unet_class(variant)
     build, hijack = sd_latent_diffusion.build, StableDiffusionModelHijack.hijack
 
     @wraps(build)
@@ -71,9 +71,11 @@ def _replace_model(variant: Variant) -> None:
 def _packages(variant: Variant) -> dict[str, dict[str, Any]]:
     """What extensions import, by module."""
     from modules import paths
+    from modules.sd_latent_diffusion import UNetModel
 
-    from standalone.forge import memory, patcher
+    from standalone.forge import memory, patcher, unet
 
+    module, _, network = variant.unet.rpartition(".")
     load, free = memory.BY_VARIANT[variant.name]
     known = ("get_torch_device", "unet_offload_device", "get_free_memory", "soft_empty_cache")
     management = {name: getattr(memory, name) for name in known} | {"load_models_gpu": load, "free_memory": free}
@@ -86,13 +88,14 @@ def _packages(variant: Variant) -> dict[str, dict[str, Any]]:
         "controlnet_dir": f"{paths.models_path}/ControlNet",
         "preprocessor_dir": f"{paths.models_path}/ControlNetPreprocessor",
     }
-    common = {"modules_forge.forge_version": version, "modules_forge.shared": shared}
+    common = {"modules_forge.forge_version": version, "modules_forge.shared": shared, module: {network: UNetModel}}
     if variant.core == "backend":
         return common | {
             "backend.memory_management": management,
             "backend.patcher.base": {"ModelPatcher": patcher.ModelPatcher},
             "backend.patcher.unet": {"UnetPatcher": patcher.UnetPatcher},
         }
+    common[module]["forward_timestep_embed"] = unet.forward_timestep_embed
     return common | {
         "ldm_patched.modules.model_management": management,
         "ldm_patched.modules.model_patcher": {"ModelPatcher": patcher.ModelPatcher},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lib_controlnet.nets.blocks import TimestepEmbedSequential
 from lib_controlnet.nets.unet import UNetModel, join
+from standalone.forge.variants import Variant
 
 
 class Block(TimestepEmbedSequential):
@@ -19,6 +21,13 @@ class Block(TimestepEmbedSequential):
         self, x: Tensor, emb: Tensor, context: Any = None, transformer_options: Any = None, output_shape: Any = None
     ) -> Tensor:
         return self._run(x, emb, context)
+
+
+def forward_timestep_embed(
+    ts: Any, x: Tensor, emb: Tensor, context: Any = None, transformer_options: Any = None, output_shape: Any = None
+) -> Tensor:
+    """The layers of a block one by one, as reForge and Classic call them: the block itself is not called."""
+    return ts._run(x, emb, context)
 
 
 def add_or_leave_out(h: Tensor, residual: Tensor) -> Tensor:
@@ -100,7 +109,8 @@ class ControlledUNet(UNetModel):
         modifiers = options.get("block_modifiers", ())
         for modify in modifiers:
             h = modify(h, "before", options)
-        h = block(h, emb, context, options, *shape) if self.blocks_called else block._run(h, emb, context)
+        called = block if self.blocks_called else partial(forward_timestep_embed, block)
+        h = called(h, emb, context, options, *shape)
         h = self._controlled(h, control, place[0])
         for modify in modifiers:
             h = modify(h, "after", options)
@@ -110,7 +120,9 @@ class ControlledUNet(UNetModel):
         return h
 
 
-def unet_class(blocks_called: bool, fitted: bool) -> type[ControlledUNet]:
-    """The class of one variant's U-Nets."""
-    adding = add_fitted if fitted else add_or_leave_out
-    return type("UNetModel", (ControlledUNet,), {"blocks_called": blocks_called, "add": staticmethod(adding)})
+def unet_class(variant: Variant) -> type[ControlledUNet]:
+    """The class of one variant's U-Nets, under its name there."""
+    adding = add_fitted if variant.resizes_residuals else add_or_leave_out
+    module, _, name = variant.unet.rpartition(".")
+    body = {"blocks_called": variant.blocks_called, "add": staticmethod(adding), "__module__": module}
+    return type(name, (ControlledUNet,), body)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Variant:
-    """One WebUI. `core`: the package of its models; `version`: what `modules_forge.forge_version` says."""
+    """One WebUI. `core`: the package of its models; `unet`: the class of its U-Nets; `version`: what
+    `modules_forge.forge_version` says."""
 
     name: str
     core: str
+    unet: str
     version: str
     release: str | None = None
     hires: tuple[str, ...] = ("before_hr", "reset", "call")
@@ -35,12 +37,15 @@ class Variant:
     """`patcher.model_dtype()` answers; otherwise it is None."""
 
 
+BACKEND_UNET = "backend.nn.unet.IntegratedUNet2DConditionModel"
+LDM_UNET = "ldm_patched.ldm.modules.diffusionmodules.openaimodel.UNetModel"
 VARIANTS = {
     variant.name: variant
     for variant in (
         Variant(
             "forge",
             "backend",
+            BACKEND_UNET,
             "2.0.1v1.10.1",
             hires=("before_hr", "call", "reset", "call"),
             uncond_dropped=True,
@@ -51,6 +56,7 @@ VARIANTS = {
         Variant(
             "neo",
             "backend",
+            BACKEND_UNET,
             "neo",
             release="2.26",
             uncond_dropped=True,
@@ -62,6 +68,7 @@ VARIANTS = {
         Variant(
             "reforge",
             "ldm_patched",
+            LDM_UNET,
             "1.0.0v2-v1.10.1RC",
             hires=("reset", "before_hr", "call"),
             options_argument=True,
@@ -69,6 +76,6 @@ VARIANTS = {
             resizes_residuals=True,
             marks_rows=False,
         ),
-        Variant("classic", "ldm_patched", "classic"),
+        Variant("classic", "ldm_patched", LDM_UNET, "classic"),
     )
 }
