@@ -9,7 +9,7 @@ from modules import devices
 from modules.sd_latent_diffusion import LatentDiffusion
 from torch import Tensor
 
-from standalone.forge.model import BaseModel, KModel, Predictor
+from standalone.forge.model import BaseModel, KModel, predictor_of, schedule_of
 from standalone.forge.patcher import ForgeObjects, ModelPatcher, UnetPatcher
 from standalone.forge.variants import Variant
 
@@ -41,8 +41,9 @@ def _patcher(model: Any, kind: Any = ModelPatcher) -> Any:
 
 
 def forge_objects(model: LatentDiffusion, variant: Variant) -> ForgeObjects:
-    predictor = Predictor(model.alphas_cumprod.clone(), velocity=model.parameterization == "v")
-    wrapper = (BaseModel if variant.knows_dtype else KModel)(model.model.diffusion_model, predictor)
+    kind, schedule = (BaseModel, schedule_of) if variant.core == "ldm_patched" else (KModel, predictor_of)
+    noise = schedule(model.alphas_cumprod.clone(), model.parameterization == "v")
+    wrapper = kind(model.model.diffusion_model, noise, devices.dtype_unet)
     vae, text = model.first_stage_model, model.cond_stage_model
     return ForgeObjects(
         unet=_patcher(wrapper, UnetPatcher),

@@ -194,7 +194,7 @@ def guided(call: Call, x: Tensor, sigma: Tensor) -> Tensor:
     negative = None if call.uncond is None else prompt_parser.reconstruct_cond_batch(call.uncond, denoiser.step)
     patcher = shared.sd_model.forge_objects.unet
     if denoiser.mask is not None:
-        x = _original_outside(denoiser, x, sigma, patcher.model.predictor)
+        x = _original_outside(denoiser, x, sigma, patcher.model.schedule)
     steps = state.sampling_step, state.sampling_steps
     params = CFGDenoiserParams(x, call.image, sigma, *steps, texts, negative, denoiser)
     cfg_denoiser_callback(params)

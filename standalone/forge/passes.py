@@ -27,7 +27,7 @@ def prepare(variant: Variant, patcher: Any, x: Tensor) -> None:
     else:
         load([patcher, *models], memory_required=needed + further)
     for control in patcher.list_controlnets():
-        control.pre_run(patcher.model, patcher.model.predictor.percent_to_sigma)
+        control.pre_run(patcher.model, patcher.model.schedule.percent_to_sigma)
 
 
 def cleanup(patcher: Any) -> None:

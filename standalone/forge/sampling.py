@@ -31,8 +31,15 @@ def install(variant: Variant) -> None:
 def _schedule(self: Any) -> Any:
     """What samplers ask for sigmas; denoiser calls go past it."""
     model = shared.sd_model
-    alphas = model.forge_objects.unet.model.predictor.alphas_cumprod
-    return external.DiscreteEpsDDPMDenoiser(model, alphas, quantize=True)
+    schedule = model.forge_objects.unet.model.schedule
+    made = external.DiscreteEpsDDPMDenoiser(model, _alphas(schedule), quantize=True)
+    made.sigmas, made.log_sigmas = schedule.sigmas, schedule.log_sigmas
+    return made
+
+
+def _alphas(schedule: Any) -> Tensor:
+    """alphas_cumprod (1000,) of sigmas."""
+    return 1.0 / (schedule.sigmas**2 + 1.0)
 
 
 def _timesteps(self: Any) -> Any:
@@ -54,7 +61,7 @@ def _guide(variant: Variant) -> None:
         call = guidance.Call(variant, self, cond, uncond, cond_scale, s_min_uncond, image_cond)
         if not isinstance(self, sd_samplers_timesteps.CFGDenoiserTimesteps):
             return guidance.guided(call, x, sigma)
-        sigmas = shared.sd_model.forge_objects.unet.model.predictor.sigmas
+        sigmas = shared.sd_model.forge_objects.unet.model.schedule.sigmas
         real = sigmas[sigma.round().long().clip(0, len(sigmas) - 1)]
         noisy = x * ((real**2 + 1) ** 0.5)[:, None, None, None]
         return (noisy - guidance.guided(call, noisy, real)) / real[:, None, None, None]
@@ -79,7 +86,8 @@ def _as_a_pass(variant: Variant) -> Any:
 def _with_schedule_on_the_model(init: Any) -> Any:
     def with_schedule(self: Any, *args: Any) -> None:
         model = shared.sd_model
-        model.alphas_cumprod = model.forge_objects.unet.model.predictor.alphas_cumprod
+        if not hasattr(model, "alphas_cumprod"):
+            model.alphas_cumprod = _alphas(model.forge_objects.unet.model.schedule)
         init(self, *args)
 
     return with_schedule
