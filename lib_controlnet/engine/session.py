@@ -265,6 +265,10 @@ class ControlSession:
         begun = self._calls is not None and pass_ is self._pass
         return self._preparation.whole_hint(self.runs[index], pass_, self._size if begun else planned)
 
+    def whole_hint(self, index: int) -> Tensor:
+        """As `hint_for`, for the pass that has begun."""
+        return self._preparation.whole_hint(self.runs[index], self._pass, self._size)
+
     def tile(self, index: int, tensor: Tensor) -> None:
         """From now on `tensor` (T, 3 or 4, H, W) stands in for the hint of `runs[index]`; the hint itself ends that."""
         run = self.runs[index]

@@ -1,13 +1,19 @@
-"""Our object among the control objects of a host of the Forge family.
+"""Our objects among the control objects of a host of the Forge family.
 
 The residuals themselves are made at the U-Net's call, when the prompts that it gets are known and however many calls
-somebody makes of one; so this object gives none. It is what the host asks of the memory that the pass will take.
+somebody makes of one; so these objects give none. They are what the host asks of the memory that the pass will take,
+and where tilers (MultiDiffusion) find each unit's hint and set the pieces of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.session import ControlSession
 
 
 class ControlObject:
@@ -45,3 +51,42 @@ class ControlObject:
         """What the nodes before give. reForge passes `transformer_options` as a fifth argument."""
         before = self.previous_controlnet
         return None if before is None else before.get_control(x_noisy, t, cond, batched_number, *rest)
+
+
+class HintObject(ControlObject):
+    """Stands for one unit, whose hint is a picture that lies where the latent does. Only the attributes are new."""
+
+    def __init__(self, session: ControlSession, index: int) -> None:
+        """index: of the unit among those of the session."""
+        super().__init__(lambda: 0)
+        self._session, self._index = session, index
+        self._set: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where a hint is handed over."""
+        return torch.device("cpu")
+
+    @property
+    def cond_hint_original(self) -> Tensor:
+        """The unit's hint for the pass, (1, 3 or 4, H, W) float32 0..1. Raises UnitError where there are several."""
+        return self._session.whole_hint(self._index)
+
+    @property
+    def cond_hint(self) -> Tensor | None:
+        """The pieces that were set last, None before."""
+        return self._set
+
+    @cond_hint.setter
+    def cond_hint(self, pieces: Tensor) -> None:
+        """(T, 3 or 4, h, w), one for each row of the U-Net calls to come, or one for each tile."""
+        self._session.tile(self._index, pieces)
+        self._set = pieces
+
+
+def add_to(patcher: Any, session: ControlSession) -> None:
+    """The session's objects join those of the host's patcher."""
+    patcher.add_patched_controlnet(ControlObject(lambda: session.size))
+    for index, run in enumerate(session.runs):
+        if run.takes_part and any(part.bound.spatial for part in run.parts):
+            patcher.add_patched_controlnet(HintObject(session, index))

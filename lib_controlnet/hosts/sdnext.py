@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -29,8 +30,7 @@ class SDNextHost(WebUIHost):
 
     def give_notice(self) -> None:
         """Says it in the host's log: other loggers' warnings are not shown there."""
-        from modules.logger import log
-
+        log: Any = importlib.import_module("modules.logger").log  # the embedded host has no such module
         log.warning("ControlNet: %s.", self.notice)
 
     def network(self) -> nn.Module:

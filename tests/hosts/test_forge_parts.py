@@ -118,7 +118,7 @@ def test_the_patcher_is_put_back_unless_somebody_else_has_changed_it(monkeypatch
     objects = SimpleNamespace(unet=first)
     model = SimpleNamespace(forge_objects=objects)
     monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(shared=SimpleNamespace(sd_model=model)))
-    session: Any = SimpleNamespace(size=11)
+    session: Any = SimpleNamespace(size=11, runs=[])
     undo = ForgeHost().join(None, session)
     assert objects.unet is not first
     assert objects.unet.added[0].inference_memory_requirements(None) == 11
