@@ -48,7 +48,7 @@ def masked_picture(
     seen = torch.lerp(picture, picture * (1.0 - whole), weight)
     encoded = sd_model.get_first_stage_encoding(sd_model.encode_first_stage(seen))
     small = torch.nn.functional.interpolate(whole, size=latent.shape[-2:]).expand(encoded.shape[0], -1, -1, -1)
-    return torch.cat([small, encoded], dim=1).to(shared.device).type(sd_model.dtype)
+    return torch.cat([small, encoded], dim=1).to(shared.device).type(devices.dtype)
 
 
 class ImageConditioning:

@@ -32,6 +32,9 @@ def blur_mask(mask: Image.Image, blur_x: int, blur_y: int) -> Image.Image:
 class StableDiffusionProcessingImg2Img(
     job_class("Img2ImgJob", job_fields.IMG2IMG, job_fields.IMG2IMG_STATE, StableDiffusionProcessing)
 ):
+    image_mask: Any
+    mask: Any
+
     @property
     def mask_blur(self) -> int | None:
         """Both blurs where they agree."""
@@ -44,8 +47,7 @@ class StableDiffusionProcessingImg2Img(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.image_mask: Any = self.mask
-        self.mask: Any = None  # comes as it is in the latents' size
+        self.image_mask, self.mask = self.mask, None  # the mask is the one in the latents' size from now on
         if self.initial_noise_multiplier is None:
             self.initial_noise_multiplier = shared.opts.initial_noise_multiplier
 

@@ -115,7 +115,7 @@ def send_model_to_trash(m: Any) -> None:
 def send_model_to_device(m: Any) -> None:
     lowvram.apply(m)
     if not m.lowvram:
-        m.to(shared.device)
+        m.to(devices.device)
 
 
 def _settings(info: CheckpointInfo) -> dict[str, Any]:

@@ -23,6 +23,19 @@ class InterruptedException(BaseException):
     """Ends sampling; a BaseException, so that no `except Exception` on the way keeps it."""
 
 
+class TorchHijack:
+    """`torch` as k-diffusion sees it: `randn_like` gives the noise of the job's images."""
+
+    def __init__(self, p: Any) -> None:
+        self.rng = p.rng
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        return self.rng.next()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
 class SamplerData(SamplerDataTuple):
     def total_steps(self, steps: int) -> int:
         """Expected denoiser calls."""
@@ -121,19 +134,6 @@ def apply_refiner(cfg_denoiser: Any, sigma: Tensor | None = None) -> bool:
     p.setup_conds()
     cfg_denoiser.update_inner_model()
     return True
-
-
-class TorchHijack:
-    """`torch` as k-diffusion sees it: `randn_like` gives the noise of the job's images."""
-
-    def __init__(self, p: Any) -> None:
-        self.rng = p.rng
-
-    def randn_like(self, x: Tensor) -> Tensor:
-        return self.rng.next()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
 
 
 class Sampler:

@@ -77,11 +77,12 @@ def pixels(processed: Any, index: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with "first" and "second" of one structure and "wide" of another."""
+    """A folder with "first" and "second" of one structure, "wide" of another and "painting", which takes a mask."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for seed, name in enumerate(("first", "second")):
         tiny_checkpoint.write(folder, name, seed=seed)
     tiny_checkpoint.write(folder, "wide", seed=2, width=64)
+    tiny_checkpoint.write(folder, "painting", seed=3, in_channels=9)
     return folder
 
 

@@ -254,6 +254,16 @@ def test_only_masked(host: Traced, control: Control) -> None:
     assert control.controls()[0]["x"].shape == (2, 4, 8, 8)
 
 
+def test_inpainting_checkpoints_get_their_channels(host: Traced, control: Control) -> None:
+    """Control objects and the U-Net's wrapper get them beside the latent."""
+    host.txt2img(override_settings={"sd_model_checkpoint": "painting"}, batch_size=2)
+    mask = Image.new("L", (64, 64), 255)
+    host.img2img(override_settings={"sd_model_checkpoint": "painting"}, mask=mask, inpaint_full_res=False)
+    shapes = [tuple(x["cond"]["c_concat"].shape) for x in control.controls()]
+    assert set(shapes) == {(4, 5, 8, 8), (2, 5, 8, 8)}
+    assert {x["x"].shape[1] for x in control.controls()} == {4}
+
+
 def test_jobs_compute_in_inference_mode(host: Traced) -> None:
     modes: list[bool] = []
     for event in ("process", "process_before_every_sampling", "cfg_denoiser", "postprocess_image", "postprocess"):
@@ -300,6 +310,16 @@ def test_an_error_in_the_unet_ends_the_job_and_the_next_is_clean(host: Traced) -
         host.txt2img()
     handle.remove()
     assert np.array_equal(pixels(before), pixels(host.txt2img()))
+
+
+def test_before_the_first_job_there_may_be_no_model(app: App, variant: Any) -> None:
+    shared, models = app.modules("shared"), app.modules("sd_models")
+    loaded, models.model_data.sd_model = models.model_data.sd_model, None
+    try:
+        assert hasattr(shared.sd_model or object(), "forge_objects") is False
+        assert (type(shared.sd_model).__name__ == "FakeInitialModel") != variant.ldm_model
+    finally:
+        models.model_data.sd_model = loaded
 
 
 def test_another_checkpoint_is_another_engine(host: Traced, checkpoints: Path) -> None:
