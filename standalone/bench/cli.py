@@ -24,6 +24,8 @@ CASES = (
     "step_t2i_adapter",
     "step_union_two",
     "step_control_lora",
+    "step_ip_plus",
+    "step_lllite",
     "step_weight_zero",
     "step_outside_range",
     "step_installed_only",

@@ -12,6 +12,8 @@ from torch import Tensor
 from lib_controlnet.loading.low_rank import MARK
 from lib_controlnet.nets.config import ControlNetConfig
 from lib_controlnet.nets.controlnet_union import ControlNetUnion, UnionConfig
+from lib_controlnet.nets.ip_adapter import IPAdapter, IPAdapterConfig, LayerSizes, Projection, ProjectionSizes
+from lib_controlnet.nets.lllite import LLLite, LLLiteSizes
 from lib_controlnet.nets.operations import Operations
 from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapter
 
@@ -51,11 +53,46 @@ def control_lora() -> Mapping[str, Tensor]:
     return made
 
 
+def ip_adapter_plus() -> Mapping[str, Tensor]:
+    """16 tokens by a resampler, for each attention to the prompt (encoder, decoder, middle)."""
+    base = networks.outline_of_unet()
+    keys = [key for key in base if key.endswith(".attn2.to_k.weight")]
+    keys.sort(key=lambda key: ("input", "output", "middle").index(key.split("_")[0]))
+    layers = [LayerSizes(2 * place + 1, (768, base[key].shape[0])) for place, key in enumerate(keys)]
+    projection = ProjectionSizes(Projection.resampler, 1280, 768, 16, inner=768, depth=4, heads=12)
+    net = IPAdapter(IPAdapterConfig(projection, tuple(layers)), Operations(), Operations())
+    return networks.drawn(net, 9).state_dict()
+
+
+def control_lllite() -> Mapping[str, Tensor]:
+    """A module before each attention projection of encoder and middle, as kohya's script makes them."""
+    sizes: dict[str, LLLiteSizes] = {}
+    for key, weight in networks.outline_of_unet().items():
+        ours = key.endswith((".attn1.to_q.weight", ".attn1.to_k.weight", ".attn1.to_v.weight", ".attn2.to_q.weight"))
+        if ours and not key.startswith("output_blocks"):
+            number = int(key.split(".")[1]) if key.startswith("input_blocks") else 9
+            depth = 1 if number <= 2 else 2 if number <= 5 else 3
+            name = f"lllite_unet_{key.removesuffix('.weight').replace('.', '_')}"
+            sizes[name] = LLLiteSizes(weight.shape[1], 64, 32, depth, False)
+    return networks.drawn(LLLite(sizes), 10).state_dict()
+
+
 FILES: Mapping[str, Callable[[], Mapping[str, Tensor]]] = {
     "bench_t2i_adapter": t2i_adapter,
     "bench_controlnet_union": controlnet_union,
     "bench_control_lora": control_lora,
+    "bench_ip_adapter_plus": ip_adapter_plus,
+    "bench_lllite": control_lllite,
 }
+
+
+def embeddings(name: str) -> tuple[Mapping[str, Tensor], ...]:
+    """What an image encoder gives of a picture, for the one of FILES that takes such."""
+    if name != "bench_ip_adapter_plus":
+        return ()
+    generator = torch.Generator().manual_seed(11)
+    names = ("penultimate_hidden_state", "zero_hidden_state")
+    return ({name: torch.randn(1, 257, 1280, generator=generator) for name in names},)
 
 
 def write(folder: Path, name: str) -> None:

@@ -32,7 +32,7 @@ from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover, own_controls
 
 from . import networks
-from .family_files import FILES, write
+from .family_files import FILES, embeddings, write
 
 
 @dataclass
@@ -122,6 +122,7 @@ class Stage(Given, AbstractContextManager["Stage"]):
         picture = np.random.default_rng(5).integers(0, 256, (self.pixels, self.pixels, 3), dtype=np.uint8)
         settings: dict[str, Any] = {"enabled": True, "image": picture, "model": self.file.stem, **changes}
         if settings["model"] in FILES:
+            settings["embeddings"] = embeddings(settings["model"])
             write(self.file.parent, settings["model"])
             self.services.library.refresh()
         return ControlNetUnit(**settings)

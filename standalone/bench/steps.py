@@ -29,6 +29,8 @@ GOALS = {
     "step_t2i_adapter": Goal(1.01),
     "step_union_two": Goal(1.36),
     "step_control_lora": Goal(1.02),
+    "step_ip_plus": Goal(1.05),
+    "step_lllite": Goal(1.10),
     "step_weight_zero": Goal(1.02, 0.98),
     "step_outside_range": Goal(1.02, 0.98),
     "step_installed_only": Goal(1.02, 0.98),
@@ -43,6 +45,8 @@ UNITS: dict[str, list[dict[str, Any]]] = {
         {"index": 1, "model": "bench_controlnet_union", "union_type": UnionType.hard_edge},
     ],
     "step_control_lora": [{"model": "bench_control_lora"}],
+    "step_ip_plus": [{"model": "bench_ip_adapter_plus", "preprocessor": "ip-adapter-auto"}],
+    "step_lllite": [{"model": "bench_lllite"}],
     "step_weight_zero": [{"weight": 0.0}],
     "step_outside_range": [{"guidance_start": 0.0, "guidance_end": 0.3}],
 }
