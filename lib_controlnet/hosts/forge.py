@@ -110,6 +110,7 @@ class ForgeHost(WebUIHost):
         objects.unet = patcher
 
         def undo() -> None:
+            patcher.controlnet_linked_list = before.controlnet_linked_list  # the host keeps what it has loaded
             if objects.unet is patcher:
                 objects.unet = before
 

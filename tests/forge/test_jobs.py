@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from tests.engine.tiny import hook_counts
 from tests.hosts.conftest import Host, pixels, unit
 
-from .jobs import JOBS
+from .jobs import HIRES, JOBS
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -63,3 +64,19 @@ def test_another_checkpoint_in_the_middle_of_a_series(host: Host) -> None:
         host.load("one")
     assert np.array_equal(pixels(host.txt2img(unit())), first)
     assert np.abs(second.astype(int) - first).mean() > 0.5
+
+
+def test_nothing_of_many_jobs_stays(host: Host) -> None:
+    """With failures and other checkpoints among them: no control object, no session."""
+    for turn in range(6):
+        host.load("two" if turn % 3 == 2 else "one")
+        host.txt2img(unit(), unit(module="reference_only", model="None"))
+        with pytest.raises(Exception, match="unit 0"):
+            host.txt2img(unit(model="no such"))
+        host.txt2img(unit(), **{**HIRES, "hr_scale": 1.25})
+    host.load("one")
+    host.txt2img()
+    gc.collect()
+    kinds = ("ControlObject", "HintObject", "ControlSession", "ArgumentHooks", "LdmSites")
+    left = [type(one).__name__ for one in gc.get_objects() if type(one).__name__ in kinds]
+    assert left == []

@@ -103,6 +103,8 @@ def test_the_control_object_tells_of_memory_and_passes_on_what_was_there() -> No
 
 
 class Patcher:
+    controlnet_linked_list = None
+
     def __init__(self) -> None:
         self.added: list[Any] = []
 

@@ -351,7 +351,7 @@ class Runner:
         kept = _keep(job, error)
         if not job.told:
             job.told = True
-            log.error("%s", kept, exc_info=kept.__cause__ if kept.status_code >= 500 else None)
+            log.error("%s", str(kept), exc_info=kept.__cause__ if kept.status_code >= 500 else None)
         for other in self._open():  # whoever runs a job within a job may swallow its end
             _keep(other, kept)
             other.told = True
