@@ -54,7 +54,7 @@ def services(tmp_path: Path) -> Services:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def world(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process in which nobody has imported any of the names; afterwards everything is as before."""
     finders, path = list(sys.meta_path), list(sys.path)
     held = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ROOTS}

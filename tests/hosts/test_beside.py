@@ -112,3 +112,15 @@ def test_ours_in_another_copy_is_no_other(host: Host, extension: Any, folder: Pa
     """ "Reload UI" executes the entry again: the class before it may still be known."""
     put(host, monkeypatch, type("Old", (Builtin,), {"sd_controlnet": True}), folder)
     assert extension.title() == "ControlNet"
+
+
+def test_modules_are_not_found_in_our_folder(extension: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is an extension's; a clone that runs by itself stays where Python finds it."""
+    leave = sys.modules["sd_controlnet.hosts.webui.extension"].leave_path  # type: ignore[attr-defined]
+    ours, alone = tmp_path / "extensions" / "controlnet", tmp_path / "controlnet"
+    ours.mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(ours), str(alone), str(tmp_path), f"{ours}/", *sys.path])
+    for root in (ours, alone):
+        leave(root)
+    assert sys.path[:2] == [str(alone), str(tmp_path)]
+    assert not any(Path(entry) == ours for entry in sys.path)

@@ -227,6 +227,7 @@ class Extension:
 def boot(root: Path, annotator_name: str) -> Extension:
     """The process's Extension, made at the first call."""
     annotator = sys.modules[annotator_name]
+    leave_path(root)
     existing = getattr(annotator, "extension", None)
     if isinstance(existing, Extension):
         return existing
@@ -234,6 +235,14 @@ def boot(root: Path, annotator_name: str) -> Extension:
     extension = Extension(root, annotator, registry)
     annotator.extension = extension  # type: ignore[attr-defined]
     return extension
+
+
+def leave_path(root: Path) -> None:
+    """Takes an extension's folder off the places where modules are found: we import nothing from there, and hosts that
+    leave it in front of their own (the Forge family) would find our `launch` or `tests` for theirs.
+    """
+    if root.parent.name in ("extensions", "extensions-builtin"):
+        sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != root.resolve()]
 
 
 def _option(key: str) -> object:
