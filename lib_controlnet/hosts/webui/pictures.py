@@ -106,9 +106,9 @@ def _crop_box(p: Any, mask: Image.Image) -> tuple[int, int, int, int] | None:
     """(left, top, right, bottom) of what the host paints "only masked"; None where the mask is empty."""
     from modules import masking
 
-    region = masking.get_crop_region_v2(mask, p.inpaint_full_res_padding)
-    if region is None:
+    if mask.getbbox() is None:
         return None
+    region = masking.get_crop_region(mask, p.inpaint_full_res_padding)  # every host has it; it fails for an empty mask
     return masking.expand_crop_region(region, p.width, p.height, mask.width, mask.height)
 
 
