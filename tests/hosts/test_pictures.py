@@ -25,7 +25,7 @@ def rgb_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
     module("modules")
     module("modules.images", resize_image=lambda _mode, image, w, h: image.resize((w, h), Image.NEAREST).convert("RGB"))
-    module("modules.masking", get_crop_region_v2=lambda *_: REGION, expand_crop_region=lambda region, *_: region)
+    module("modules.masking", get_crop_region=lambda *_: REGION, expand_crop_region=lambda region, *_: region)
     module("modules.processing", create_binary_mask=lambda image, **_: image.convert("L"))
     for name in ("images", "masking", "processing"):
         setattr(sys.modules["modules"], name, sys.modules[f"modules.{name}"])
