@@ -19,6 +19,9 @@ from ..engine.session import ControlSession
 class ControlObject:
     """A node of the host's list of control objects. It must not have a `dtype`: the host would cast it."""
 
+    cond_hint: Tensor | None = None
+    """Tilers set the pieces of a hint in every node; in this one they are nobody's."""
+
     def __init__(self, size: Callable[[], int]) -> None:
         """size: bytes on the device of the models that act."""
         self._size = size
@@ -26,6 +29,13 @@ class ControlObject:
         """The node before, or None."""
         self.transformer_options: dict[str, Any] = {}
         """Set by the host before each call."""
+        self.device = torch.device("cpu")
+        """Where a hint is handed over."""
+
+    @property
+    def cond_hint_original(self) -> Tensor:
+        """What tilers cut, (1, 3, H, W): in a node that stands for no unit nothing."""
+        return torch.zeros(1, 3, 8, 8)
 
     def set_previous_controlnet(self, previous: Any) -> ControlObject:
         """The host puts it behind `previous`."""
@@ -61,11 +71,6 @@ class HintObject(ControlObject):
         super().__init__(lambda: 0)
         self._session, self._index = session, index
         self._set: Tensor | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where a hint is handed over."""
-        return torch.device("cpu")
 
     @property
     def cond_hint_original(self) -> Tensor:

@@ -41,10 +41,12 @@ class Tiler:
 
     def _cut(self, control: Any, boxes: list[tuple[int, int]], rows: int) -> None:
         while control is not None and not self.deaf:
-            if hasattr(control, "cond_hint"):
-                whole = control.cond_hint_original.clone().to(torch.float32)
-                pieces = [whole.repeat(rows, 1, 1, 1)[..., start * 8 : end * 8] for start, end in boxes]
-                control.cond_hint = torch.cat(pieces)
+            whole = control.cond_hint_original.clone().to(dtype=torch.float32, device=control.device)
+            if whole.shape[-1] != 2 * HALF * 8:
+                whole = torch.nn.functional.interpolate(whole, 2 * HALF * 8)
+            control.cond_hint = whole
+            pieces = [whole.repeat(rows, 1, 1, 1)[..., start * 8 : end * 8] for start, end in boxes]
+            control.cond_hint = torch.cat(pieces)
             control = control.previous_controlnet
 
 
