@@ -23,7 +23,7 @@ from ..engine.sites import LdmSites
 from ..families.base import Runtime
 from ..nets.operations import layout_of
 from .base import Hooks
-from .forge_control import add_to
+from .forge_control import ControlObject
 from .forge_memory import is_short, is_shortest, reserve, true_weights
 from .forge_preprocessors import preprocessors
 from .webui.host import WebUIHost
@@ -101,12 +101,12 @@ class ForgeHost(WebUIHost):
         return alphas, str(kind).startswith("v")
 
     def join(self, p: Any, session: ControlSession) -> Callable[[], None]:
-        """Puts control objects on a clone of the patcher, by which the host knows what memory the pass takes."""
+        """Puts a control object on a clone of the patcher, by which the host knows what memory the pass takes."""
         from modules import shared
 
         objects = shared.sd_model.forge_objects
         before, patcher = objects.unet, objects.unet.clone()
-        add_to(patcher, session)
+        patcher.add_patched_controlnet(ControlObject(session))
         objects.unet = patcher
 
         def undo() -> None:

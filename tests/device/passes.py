@@ -30,6 +30,7 @@ from lib_controlnet.engine.services import Services
 from lib_controlnet.engine.session import ControlSession
 from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover
+from lib_controlnet.hosts.a1111 import A1111Host
 from lib_controlnet.hosts.webui.jobs import stray_job
 from lib_controlnet.hosts.webui.sampling import Sampling
 from lib_controlnet.nets.coadapter import StyleAdapter, StyleConfig
@@ -358,7 +359,8 @@ def _passed(
     p = SimpleNamespace(is_hr_pass=hires)
     job = stray_job(p)
     job.session = session
-    host: Any = SimpleNamespace(unet=lambda: unet, base_model=lambda _: BaseModel(config, "tiny.safetensors"))
+    host: Any = A1111Host()
+    host.unet, host.base_model = lambda: unet, lambda _: BaseModel(config, "tiny.safetensors")
     sampling = Sampling(host, job, p, lambda _job, _p, error: error, lambda _: None)
     sampler = SimpleNamespace(sampler_extra_args={"cond": SimpleNamespace(batch=[[0] * n for n in rows.conds])})
     sampling.start(put(torch.zeros(1, 4, SIZE // 8, SIZE // 8)))

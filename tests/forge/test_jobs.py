@@ -77,6 +77,6 @@ def test_nothing_of_many_jobs_stays(host: Host) -> None:
     host.load("one")
     host.txt2img()
     gc.collect()
-    kinds = ("ControlObject", "HintObject", "ControlSession", "ArgumentHooks", "LdmSites")
+    kinds = ("ControlObject", "ControlSession", "ArgumentHooks", "LdmSites")
     left = [type(one).__name__ for one in gc.get_objects() if type(one).__name__ in kinds]
     assert left == []

@@ -90,12 +90,15 @@ class Earlier:
         return given
 
 
+SESSION: Any = SimpleNamespace(size=7, runs=[])
+
+
 def test_the_control_object_tells_of_memory_and_passes_on_what_was_there() -> None:
-    alone = ControlObject(lambda: 7)
+    alone = ControlObject(SESSION)
     assert alone.get_models() == []
     assert alone.inference_memory_requirements(None) == 7
     assert alone.get_control("x", "t", {}, 2) is None
-    behind = ControlObject(lambda: 7).set_previous_controlnet(Earlier())
+    behind = ControlObject(SESSION).set_previous_controlnet(Earlier())
     assert behind.get_models() == ["its net"]
     assert behind.inference_memory_requirements(None) == 12
     assert behind.get_control("x", "t", {}, 2, "options") == ("x", "t", {}, 2, "options")
