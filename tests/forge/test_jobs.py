@@ -66,8 +66,20 @@ def test_another_checkpoint_in_the_middle_of_a_series(host: Host) -> None:
     assert np.abs(second.astype(int) - first).mean() > 0.5
 
 
+KINDS = ("ControlObject", "ControlSession", "ArgumentHooks", "LdmSites")
+
+
+def alive() -> list[object]:
+    """What jobs have made of these kinds."""
+    gc.collect()
+    return [one for one in gc.get_objects() if type(one).__name__ in KINDS]
+
+
 def test_nothing_of_many_jobs_stays(host: Host) -> None:
     """With failures and other checkpoints among them: no control object, no session."""
+    host.txt2img()
+    kept = alive()  # of other tests; held, so that no new one has an old one's number
+    before = set(map(id, kept))
     for turn in range(6):
         host.load("two" if turn % 3 == 2 else "one")
         host.txt2img(unit(), unit(module="reference_only", model="None"))
@@ -76,7 +88,5 @@ def test_nothing_of_many_jobs_stays(host: Host) -> None:
         host.txt2img(unit(), **{**HIRES, "hr_scale": 1.25})
     host.load("one")
     host.txt2img()
-    gc.collect()
-    kinds = ("ControlObject", "ControlSession", "ArgumentHooks", "LdmSites")
-    left = [type(one).__name__ for one in gc.get_objects() if type(one).__name__ in kinds]
-    assert left == []
+    assert [type(one).__name__ for one in alive() if id(one) not in before] == []
+    del kept
