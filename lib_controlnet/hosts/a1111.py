@@ -29,8 +29,9 @@ class A1111Host(WebUIHost):
         """Whatever the host's `model` has in the U-Net's place."""
         return getattr(getattr(model, "model", None), "diffusion_model", None)
 
-    def precision(self) -> str:
-        """In what the checkpoint's weights are held, where that is not its own."""
+    def precision(self, model: Any) -> str:
+        """In what the weights of the host's `model` are held, where that is not the checkpoint's own."""
+        del model
         return "fp8" if keeps_fp8() else ""
 
     def runtime(self, unet: nn.Module) -> Runtime:
@@ -72,11 +73,6 @@ class A1111Host(WebUIHost):
     def rows(self, params: Any) -> RowCursor:
         """The rows of a denoiser step (`CFGDenoiserParams`), which the host orders conds first."""
         return RowCursor(cond_repeats(params), int(params.x.shape[0]))
-
-    def progress(self, params: Any, timed: bool) -> float:
-        """How far sampling is, as sd-webui-controlnet counts it: denoiser steps done of those planned."""
-        del timed
-        return params.denoiser.step / max(params.denoiser.total_steps, 1)
 
 
 def _nothing() -> None:

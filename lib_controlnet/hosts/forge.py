@@ -62,11 +62,13 @@ class ForgeHost(WebUIHost):
         )
         return found if isinstance(found, torch.dtype) else devices.dtype_unet
 
-    def precision(self) -> str:
-        """In what the checkpoint's weights are held, where that is not its own."""
-        from modules import shared
+    def precision(self, model: Any) -> str:
+        """In what the weights of the host's `model` are held, where that is not the checkpoint's own."""
+        return str(getattr(_wrapper(model), "storage_dtype", ""))
 
-        return str(getattr(_wrapper(shared.sd_model), "storage_dtype", ""))
+    def has_loaded(self, model: Any) -> bool:
+        """Whether the host's `model` is a checkpoint: Forge and Neo have another object before the first job."""
+        return _wrapper(model) is not None
 
     def runtime(self, unet: nn.Module) -> Runtime:
         """Control models run where the host's U-Net runs, in the type in which it computes."""
@@ -137,7 +139,7 @@ class ForgeHost(WebUIHost):
 
         predictor = _predictor(shared.sd_model)
         if not timed or not hasattr(predictor, "percent_to_sigma"):
-            return params.denoiser.step / max(params.denoiser.total_steps, 1)
+            return super().progress(params, timed)
         if predictor not in self._sigmas:
             percents = np.linspace(1.0, 0.0, 1000).clip(1e-9, 1.0 - 1e-9)
             self._sigmas[predictor] = np.log([float(predictor.percent_to_sigma(float(part))) for part in percents])

@@ -30,7 +30,6 @@ class ControlObject:
         self._session = session
         self._units = [at for at, run in enumerate(session.runs) if run.takes_part and _has_place(run)]
         """The session's units whose hint lies where the latent does."""
-        self._channels: list[int] = []
         self._pieces: Tensor | None = None
         self.previous_controlnet: Any = None
         """The node before, or None."""
@@ -69,7 +68,6 @@ class ControlObject:
         Raises UnitError where a unit has several.
         """
         hints = [self._session.whole_hint(at) for at in self._units]
-        self._channels = [hint.shape[1] for hint in hints]
         return torch.cat(hints, dim=1) if hints else torch.zeros(1, 3, 8, 8)
 
     @property
@@ -81,9 +79,9 @@ class ControlObject:
     def cond_hint(self, pieces: Tensor) -> None:
         """(T, C, h, w), one for each row of the U-Net calls to come, or one for each tile."""
         self._pieces = pieces
-        if self._units:
-            for at, part in zip(self._units, pieces.split(self._channels, dim=1), strict=True):
-                self._session.tile(at, part)
+        channels = [3 if self._session.runs[at].region is None else 4 for at in self._units]
+        for at, part in zip(self._units, pieces.split(channels, dim=1) if channels else (), strict=True):
+            self._session.tile(at, part)
 
 
 def _has_place(run: UnitRun) -> bool:

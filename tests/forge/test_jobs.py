@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.engine.tiny import hook_counts
 from tests.hosts.conftest import Host, pixels, unit
@@ -30,11 +31,15 @@ def test_every_job_is_that_of_automatic1111(host: Host, expected: Any, name: str
 
 
 def test_the_range_is_measured_by_the_noise(host: Host) -> None:
-    """Of a schedule's first half of steps more than half are noisy: a unit until 0.5 acts as long as the noise says."""
-    whole, first = pixels(host.txt2img(unit(), steps=4)), pixels(host.txt2img(unit(guidance_end=0.5), steps=4))
-    plain = pixels(host.txt2img(steps=4))
-    assert np.abs(first.astype(int) - plain).mean() > 0.1
-    assert np.abs(first.astype(int) - whole).mean() > 0.1
+    """Four even steps are at 0, 1/3, 2/3 and 1 of the noise, and at 0, 1/4, 1/2 and 3/4 of the steps."""
+
+    def until(end: float) -> NDArray[np.uint8]:
+        return pixels(host.txt2img(unit(guidance_end=end), steps=4))
+
+    first = until(0.05)
+    assert np.array_equal(until(0.3), first), "the second step is outside, which is a quarter of the steps"
+    assert not np.array_equal(until(0.4), first)
+    assert not np.array_equal(until(0.99), until(1.0)), "the last step is at the end of the noise"
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,19 @@ def test_modules_are_not_found_in_our_folder(extension: Any, tmp_path: Path, mon
         leave(root)
     assert sys.path[:2] == [str(alone), str(tmp_path)]
     assert not any(Path(entry) == ours for entry in sys.path)
+
+
+def test_a_page_that_may_not_change_extensions_does_not(
+    host: Host, extension: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--listen`: hosts let nobody switch extensions from the page, and neither do we."""
+    put(host, monkeypatch, Builtin, folder)
+    shared = host.app.modules("shared")
+    monkeypatch.setattr(shared.cmd_opts, "disable_extension_access", True, raising=False)
+    with gr.Blocks() as blocks:
+        extension.panel(SimpleNamespace(), False)
+    assert not any(isinstance(block, gr.Button) for block in blocks.blocks.values())
+    assert "Whoever runs this WebUI" in texts(blocks)
+    module = sys.modules["sd_controlnet.hosts.webui.beside"]
+    with pytest.raises(Exception, match="cannot change extensions"):
+        module.switch_off(extension.other())  # type: ignore[attr-defined]

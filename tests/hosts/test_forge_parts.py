@@ -180,3 +180,18 @@ def test_the_hosts_own_preprocessors_are_ours_where_they_make_maps(monkeypatch: 
     picture = np.full((8, 8, 3), 200, np.uint8)
     result = entry.load(Runtime())(picture, resolution=512, params=(0.25,))
     assert np.array_equal(result.map, np.full((8, 8, 3), 50, np.uint8))
+
+
+def test_what_stands_in_before_the_first_job_is_no_checkpoint() -> None:
+    """Forge and Neo have an object there; the page must not call it a network that cannot be steered."""
+    loaded = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model=object())))
+    assert ForgeHost().has_loaded(loaded)
+    assert not ForgeHost().has_loaded(SimpleNamespace(cond_stage_model=None))
+    assert not ForgeHost().has_loaded(None)
+
+
+def test_precision_is_that_of_the_model_that_is_asked_for() -> None:
+    """Another one may be in use while a checkpoint is loaded."""
+    wrapper = SimpleNamespace(storage_dtype=torch.float16)
+    model = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model=wrapper)))
+    assert ForgeHost().precision(model) == "torch.float16"

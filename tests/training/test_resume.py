@@ -27,9 +27,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="fork and SIGKILL are POSIX's")
-def test_killed_many_times_and_resumed_equals_the_uninterrupted(
-    checkpoint: Path, pairs: Path, tmp_path: Path
-) -> None:
+def test_killed_many_times_and_resumed_equals_the_uninterrupted(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
     program = Path(__file__).with_name("killed.py")
     line = [sys.executable, str(program), str(checkpoint), str(pairs), str(tmp_path / "killed"), str(KILLS), str(STEPS)]
     answer = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

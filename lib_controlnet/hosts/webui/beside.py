@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...core.errors import HostError
+
 log = logging.getLogger("ControlNet")
 
 TITLE = "ControlNet"
@@ -27,12 +29,12 @@ class Other:
     users: tuple[str, ...] = ()
 
 
-def other_controlnet(own: type | None) -> Other | None:
+def other_controlnet() -> Other | None:
     """The other ControlNet that is on; None where ours is alone."""
     from modules import scripts
 
     for data in getattr(scripts, "scripts_data", ()):
-        if data.script_class is own or getattr(data.script_class, "sd_controlnet", False):
+        if getattr(data.script_class, "sd_controlnet", False):
             continue
         if Path(str(data.path)).stem == "controlnet" and _title(data.script_class) == TITLE.lower():
             folder = Path(str(data.basedir))
@@ -62,10 +64,26 @@ def _imports(script: Path) -> bool:
     return "from lib_controlnet" in text or "import lib_controlnet" in text
 
 
-def switch_off(other: Other) -> None:
-    """Takes it out of the extensions that the host loads, from the next reload of its page on."""
+def may_switch() -> bool:
+    """Whether the page may change extensions: hosts forbid it where others can reach them (`--listen`, `--share`)."""
     from modules import shared
 
+    return not getattr(shared.cmd_opts, "disable_extension_access", False)
+
+
+def switch_off(other: Other) -> None:
+    """Takes it out of the extensions that the host loads, from the next reload of its page on.
+
+    Raises HostError where the host lets nobody change extensions from the page.
+    """
+    from modules import shared
+
+    if not may_switch():
+        raise HostError(
+            "this WebUI was started so that its page cannot change extensions",
+            remedy=f'add "{other.folder}" to disabled_extensions in config.json, or start it with '
+            "--enable-insecure-extension-access",
+        )
     disabled: Sequence[str] = getattr(shared.opts, "disabled_extensions", None) or ()
     shared.opts.disabled_extensions = [*(name for name in disabled if name != other.folder), other.folder]
     shared.opts.save(shared.config_filename)

@@ -102,7 +102,7 @@ class Extension:
     def other(self) -> beside.Other | None:
         """Another ControlNet that is on beside this one, looked for once a load of the host's scripts."""
         if self._other is None:
-            self._other = (beside.other_controlnet(self._script_class),)
+            self._other = (beside.other_controlnet(),)
             if self._other[0] is not None:
                 log.warning("Another ControlNet is on (%s); this one is %s.", self._other[0].folder, beside.BESIDE)
         return self._other[0]
@@ -114,7 +114,8 @@ class Extension:
     def _panel_beside(self, tab: str, other: beside.Other) -> list[Any]:
         from ...ui.beside import build
 
-        return build(tab, beside.BESIDE, other.folder, other.users, lambda: beside.switch_off(other))
+        switch_off = (lambda: beside.switch_off(other)) if beside.may_switch() else None
+        return build(tab, beside.BESIDE, other.folder, other.users, switch_off)
 
     def units(self, p: Any, args: Sequence[object]) -> Sequence[ControlNetUnit]:
         """The units among a script's arguments, with what a grid or another script decided.

@@ -81,7 +81,7 @@ class WebUIHost:
         from modules import sd_models
 
         data = getattr(sd_models, "model_data", None)
-        if data is None or data.sd_model is None:
+        if data is None or not self.has_loaded(data.sd_model):
             raise HostError("no checkpoint is loaded yet", remedy="it is loaded with the first picture")
         return self.base_model(self.unet())
 
@@ -94,12 +94,22 @@ class WebUIHost:
 
         model = shared.sd_model if model is None else model
         info = getattr(model, "sd_checkpoint_info", None)
-        parts = (getattr(info, "filename", ""), getattr(model, "sd_model_hash", ""), self.precision())
+        parts = (getattr(info, "filename", ""), getattr(model, "sd_model_hash", ""), self.precision(model))
         return ":".join(map(str, parts))
 
-    def precision(self) -> str:
-        """In what the checkpoint's weights are held, where that is not its own."""
+    def precision(self, model: Any) -> str:
+        """In what the weights of the host's `model` are held, where that is not the checkpoint's own."""
+        del model
         return ""
+
+    def has_loaded(self, model: Any) -> bool:
+        """Whether the host's `model` is a checkpoint, and not what stands in before there is one."""
+        return model is not None
+
+    def progress(self, params: Any, timed: bool) -> float:
+        """How far sampling is: denoiser steps done of those planned, as sd-webui-controlnet counts."""
+        del timed
+        return params.denoiser.step / max(params.denoiser.total_steps, 1)
 
     def place(self) -> tuple[torch.device, torch.dtype]:
         """Where the task "controlnet" runs, and in which type.
