@@ -64,21 +64,25 @@ def wrapping(host: Host, wrapper: Any) -> Iterator[None]:
 
 @pytest.fixture
 def tiled(host: Host) -> Any:
-    def run(tiler: Tiler, hint: np.ndarray) -> list[Tensor]:
+    def run(tiler: Tiler, hint: np.ndarray, *further: dict[str, Any]) -> list[Tensor]:
         with wrapping(host, lambda apply_model, args: tiler(apply_model, args)):  # clones copy objects deeply
-            host.txt2img(unit(image=as_base64(Image.fromarray(hint))))
+            host.txt2img(unit(image=as_base64(Image.fromarray(hint))), *further)
         return tiler.outputs
 
     return run
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["one call", "two calls"])
-def test_each_tile_follows_its_own_piece(host: Host, tiled: Any, at_once: bool) -> None:
+@pytest.mark.parametrize("units", [1, 2])
+def test_each_tile_follows_its_own_piece(host: Host, tiled: Any, at_once: bool, units: int) -> None:
     if "control_model" not in _given(host):
         pytest.skip("this host does not hand its control objects to whoever wraps the U-Net")
+    even = as_base64(Image.new("RGB", (SIZE, SIZE), (90, 90, 90)))
+    everywhere = as_base64(Image.new("RGB", (SIZE, SIZE), (255, 255, 255)))
+    further = [unit(model="second", image=even, effective_region_mask=everywhere)] if units == 2 else []
     black, white = np.zeros((SIZE, SIZE, 3), np.uint8), np.full((SIZE, SIZE, 3), 255, np.uint8)
     both = np.concatenate([black[:, : SIZE // 2], white[:, SIZE // 2 :]], axis=1)
-    first, second, mixed = (tiled(Tiler(at_once), hint)[0] for hint in (black, white, both))
+    first, second, mixed = (tiled(Tiler(at_once), hint, *further)[0] for hint in (black, white, both))
     assert (first - second).abs().max() > 0.01
     torch.testing.assert_close(mixed[..., :HALF], first[..., :HALF])
     torch.testing.assert_close(mixed[..., HALF:], second[..., HALF:])
