@@ -1,4 +1,4 @@
-"""What a preprocessor sees of a unit's picture, and running it: the same for a job, a preview and the API."""
+"""What a preprocessor sees of a unit's picture, and running it: the same for jobs, previews, routes and folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..core.modes import ResizeMode
 from ..core.resize import fit_map, pixel_perfect_resolution
 from ..core.units import ControlNetUnit
 from .generation import Picture
-from .preprocess import PreprocessResult
+from .preprocess import PreprocessResult, PreprocessRunner
 from .services import Services
 
 
@@ -31,6 +31,10 @@ class Target:
     final_size: tuple[int, int] | None = None
     seed: int = 0
     paints_mask: bool = False
+
+
+NO_JOB = Target()
+"""Of a map that is made for itself."""
 
 
 def chosen(services: Services, unit: ControlNetUnit, target: Target) -> ControlNetUnit:
@@ -76,13 +80,29 @@ def look(
 
     `progress` is told the part done, 0..1. Raises PreprocessorError, and UnitError for a picture that cannot be fitted.
     """
-    unit = chosen(services, unit, target)
-    spec = services.preprocess.entry(unit.preprocessor).spec
+    ignore = bool(services.setting("controlnet_ignore_noninpaint_mask", False))
+    return see(services.preprocess, chosen(services, unit, target), picture, target, ignore, progress)
+
+
+def see(
+    preprocess: PreprocessRunner,
+    unit: ControlNetUnit,
+    picture: Picture,
+    target: Target = NO_JOB,
+    ignore_mask: bool = True,
+    progress: Callable[[float], None] | None = None,
+) -> PreprocessResult:
+    """`look` for a preprocessor that was named, with no model to go by: routes, folders of pictures, comparisons.
+
+    `ignore_mask`: a mask is no picture of its own for a preprocessor that takes none (see `core/inputs.py`).
+    """
+    spec = preprocess.entry(unit.preprocessor).spec
     if spec.fills_border and target.final_size is not None and picture.resize_mode is ResizeMode.resize_and_fill:
         picture = _with_border(picture, target.final_size)
-    ignore = bool(services.setting("controlnet_ignore_noninpaint_mask", False))
-    image, mask = preprocessor_input(picture.image, picture.mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore)
-    return services.preprocess.run(
+    image, mask = preprocessor_input(
+        picture.image, picture.mask, accepts_mask=spec.accepts_mask, ignore_mask=ignore_mask
+    )
+    return preprocess.run(
         unit.preprocessor,
         image,
         mask,

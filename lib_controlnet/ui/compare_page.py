@@ -11,8 +11,10 @@ import gradio as gr
 from ..core.control_types import ALL, NO_PREPROCESSOR
 from ..core.errors import ControlNetError, UnitError
 from ..core.images import read_picture
-from ..core.inputs import preprocessor_input
-from ..core.units import configured_units
+from ..core.modes import ResizeMode
+from ..core.units import ControlNetUnit, configured_units
+from ..engine.generation import Picture as Source
+from ..engine.look import NO_JOB, look
 from ..engine.services import PageServices
 from .events import QUICK, shown_errors
 from .gradio_compat import not_saved, picture_input, picture_output, small_button
@@ -118,14 +120,11 @@ def _map(
     if name == NO_PREPROCESSOR:
         return None
     spec = services.preprocess.entry(name).spec
-    image, mask = preprocessor_input(read.pixels, read.mask, accepts_mask=spec.accepts_mask)
-    result = services.preprocess.run(
-        name,
-        image,
-        mask,
-        resolution=int(resolution),
-        threshold_a=first,
-        threshold_b=second,
-        progress=lambda part: progress((number + part) / SLOTS, desc=spec.label),
+    result = look(
+        services,
+        ControlNetUnit(preprocessor=name, resolution=int(resolution), threshold_a=first, threshold_b=second),
+        Source(read.pixels, read.mask, ResizeMode.crop_and_resize),
+        NO_JOB,
+        lambda part: progress((number + part) / SLOTS, desc=spec.label),
     )
     return shown_map(result)

@@ -14,9 +14,10 @@ from PIL import Image
 from ..core import catalogue
 from ..core.errors import ControlNetError
 from ..core.hints import inpaint_display
-from ..core.inputs import preprocessor_input
 from ..core.units import configured_units, parse_unit
 from ..core.unknown import unknown_key
+from ..engine.generation import Picture as Source
+from ..engine.look import see
 from ..engine.preprocess import Found, PreprocessResult
 from ..engine.services import PageServices
 from . import bounds, models
@@ -110,7 +111,7 @@ class _Routes:
         masks = body.controlnet_masks or [None] * len(images)
         left = bounds.PixelBudget()
         with self._services.preprocess.held():
-            results = [self._run(spec, body, image, mask, left) for image, mask in zip(images, masks, strict=True)]
+            results = [self._run(body, image, mask, left) for image, mask in zip(images, masks, strict=True)]
         if body.low_vram:
             self._services.preprocess.unload()
         notes += [note for result in results for note in result.notes]
@@ -139,7 +140,7 @@ class _Routes:
         return [entry.spec for entry in self._services.annotators.entries]
 
     def _run(
-        self, spec: Any, body: models.ControlNetDetect, image: str, mask: str | None, left: bounds.PixelBudget
+        self, body: models.ControlNetDetect, image: str, mask: str | None, left: bounds.PixelBudget
     ) -> PreprocessResult:
         fields = {
             "enabled": True,
@@ -155,15 +156,8 @@ class _Routes:
             if unit.image is None:
                 raise HTTPException(UNPROCESSABLE, "No image selected")
             left.spend(*unit.image.shape[:2])
-            seen = preprocessor_input(unit.image, unit.mask, accepts_mask=spec.accepts_mask, ignore_mask=True)
             with self._lock:
-                return self._services.preprocess.run(
-                    spec.id,
-                    *seen,
-                    resolution=unit.resolution,
-                    threshold_a=unit.threshold_a,
-                    threshold_b=unit.threshold_b,
-                )
+                return see(self._services.preprocess, unit, Source(unit.image, unit.mask, unit.resize_mode))
         except ControlNetError as error:
             raise error.without_unit() from error
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from PIL import Image
 
@@ -19,7 +18,9 @@ from annotator.sd_controlnet.spec import Runtime
 from annotator.sd_controlnet.trust import trusted_hashes
 from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.core.images import read_mask, read_rgb, same_size
-from lib_controlnet.core.inputs import preprocessor_input
+from lib_controlnet.core.units import ControlNetUnit
+from lib_controlnet.engine.generation import Picture
+from lib_controlnet.engine.look import Target, see
 from lib_controlnet.engine.preprocess import Found, PreprocessRunner
 
 from .options import Options
@@ -68,7 +69,6 @@ class Worker:
         registry = importlib.import_module("annotator.sd_controlnet.registry").discover(effects=None)
         self._options = options
         self._runner = PreprocessRunner(registry, lambda: runtime, limit=0, stays=True)
-        self._spec: Any = self._runner.entry(options.preprocessor).spec
 
     def picture(self, task: Task) -> Outcome:
         """One file becomes one map (or embedding), with the pose beside it where there is one."""
@@ -101,16 +101,15 @@ class Worker:
         drawn = None if mask is None else read_mask(mask)
         if drawn is not None:
             same_size(image, drawn)
-        seen = preprocessor_input(image, drawn, accepts_mask=self._spec.accepts_mask, ignore_mask=True)
         a, b = (*self._options.thresholds, -1.0, -1.0)[:2]
-        return self._runner.run(
-            self._spec.id,
-            *seen,
+        unit = ControlNetUnit(
+            preprocessor=self._options.preprocessor,
             resolution=self._options.resolution,
             threshold_a=a,
             threshold_b=b,
-            seed=self._options.seed,
-        ).found
+        )
+        target = Target(seed=self._options.seed)
+        return see(self._runner, unit, Picture(image, drawn, unit.resize_mode), target).found
 
     def _sample(self, key: str, members: dict[str, bytes]) -> dict[str, bytes]:
         """The new members of one key: nothing for a key without a picture (labels and the like)."""

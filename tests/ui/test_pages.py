@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from lib_controlnet.core.infotext import format_unit
+from lib_controlnet.core.modes import ResizeMode
 from lib_controlnet.core.panel_options import PROMPT_MODE_KEY, PromptMode
 from lib_controlnet.core.units import ControlNetUnit
+from lib_controlnet.engine.generation import Picture
+from lib_controlnet.engine.look import Target, look
 from lib_controlnet.engine.services import PageServices
-from lib_controlnet.ui import models_page, paste
+from lib_controlnet.ui import compare_page, models_page, paste
 from lib_controlnet.ui.panel import build
 
 
@@ -76,3 +80,21 @@ def test_no_file_fails_the_models_table(services: PageServices, tmp_path: Path) 
     assert table.count("cannot be read as safetensors") == 2
     assert "odd [" in table
     assert "Control models (6)" in table
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_comparison_sees_a_drawing_as_a_job_does(services_with: Callable[..., PageServices], ignored: bool) -> None:
+    """A mask is the picture of a preprocessor that takes none, unless the setting says otherwise."""
+    services = services_with(controlnet_ignore_noninpaint_mask=ignored)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:48, 16:48] = 255
+    unit = ControlNetUnit(preprocessor="canny", resolution=64)
+    job = look(services, unit, Picture(image, mask, ResizeMode.crop_and_resize), Target((64, 64)))
+    compared = compare_page._map(
+        services, {"image": image, "mask": mask}, lambda *_, **__: None, 0, "canny", 64, -1, -1
+    )
+    np.testing.assert_array_equal(compared, job.map)
+    square = np.repeat(mask[:, :, None], 3, axis=2)
+    seen = look(services, unit, Picture(image if ignored else square, None, ResizeMode.crop_and_resize), Target())
+    np.testing.assert_array_equal(compared, seen.map)
