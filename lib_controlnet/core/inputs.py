@@ -20,3 +20,11 @@ def preprocessor_input(
     if ignore_mask or bool((mask <= 5).all() or (mask >= 250).all()):
         return image, None
     return np.repeat(mask[:, :, None], 3, axis=2), None
+
+
+def says_where(image: Pixels, *, requires_mask: bool) -> bool:
+    """Whether a mask over `image` (H, W, 3) says where in the picture its unit acts, in hosts that read masks so.
+
+    Not for a preprocessor that needs one; and over a single colour it is a drawing.
+    """
+    return not requires_mask and bool((image != image[:1, :1]).any())

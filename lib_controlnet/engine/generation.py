@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..core.checkpoint import Checkpoint
@@ -16,6 +17,7 @@ from ..core.hints import Hint
 from ..core.modes import ResizeMode
 from ..core.preprocessors import PreprocessorSpec
 from ..core.residuals import RegionMask
+from ..core.resize import fit_map
 from ..core.schedule import GuidanceRange, WeightCurve
 from ..core.step import Pass
 from ..core.units import ControlNetUnit
@@ -35,6 +37,24 @@ class Picture:
     image: Pixels
     mask: Pixels | None
     resize_mode: ResizeMode
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Where in the picture a unit acts: mask (H, W) uint8, 255 = there, fitted to a pass as its maps are.
+
+    Without a resize mode it is stretched over the picture as it is.
+    """
+
+    mask: Pixels
+    resize_mode: ResizeMode | None = None
+
+    def of_pass(self, width: int, height: int) -> RegionMask:
+        """As it is in a pass of `width` x `height` pixels."""
+        mask = self.mask
+        if self.resize_mode is not None:
+            mask = fit_map(mask, width, height, self.resize_mode)[:, :, 0]
+        return RegionMask(torch.as_tensor(np.ascontiguousarray(mask), dtype=torch.float32)[None, None] / 255.0)
 
 
 class Generation(Protocol):
@@ -68,8 +88,8 @@ class Generation(Protocol):
         """The unit's own picture or the host's (one for each image of the batch), cropped as the host crops."""
         ...
 
-    def region(self, unit: ControlNetUnit) -> Pixels | None:
-        """The unit's region mask (h, w) as it lies over the pictures of the job, cropped as the host crops."""
+    def region(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Region | None:
+        """Where the unit acts, as it lies over the pictures of the job, cropped as the host crops."""
         ...
 
     def checkpoint(self) -> Checkpoint:
@@ -93,6 +113,8 @@ class UnitRun:
     resize_mode: ResizeMode
     guidance: GuidanceRange
     region: RegionMask | None
+    """Where it acts in the pass that has begun."""
+    asked_region: Region | None = None
     hints: dict[Pass, Sequence[Hint]] = field(default_factory=dict[Pass, Sequence[Hint]])
     own: ControlModel | None = None
     """What its preprocessor does to the sampling beside its model."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.embeddings import words
 from ..core.errors import PreprocessorError
-from ..core.inputs import preprocessor_input
+from ..core.inputs import preprocessor_input, says_where
 from ..core.modes import ResizeMode
 from ..core.resize import fit_map, pixel_perfect_resolution
 from ..core.units import ControlNetUnit
@@ -81,7 +81,12 @@ def look(
     `progress` is told the part done, 0..1. Raises PreprocessorError, and UnitError for a picture that cannot be fitted.
     """
     ignore = bool(services.setting("controlnet_ignore_noninpaint_mask", False))
-    return see(services.preprocess, chosen(services, unit, target), picture, target, ignore, progress)
+    unit = chosen(services, unit, target)
+    spec = services.preprocess.entry(unit.preprocessor).spec
+    regional = services.masks_are_regions and unit.region_mask is None
+    if regional and says_where(picture.image, requires_mask=spec.requires_mask):
+        picture = replace(picture, mask=None)
+    return see(services.preprocess, unit, picture, target, ignore, progress)
 
 
 def see(

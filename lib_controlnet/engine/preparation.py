@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ..core.batch import parted
@@ -17,14 +15,13 @@ from ..core.errors import UnitError
 from ..core.hints import Hint, hint_from_map
 from ..core.modes import HiResOption, InputMode, ResizeMode, UnionType
 from ..core.preprocessors import PreprocessorSpec
-from ..core.residuals import RegionMask
 from ..core.schedule import GuidanceRange, WeightCurve, layer_weights
 from ..core.step import Pass
 from ..core.units import IMAGE_PROMPT, ControlNetUnit
 from ..families.base import BoundControl, ControlModel, OwnControl, UnitSettings
 from ..families.registry import own_controls
 from .embedded import beside, check_kind, given, together
-from .generation import Generation, Picture, Pixels, UnitRun
+from .generation import Generation, Picture, UnitRun
 from .library import NO_MODEL
 from .look import Target, chosen, look
 from .parts import Part
@@ -60,10 +57,10 @@ class UnitPreparation:
         results, resize_mode = self._results(unit, spec, target)
         notes = [*_notes(results), *self._model_notes(model), *_unheard(unit, model)]
         unit = replace(unit, notes=(*unit.notes, *notes))
-        mask = self._generation.region(unit)
-        region = None if mask is None else RegionMask(_plane(mask))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
-        run = UnitRun(unit, model_name, model, results, resize_mode, guidance, region)
+        run = UnitRun(unit, model_name, model, results, resize_mode, guidance, None)
+        run.asked_region = self._generation.region(unit, spec)
+        _set_region(run, (self._generation.width, self._generation.height))
         run.own = None if model_name == NO_MODEL else self._own(spec)
         self._check_batch(unit)
         for pass_ in Pass:
@@ -142,13 +139,16 @@ class UnitPreparation:
     def bind(self, run: UnitRun, pass_: Pass, width: int, height: int) -> None:
         """Binds a unit's controls to its hints for a pass of `width` x `height` pixels."""
         hints = self.hints(run, pass_, width, height)
+        _set_region(run, (width, height))
         run.rests = self._rests(run, pass_)
         run.curve = _curve(run.unit, pass_)
         run.layers = self._layers(run, pass_)
         run.settings = self._settings(run, pass_)
         run.parts = () if run.rests else [Part(model, model.bind(hints, run.settings)) for model in run.models]
         whole = [part for part in run.parts if not part.bound.regional]
-        if run.region is not None and whole:
+        if run.region is not None and whole and run.unit.region_mask is None:
+            run.region = None  # it was not asked for, and nothing could keep to it
+        elif run.region is not None and whole:
             name = run.spec.label if isinstance(whole[0].model, OwnControl) else whole[0].model.path.name
             raise UnitError(
                 f'"{name}" acts on the whole picture, whatever a region mask says',
@@ -294,6 +294,8 @@ def _check_strengths(run: UnitRun) -> None:
         )
 
 
-def _plane(mask: Pixels) -> torch.Tensor:
-    """(H, W) uint8 -> (1, 1, H, W) float 0..1."""
-    return torch.as_tensor(np.ascontiguousarray(mask), dtype=torch.float32)[None, None] / 255.0
+def _set_region(run: UnitRun, size: tuple[int, int]) -> None:
+    """Where the unit acts in a pass of `size` (width, height)."""
+    asked = run.asked_region
+    if asked is not None and (run.region is None or asked.resize_mode is not None):
+        run.region = asked.of_pass(*size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Services:
     preprocess: PreprocessRunner
     models: ModelCache
     setting: Callable[[str, Any], Any]
+    masks_are_regions: bool = field(default=False, kw_only=True)
+    """In this host a unit's mask says where it acts, unless its preprocessor needs one."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Host(Protocol):
 
     name: str
     """As its users call it."""
+    masks_are_regions: bool
+    """Its own ControlNet takes a unit's mask, or the job's, as where the unit acts."""
     notice: str
     """A sentence that its users must know before anything else, "" for none."""
 

@@ -35,6 +35,7 @@ class ForgeHost(WebUIHost):
     """Control reaches the U-Net as the host's own does; the host is told of it by a control object on the patcher."""
 
     name = "Forge"
+    masks_are_regions = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from lib_controlnet.core.preprocessors import PreprocessorSpec
 from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.step import Pass, RowCursor, Step
 from lib_controlnet.core.units import ControlNetUnit
-from lib_controlnet.engine.generation import Picture, Pixels
+from lib_controlnet.engine.generation import Picture, Region
 from lib_controlnet.engine.injection import UNetCall, UNetHooks
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
@@ -60,9 +60,10 @@ class BenchGeneration:
         turned = [np.ascontiguousarray(np.rot90(unit.image, count)) for count in range(self.batch_size)]
         return [Picture(image, unit.mask, unit.resize_mode) for image in turned]
 
-    def region(self, unit: ControlNetUnit) -> Pixels | None:
+    def region(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Region | None:
         """Nothing is cut."""
-        return unit.region_mask
+        del spec
+        return None if unit.region_mask is None else Region(unit.region_mask)
 
     def checkpoint(self) -> Checkpoint:
         """SD1.5's noise schedule, and in place of the VAE the picture's own pixels, made small."""

@@ -22,7 +22,7 @@ from annotator.sd_controlnet.spec import Runtime as AnnotatorRuntime
 from lib_controlnet.core.checkpoint import Checkpoint
 from lib_controlnet.core.modes import ResizeMode, UnionType
 from lib_controlnet.core.units import ControlNetUnit
-from lib_controlnet.engine.generation import Picture
+from lib_controlnet.engine.generation import Picture, Region
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
 from lib_controlnet.engine.preprocess import PreprocessRunner
@@ -256,8 +256,8 @@ class Generation:
         self._sources = sources
         self.__dict__.update(given)
 
-    def region(self, unit: ControlNetUnit) -> Any:
-        return unit.region_mask
+    def region(self, unit: ControlNetUnit, _spec: Any) -> Region | None:
+        return None if unit.region_mask is None else Region(unit.region_mask)
 
     def pictures(self, unit: ControlNetUnit, _spec: Any) -> list[Picture]:
         sources = [unit.image] if unit.image is not None else self._sources

@@ -21,7 +21,7 @@ from lib_controlnet.core.modes import ControlMode, HiResOption, ResizeMode
 from lib_controlnet.core.schedule import soft_ramp
 from lib_controlnet.core.step import Pass, Step
 from lib_controlnet.core.units import ControlNetUnit
-from lib_controlnet.engine.generation import Picture
+from lib_controlnet.engine.generation import Picture, Region
 from lib_controlnet.engine.library import ModelLibrary
 from lib_controlnet.engine.model_cache import ModelCache
 from lib_controlnet.engine.preprocess import PreprocessRunner
@@ -86,8 +86,8 @@ class FakeGeneration:
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), torch.float32))
     sources: tuple = ()
 
-    def region(self, unit):
-        return unit.region_mask
+    def region(self, unit, spec):
+        return None if unit.region_mask is None else Region(unit.region_mask)
 
     def checkpoint(self):
         return no_checkpoint()

@@ -51,7 +51,7 @@ def test_a_region_around_what_is_painted_controls_all_of_it(host: Host, padding:
 @pytest.mark.parametrize("box", [(4, 4, 20, 20), (0, 0, 63, 10), (50, 2, 63, 63)])
 def test_a_region_is_cut_as_the_host_cuts_pictures(host: Host, size: tuple[int, int], box: tuple[int, int, int, int]):
     """Against the host's own cut of the same picture; both are exact where a region is 0 or 255 around."""
-    from sd_controlnet.hosts.webui.pictures import unit_region
+    from sd_controlnet.hosts.webui.regions import unit_region
 
     masking, images = host.app.modules("masking"), host.app.modules("images")
     p = SimpleNamespace(
@@ -67,7 +67,7 @@ def test_a_region_is_cut_as_the_host_cuts_pictures(host: Host, size: tuple[int, 
         height=size[1],
     )
     region = np.asarray(mask((0, 0, 30, 40)))
-    got = unit_region(p, ControlNetUnit(region_mask=region))
+    got = unit_region(p, ControlNetUnit(region_mask=region), region)
     cut = masking.expand_crop_region(masking.get_crop_region_v2(p.image_mask, 2), *size, SIZE, SIZE)
     expected = np.asarray(images.resize_image(2, Image.fromarray(region).crop(cut), *size).convert("L"))
     assert got.shape == expected.shape == size[::-1]
@@ -87,3 +87,10 @@ def test_fewer_sources_than_the_batch_has_places(host: Host, wanted: int):
         assert np.array_equal(pixels(found, index), pixels(exact, index))
     one = host.img2img(unit(image=as_base64(picture(21))), init_images=sources, batch_size=wanted)
     assert not np.array_equal(pixels(one, 1), pixels(found, 1))
+
+
+def test_here_a_mask_is_no_region(host: Host):
+    """Hosts of Forge's family have it otherwise (tests/forge/test_masks.py)."""
+    given = {"mask": mask(), "inpaint_full_res": False, "mask_blur": 0}
+    own, none = (pixels(host.img2img(unit(image=image), **given)) for image in (as_base64(picture(7)), None))
+    assert np.array_equal(own, none)

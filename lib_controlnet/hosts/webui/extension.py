@@ -62,6 +62,7 @@ class Extension:
             has_pose_editor,
             lambda pixels: caption(Image.fromarray(pixels)),
             lambda: [*([host.notice] if host.notice else []), *setting.problems()],
+            masks_are_regions=host.masks_are_regions,
         )
         self.runner = Runner(self.services, host)
         self.memory = HostMemory(self.services, host)

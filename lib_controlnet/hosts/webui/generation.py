@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...core.checkpoint import Checkpoint
 from ...core.preprocessors import PreprocessorSpec
 from ...core.units import ControlNetUnit
-from ...engine.generation import Picture
+from ...engine.generation import Picture, Region
 from ...families.base import Runtime
 from ..base import Host
-from .pictures import unit_pictures, unit_region
+from .pictures import unit_pictures
+from .regions import region_of_mask, unit_region
 from .vae import encode
 
 
@@ -50,9 +48,11 @@ class WebUIGeneration:
         """The unit's own picture or the img2img sources, cropped as the host crops."""
         return unit_pictures(self._p, unit, spec)
 
-    def region(self, unit: ControlNetUnit) -> NDArray[np.uint8] | None:
-        """The unit's region mask, cropped as the host crops the picture."""
-        return unit_region(self._p, unit)
+    def region(self, unit: ControlNetUnit, spec: PreprocessorSpec) -> Region | None:
+        """The unit's region mask, or what its host takes for one, cropped as the host crops the picture."""
+        if unit.region_mask is not None:
+            return Region(unit_region(self._p, unit, unit.region_mask))
+        return region_of_mask(self._p, unit, spec) if self._host.masks_are_regions else None
 
     def checkpoint(self) -> Checkpoint:
         """Looked up anew at every pass: the host may change the noise schedule when a job begins."""

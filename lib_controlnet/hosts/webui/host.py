@@ -22,6 +22,7 @@ class WebUIHost:
     """Looks the host's state up at every call: models come and go between jobs, and within them."""
 
     notice = ""
+    masks_are_regions = False
 
     def __init__(self) -> None:
         self._configs: WeakKeyDictionary[nn.Module, UNetConfig] = WeakKeyDictionary()

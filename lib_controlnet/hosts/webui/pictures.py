@@ -16,7 +16,7 @@ from ...core.units import ControlNetUnit
 from ...engine.generation import Picture
 
 Pixels = NDArray[np.uint8]
-_HOST_MODES = (ResizeMode.just_resize, ResizeMode.crop_and_resize, ResizeMode.resize_and_fill, ResizeMode.just_resize)
+HOST_MODES = (ResizeMode.just_resize, ResizeMode.crop_and_resize, ResizeMode.resize_and_fill, ResizeMode.just_resize)
 """By the host's `resize_mode` number; 3 is its latent upscale."""
 
 
@@ -29,7 +29,7 @@ def unit_pictures(p: Any, unit: ControlNetUnit, spec: PreprocessorSpec) -> list[
         pictures = [Picture(unit.image, unit.mask, unit.resize_mode)]
     else:
         pictures = [_source(p, image, spec) for image in sources(p)]
-    return [_cropped(p, picture) for picture in pictures] if _crops(p, unit) else pictures
+    return [cropped(p, picture) for picture in pictures] if crops(p, unit) else pictures
 
 
 def host_mask(p: Any) -> Image.Image:
@@ -55,7 +55,7 @@ def sources(p: Any) -> list[Image.Image]:
 
 
 def _source(p: Any, source: Image.Image, spec: PreprocessorSpec) -> Picture:
-    image = _over_white(source)
+    image = over_white(source)
     mask: Pixels | None = None
     if spec.accepts_mask and getattr(p, "image_mask", None) is not None:
         mask = np.asarray(host_mask(p), np.uint8)
@@ -66,10 +66,10 @@ def _source(p: Any, source: Image.Image, spec: PreprocessorSpec) -> Picture:
                 found=f"mask {mask.shape[1]}x{mask.shape[0]}, picture {image.shape[1]}x{image.shape[0]}",
                 remedy="give both in one size",
             )
-    return Picture(image, mask, _HOST_MODES[int(getattr(p, "resize_mode", 0))])
+    return Picture(image, mask, HOST_MODES[int(getattr(p, "resize_mode", 0))])
 
 
-def _crops(p: Any, unit: ControlNetUnit) -> bool:
+def crops(p: Any, unit: ControlNetUnit) -> bool:
     """Whether the host inpaints "only masked" and the unit follows its crop (tiled upscales always do)."""
     if not getattr(p, "inpaint_full_res", False) or getattr(p, "image_mask", None) is None:
         return False
@@ -81,28 +81,7 @@ def is_upscale_script(p: Any) -> bool:
     return any("upscale" in key.lower() and "hires" not in key.lower() for key in p.extra_generation_params)
 
 
-def unit_region(p: Any, unit: ControlNetUnit) -> Pixels | None:
-    """The unit's region mask (h, w), stretched over the picture as it is, and cut where the picture is cut."""
-    if unit.region_mask is None or not _crops(p, unit):
-        return unit.region_mask
-    mask = host_mask(p)
-    box = _crop_box(p, mask)
-    if box is None:
-        return unit.region_mask
-    stretched = Image.fromarray(unit.region_mask).resize(mask.size, Image.Resampling.BILINEAR)
-    return _filled(stretched.crop(box), int(p.width), int(p.height))
-
-
-def _filled(mask: Image.Image, width: int, height: int) -> Pixels:
-    """ "Resize and fill" as the host does it, but bilinear: its Lanczos would leave ripples where a region is 0."""
-    wide = width / height < mask.width / mask.height
-    inner = (width, mask.height * width // mask.width) if wide else (mask.width * height // mask.height, height)
-    resized = np.asarray(mask.resize(inner, Image.Resampling.BILINEAR), np.uint8)
-    left, top = width // 2 - inner[0] // 2, height // 2 - inner[1] // 2
-    return np.pad(resized, ((top, height - inner[1] - top), (left, width - inner[0] - left)), mode="edge")
-
-
-def _crop_box(p: Any, mask: Image.Image) -> tuple[int, int, int, int] | None:
+def crop_box(p: Any, mask: Image.Image) -> tuple[int, int, int, int] | None:
     """(left, top, right, bottom) of what the host paints "only masked"; None where the mask is empty."""
     from modules import masking
 
@@ -112,10 +91,10 @@ def _crop_box(p: Any, mask: Image.Image) -> tuple[int, int, int, int] | None:
     return masking.expand_crop_region(region, p.width, p.height, mask.width, mask.height)
 
 
-def _cropped(p: Any, picture: Picture) -> Picture:
+def cropped(p: Any, picture: Picture) -> Picture:
     """Each channel resized to the mask, cut to the crop region and resized to the job, all by the host's code."""
     mask = host_mask(p)
-    box = _crop_box(p, mask)
+    box = crop_box(p, mask)
     if box is None:
         return picture
 
@@ -130,7 +109,7 @@ def _cropped(p: Any, picture: Picture) -> Picture:
     return Picture(image, None if picture.mask is None else cut(picture.mask), picture.resize_mode)
 
 
-def _over_white(image: Image.Image) -> Pixels:
+def over_white(image: Image.Image) -> Pixels:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
