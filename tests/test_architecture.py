@@ -20,12 +20,13 @@ ALLOWED = {
     "nets": {"core"},
     "loading": {"core"},
     "families": {"core", "nets", "loading"},
-    "engine": {"core", "nets", "loading", "families"},
-    "training": {"core", "nets", "loading", "families", "engine"},
-    "webapi": {"core", "nets", "loading", "families", "engine"},
-    "compat": {"core", "nets", "loading", "families", "engine"},
-    "ui": {"core", "nets", "loading", "families", "engine"},
-    "hosts": {"core", "nets", "loading", "families", "engine", "webapi", "compat", "ui", "training"},
+    "engine": {"core", "nets", "loading", "families", "measure"},
+    "measure": {"core"},
+    "training": {"core", "nets", "loading", "families", "measure", "engine"},
+    "webapi": {"core", "nets", "loading", "families", "measure", "engine"},
+    "compat": {"core", "nets", "loading", "families", "measure", "engine"},
+    "ui": {"core", "nets", "loading", "families", "measure", "engine"},
+    "hosts": {"core", "nets", "loading", "families", "measure", "engine", "webapi", "compat", "ui", "training"},
 }
 """Layer of lib_controlnet -> the other layers it may import. A new layer has to be placed here."""
 

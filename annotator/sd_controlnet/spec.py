@@ -164,6 +164,12 @@ class PreprocessorSpec:
     """The map shows what there is in the picture and not where; its models may average control over positions."""
     face_points: bool = False
     """The map shows the five points of a face; its models hear who it is in place of the prompt."""
+    shows: str = ""
+    """What a meter compares two maps by: "lines", "depth", "normals", "segments" (colours are classes), "regions"
+    (colours only keep them apart), "poses", "pictures", "colours" (without places), "embedding". Where it is empty, the
+    control types say it."""
+    reads_map: bool = False
+    """It takes a drawing or a map, not a photograph: what it makes of a generated picture says nothing."""
     cacheable: bool = True
     """False: the result depends on the seed."""
     keeps_alpha: bool = False

@@ -70,6 +70,25 @@ UNION_TYPES: Mapping[str, UnionType] = {
 """What a union model is told for a control type; "Unknown" for the others."""
 
 
+MAP_KINDS: Mapping[str, str] = {
+    "Canny": "lines",
+    "Depth": "depth",
+    "Inpaint": "pictures",
+    "Lineart": "lines",
+    "MLSD": "lines",
+    "NormalMap": "normals",
+    "OpenPose": "poses",
+    "Recolor": "pictures",
+    "Reference": "colours",
+    "Scribble": "lines",
+    "Segmentation": "segments",
+    "Shuffle": "colours",
+    "SoftEdge": "lines",
+    "Tile": "pictures",
+}
+"""What the maps of a control type show, as a meter compares them (see `measure/metrics.py`)."""
+
+
 def type_names(specs: Iterable[PreprocessorSpec] = ()) -> list[str]:
     """All types: "All", the peers', and those that third-party preprocessors add."""
     extra = {name for spec in specs for name in spec.control_types} - set(MODEL_WORDS) - {ALL}

@@ -5,43 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ..measure.lines import bright, edge_score
 from .pictures import Pixels
 
-TOLERANCE = 2
-_WHITE = 127
 _CONVERGED = 0.5
-
-
-@dataclass(frozen=True)
-class EdgeScore:
-    """Shares of the lines that were found rightly, and of those wanted that were found."""
-
-    precision: float
-    recall: float
-
-    @property
-    def f1(self) -> float:
-        total = self.precision + self.recall
-        return 2 * self.precision * self.recall / total if total else 0.0
-
-
-def edge_score(found: NDArray[np.bool_], wanted: NDArray[np.bool_], tolerance: int = TOLERANCE) -> EdgeScore:
-    """Lines (h, w) bool against lines: a pixel counts as met within `tolerance` pixels (Euclidean).
-
-    Nothing found, or nothing wanted, scores 0 unless both are empty.
-    """
-    if not found.any() or not wanted.any():
-        both = float(not found.any() and not wanted.any())
-        return EdgeScore(both, both)
-    return EdgeScore(
-        float((_distance(wanted)[found] <= tolerance).mean()), float((_distance(found)[wanted] <= tolerance).mean())
-    )
 
 
 def adherence(found: Pixels, wanted: Pixels, measure: str) -> float:
@@ -51,7 +21,7 @@ def adherence(found: Pixels, wanted: Pixels, measure: str) -> float:
     segmentation).
     """
     if measure == "lines":
-        return edge_score(found.max(2) > _WHITE, wanted.max(2) > _WHITE).f1
+        return edge_score(bright(found), bright(wanted)).f1
     return 1 - float(np.abs(found.astype(np.float64) - wanted).mean()) / 255
 
 
@@ -83,8 +53,3 @@ def find_convergence(curve: Sequence[tuple[int, float]], ceiling: float) -> Conv
             rise, steepest = max((b[1] - a[1], b[0]) for a, b in itertools.pairwise(curve))
             return Convergence(before, step, value, rise, steepest)
     return None
-
-
-def _distance(lines: NDArray[np.bool_]) -> Any:
-    """Distance of every pixel to the nearest line pixel."""
-    return cv2.distanceTransform((~lines).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

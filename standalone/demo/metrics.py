@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lib_controlnet.training.adherence import TOLERANCE, edge_score
+from lib_controlnet.measure.lines import TOLERANCE, edge_score
 
 from .shapes import COLOURS, Image, Picture
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from lib_controlnet.training.adherence import edge_score
+from lib_controlnet.measure.lines import edge_score
 
 from . import preprocessors
 from .metrics import ColourScore, colour_score, edges

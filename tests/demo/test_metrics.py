@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lib_controlnet.training.adherence import edge_score
+from lib_controlnet.measure.lines import edge_score
 from standalone.demo.metrics import colour_score, edge_f1, edges, nearest_colour
 
 

@@ -7,6 +7,7 @@ from ...spec import Detector, PreprocessorSpec, Runtime, Slider
 SPEC = PreprocessorSpec(
     id="binary",
     aliases=("BinaryPreprocessor", "Binary Lines"),
+    shows="segments",
     sliders=(Slider("Binarization Threshold (0 or 255: Otsu)", 0, 255, 1, 100),),
 )
 

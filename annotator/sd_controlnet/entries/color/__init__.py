@@ -5,7 +5,11 @@ from __future__ import annotations
 from ...spec import Detector, PreprocessorSpec, Runtime
 
 SPEC = PreprocessorSpec(
-    id="color", label="t2ia_color_grid", aliases=("ColorPreprocessor",), control_types=("T2I-Adapter",)
+    id="color",
+    label="t2ia_color_grid",
+    aliases=("ColorPreprocessor",),
+    control_types=("T2I-Adapter",),
+    shows="pictures",
 )
 
 

@@ -15,6 +15,7 @@ WEIGHTS = WeightFile(
 )
 _NEEDS: dict[str, Any] = {
     "control_types": ("OpenPose",),
+    "shows": "segments",
     "weights": (WEIGHTS,),
     "full_because": "the code in its file computes in float32",
     "libraries": (Library("torchvision", why="the network's file calls its operators"),),

@@ -27,6 +27,7 @@ LIBRARIES = (
 
 SPEC = PreprocessorSpec(
     id="facexlib",
+    shows="pictures",
     resolution=None,
     full_because="on the border of two classes a rounding makes another class",
     weights=(FINDER, PARTS),

@@ -67,7 +67,11 @@ SPECS = (
     ),
     # SDXL's pictures are of that size, and the dots are of one size in the map
     PreprocessorSpec(
-        id="instant_id_face_keypoints", face_points=True, resolution=resolution_slider(1024), **_INSTANT_ID
+        id="instant_id_face_keypoints",
+        face_points=True,
+        shows="poses",
+        resolution=resolution_slider(1024),
+        **_INSTANT_ID,
     ),
 )
 

@@ -10,6 +10,7 @@ SPEC = PreprocessorSpec(
     control_types=("Canny", "Lineart", "Scribble", "MLSD"),
     rank=20,
     resolution=None,
+    reads_map=True,
 )
 
 

@@ -16,6 +16,7 @@ SPECS = (
     PreprocessorSpec(
         id="mediapipe_face",
         aliases=("MediaPipe-FaceMeshPreprocessor",),
+        shows="lines",
         sliders=(
             Slider("Max Faces", 1, 10, 1, 1),
             Slider("Min Face Confidence", 0.01, 1.0, 0.01, 0.5),
@@ -39,6 +40,7 @@ SPECS = (
     ),
     PreprocessorSpec(
         id="mediapipe_person_mask",
+        shows="segments",
         sliders=(Slider("Mask Threshold", 0.0, 1.0, 0.01, 0.5),),
         libraries=LIBRARIES,
     ),

@@ -5,7 +5,12 @@ from __future__ import annotations
 from ...spec import Detector, PreprocessorSpec, Runtime
 
 SPEC = PreprocessorSpec(
-    id="none", aliases=("identity", "passthrough"), control_types=("InstructP2P",), rank=10, resolution=None
+    id="none",
+    aliases=("identity", "passthrough"),
+    control_types=("InstructP2P",),
+    rank=10,
+    resolution=None,
+    reads_map=True,
 )
 
 

@@ -8,6 +8,7 @@ SPEC = PreprocessorSpec(
     id="normal_from_depth",
     label="normal_from_depth (from a depth map)",
     control_types=("NormalMap",),
+    reads_map=True,
     sliders=(
         Slider("Strength", 0.1, 10, 0.1, 1),
         Slider("Normal Background Threshold", 0, 1, 0.01, 0),

@@ -37,7 +37,9 @@ SPECS = (
         rank=100,
         **_NEEDS,
     ),
-    PreprocessorSpec(id="pidinet_sketch", label="t2ia_sketch_pidi", control_types=("T2I-Adapter",), **_NEEDS),
+    PreprocessorSpec(
+        id="pidinet_sketch", label="t2ia_sketch_pidi", control_types=("T2I-Adapter",), shows="lines", **_NEEDS
+    ),
 )
 
 

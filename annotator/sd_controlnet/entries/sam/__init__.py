@@ -20,6 +20,7 @@ VIT_B = WeightFile(
 )
 _NEEDS: dict[str, Any] = {
     "control_types": ("Segmentation",),
+    "shows": "regions",
     "full_because": "a rounding takes or leaves whole segments at the thresholds",
     "libraries": (Library("controlnet_aux", "controlnet-aux", "0.0.9"),),
 }

@@ -10,6 +10,7 @@ SPEC = PreprocessorSpec(
     aliases=("scribble_drawing",),
     control_types=("Scribble", "SparseCtrl"),
     rank=30,
+    reads_map=True,
 )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ...spec import Detector, PreprocessorSpec, Runtime, Slider
 
-SPEC = PreprocessorSpec(id="threshold", sliders=(Slider("Binarization Threshold", 0, 255, 0.01, 127),))
+SPEC = PreprocessorSpec(
+    id="threshold", sliders=(Slider("Binarization Threshold", 0, 255, 0.01, 127),), shows="segments"
+)
 
 
 def load(runtime: Runtime) -> Detector:

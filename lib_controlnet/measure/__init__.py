@@ -1,0 +1,1 @@
+"""How well a picture follows its map: one meter for jobs, the page, the API, the trainer and the demo."""

@@ -1,0 +1,38 @@
+"""A map of where control was followed, over the picture: green followed, red not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..core.images import Pixels
+from .score import Field
+
+GREEN, RED = (0, 200, 60), (235, 40, 30)
+OPACITY = 0.7
+_THIN = 0.2
+"""Where so little of the picture is marked, the marks are widened to be seen."""
+_GREY = np.array([0.299, 0.587, 0.114])
+
+
+def error_map(picture: Pixels, field: Field, opacity: float = OPACITY) -> Pixels:
+    """`picture` (H, W, 3) in grey with `field` (h, w) over it; what has no mark stays as it is. (H, W, 3) uint8."""
+    height, width = picture.shape[:2]
+    thin = 0 < float((field != 0).mean()) < _THIN
+    good, bad = (_fitted(np.maximum(sign * field, 0), (width, height), thin)[:, :, None] for sign in (1, -1))
+    grey = np.repeat((picture[:, :, :3] @ _GREY)[:, :, None], 3, axis=2)
+    if thin:  # widened marks lie over each other: what was not followed is seen
+        good = np.where(bad > 0, 0, good)
+    share = good / np.maximum(good + bad, 1e-6)
+    colour = share * np.array(GREEN) + (1 - share) * np.array(RED)
+    mixed = grey + float(np.clip(opacity, 0, 1)) * np.clip(good + bad, 0, 1) * (colour - grey)
+    return mixed.clip(0, 255).round().astype(np.uint8)
+
+
+def _fitted(field: Any, size: tuple[int, int], thin: bool) -> Any:
+    """(H, W) in 0..1, widened by a pixel each way where it is thin."""
+    side = 1 + 2 * max(1, min(size) // 256)
+    wide = np.asarray(cv2.dilate(field, np.ones((side, side), np.uint8))) if thin else np.asarray(field)
+    return np.asarray(cv2.resize(wide, size, interpolation=cv2.INTER_NEAREST if thin else cv2.INTER_LINEAR))
