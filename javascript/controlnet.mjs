@@ -2,6 +2,7 @@
 import {ControlNetUnit} from "./controlnet/unit.mjs";
 import {Panel} from "./controlnet/panel.mjs";
 import {connectCompare} from "./controlnet/compare.mjs";
+import {holdUntilSent} from "./controlnet/canvas/unit_canvas.mjs";
 import {connectTrain} from "./controlnet/train.mjs";
 
 function start() {
@@ -15,7 +16,10 @@ function start() {
         panel.units = buttons.map((button, index) => new ControlNetUnit(panel, tab, index, button));
         panel.refresh();
     }
-    if (Object.keys(panels).length) connectCompare(panels);
+    if (Object.keys(panels).length) {
+        connectCompare(panels);
+        holdUntilSent(panels);
+    }
     connectTrain();
 }
 

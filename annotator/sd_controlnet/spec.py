@@ -170,6 +170,8 @@ class PreprocessorSpec:
     control types say it."""
     reads_map: bool = False
     """It takes a drawing or a map, not a photograph: what it makes of a generated picture says nothing."""
+    reads_dark_lines: bool = False
+    """It turns dark lines on white into the white lines on black that models know, and does nothing else."""
     cacheable: bool = True
     """False: the result depends on the seed."""
     keeps_alpha: bool = False

@@ -63,6 +63,7 @@ export class Panel {
         this.namePictures();
         const buttons = this.tabButtons();
         this.units.forEach((unit, index) => unit.show(buttons[index]));
+        for (const unit of this.units) unit.canvas.follow();
         const active = this.units.filter((unit) => unit.enabled).length;
         const text = active ? `${active} unit${active > 1 ? "s" : ""}` : "";
         if (this.badge.textContent !== text) this.badge.textContent = text;

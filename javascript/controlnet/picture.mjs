@@ -4,6 +4,12 @@ export function shownPicture(component) {
     return component?.querySelector("img[src]:not(.cnet-thumb)") ?? null;
 }
 
+const clearButton = (component) => component?.querySelector('button[aria-label="Clear"], button[aria-label="Remove Image"], button[title="Clear"]');
+
+export function clearPicture(component) {
+    clearButton(component)?.click();
+}
+
 // Gives a component a picture as if the user had chosen the file.
 export function putFile(component, blob, name = "picture.png") {
     const input = component?.querySelector('input[type="file"]');
@@ -14,7 +20,7 @@ export function putFile(component, blob, name = "picture.png") {
         input.dispatchEvent(new Event("change", {bubbles: true}));
         return true;
     }
-    const clear = component?.querySelector('button[aria-label="Clear"], button[aria-label="Remove Image"], button[title="Clear"]');
+    const clear = clearButton(component);
     if (!clear) return false;
     // A component that holds a picture has no file input until it is emptied.
     const observer = new MutationObserver(() => {

@@ -1,11 +1,11 @@
 // One unit: its tab's header, its pictures, its drawing tools.
 import {acceptPageDrops, acceptPaste, fetchPicture, galleryPicture, putFile, shownPicture} from "./picture.mjs";
-import {DrawingDialog} from "./drawing.mjs";
 import {PoseDialog} from "./pose.mjs";
 import {ExternalPoseDialog, externalEditorAnswers} from "./external_pose.mjs";
 import {fail} from "./dialog.mjs";
 import {CurvePlot} from "./curve.mjs";
 import {LayerBars} from "./layers.mjs";
+import {UnitCanvas} from "./canvas/unit_canvas.mjs";
 
 export class ControlNetUnit {
     constructor(panel, tab, index, button) {
@@ -15,6 +15,7 @@ export class ControlNetUnit {
         this.prefix = `${tab}_controlnet_ControlNet-${index}`;
         this.name = button.textContent.trim();
         this.shown = "";
+        this.canvas = new UnitCanvas(this);
         for (const [id, label] of [["controlnet_trigger_preprocessor", "Run preprocessor"], ["controlnet_refresh_models", "Refresh models"]]) {
             const tool = this.part(id);
             if (!tool) continue;
@@ -29,7 +30,8 @@ export class ControlNetUnit {
             component.setAttribute("aria-label", `${this.name}: ${id.replaceAll("_", " ")}`);
             component.setAttribute("role", "group");
         }
-        this.on("draw_mask", () => this.drawMask());
+        this.on("draw", () => this.canvas.open());
+        this.on("controlnet_open_new_canvas_button", () => this.canvas.newCanvas());
         this.on("take_result", () => this.takeResult());
         this.on("edit_pose", () => this.editPose());
         this.on("save_pose", () => this.savePose());
@@ -52,13 +54,21 @@ export class ControlNetUnit {
         this.part(id)?.addEventListener("click", () => Promise.resolve().then(handler).catch(fail));
     }
 
+    isTicked(id) {
+        return Boolean(this.field(id)?.checked);
+    }
+
+    tick(id) {
+        const box = this.field(id);
+        if (box && !box.checked) box.click();
+    }
+
     get enabled() {
-        return Boolean(this.field("controlnet_enable_checkbox")?.checked);
+        return this.isTicked("controlnet_enable_checkbox");
     }
 
     enable() {
-        const box = this.field("controlnet_enable_checkbox");
-        if (box && !box.checked) box.click();
+        this.tick("controlnet_enable_checkbox");
     }
 
     recheck() {
@@ -91,14 +101,6 @@ export class ControlNetUnit {
         const picture = galleryPicture(this.tab) ?? galleryPicture(this.tab === "txt2img" ? "img2img" : "txt2img");
         if (!picture) throw new Error("There is no picture in the gallery yet.");
         putFile(this.part("input_image"), await fetchPicture(picture.src), "result.png");
-    }
-
-    async drawMask() {
-        const picture = shownPicture(this.part("input_image"));
-        if (!picture) throw new Error("Give the unit a picture first, or make a new canvas to draw on.");
-        const old = shownPicture(this.part("mask_image"));
-        const drawn = await new DrawingDialog(`Mask of ${this.name}`, picture.src, old?.src).result;
-        if (drawn) putFile(this.part("mask_image"), drawn, "mask.png");
     }
 
     async editPose() {

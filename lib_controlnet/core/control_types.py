@@ -69,6 +69,9 @@ UNION_TYPES: Mapping[str, UnionType] = {
 }
 """What a union model is told for a control type; "Unknown" for the others."""
 
+LINE_TYPES = frozenset({"Canny", "Lineart", "MLSD", "Scribble", "SoftEdge"})
+"""The types whose models were trained on white lines on black."""
+
 
 MAP_KINDS: Mapping[str, str] = {
     "Canny": "lines",

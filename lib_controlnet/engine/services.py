@@ -45,5 +45,7 @@ class PageServices(Services):
     """Whether the extension sd-webui-openpose-editor is there to edit poses."""
     caption: Callable[[Pixels], str]
     """The host's interrogator on a picture (h, w, 3) uint8. Raises HostError where there is none, or it fails."""
+    palette: Callable[[], Sequence[tuple[str, str]]] = tuple
+    """What a map of segments may show: (name, "#rrggbb") of each."""
     setting_problems: Callable[[], Sequence[str]] = tuple
     """A sentence for each option of ours that has a wrong value."""

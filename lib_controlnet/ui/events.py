@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from ..core.arguments import FIELDS
 from ..core.control_types import (
@@ -25,6 +24,7 @@ from ..core.images import read_picture
 from ..core.units import IMAGE_PROMPT
 from ..engine.services import PageServices, Services
 from .curves import choose_curve, draw_curve
+from .drawing import picture_note, reader, reader_when_changed, remembered
 from .gradio_compat import find_component, webcam_toggle
 from .image_prompts import draw_weights, shown_options
 from .layers import DEFAULT_OUTPUTS, choose_shape, draw
@@ -42,8 +42,8 @@ def connect(services: PageServices, tab: str, is_img2img: bool, index: int, unit
     sliders = [values[name] for name in ("resolution", "threshold_a", "threshold_b")]
     settings = [*sliders, values["control_mode"], values["model"]]
     unit.control_type.input(
-        shown_errors(lambda kind, perfect: choose_type(services, kind, perfect)),
-        [unit.control_type, values["pixel_perfect"]],
+        shown_errors(lambda kind, perfect, look: choose_type(services, kind, perfect, look)),
+        [unit.control_type, values["pixel_perfect"], unit.drawing.look],
         [values["preprocessor"], *settings, unit.absent],
         **QUICK,
     )
@@ -67,6 +67,7 @@ def connect(services: PageServices, tab: str, is_img2img: bool, index: int, unit
     )
     _connect_pictures(values, is_img2img)
     _connect_buttons(tab, index, unit)
+    _connect_drawing(services, unit)
     _connect_notes(services, unit)
     _connect_layers(services, unit)
     _connect_schedule(unit)
@@ -96,18 +97,36 @@ def _connect_buttons(tab: str, index: int, unit: UnitWidgets) -> None:
     known = page_size(tab)
     if known:
         pictures.buttons["send_size"].click(shown_errors(picture_size, index), [values["image"]], known, **QUICK)
-    pictures.buttons["new_canvas"].click(lambda: gr.update(visible=True), None, [pictures.canvas], **QUICK)
-    pictures.create_canvas.click(
-        lambda width, height: (blank_canvas(width, height), gr.update(visible=False), True),
-        [*pictures.canvas_size],
-        [values["image"], pictures.canvas, values["enabled"]],
-        **QUICK,
-    )
     if "webcam" in pictures.buttons:
         on = gr.State(False)
         pictures.buttons["webcam"].click(
             lambda was: (not was, webcam_toggle(not was)), [on], [on, values["image"]], **QUICK
         )
+
+
+def _connect_drawing(services: PageServices, unit: UnitWidgets) -> None:
+    """What is drawn on the canvas goes to the model as it is; what the picture looks like is said."""
+    values, drawing = unit.values, unit.drawing
+    settings = [values[name] for name in ("resolution", "threshold_a", "threshold_b", "control_mode", "model")]
+    asked = [values["preprocessor"], unit.control_type]
+
+    def seen(image: Any, drawn: str, before: str, perfect: bool, name: str, kind: str) -> list[Any]:
+        look = remembered(drawn, image)
+        spec = reader_when_changed(services, kind, before, look)
+        updates = (
+            [gr.update()] * 6 if spec is None else [spec.label, *choose_preprocessor(services, spec.label, perfect)]
+        )
+        return [look, picture_note(services, look, name if spec is None else spec.label, kind), *updates]
+
+    values["image"].change(
+        shown_errors(seen),
+        [values["image"], drawing.drawn, drawing.look, values["pixel_perfect"], *asked],
+        [drawing.look, drawing.note, values["preprocessor"], *settings],
+        **QUICK,
+    )
+    say = shown_errors(lambda look, name, kind: picture_note(services, look, name, kind))
+    for component in asked:
+        component.change(say, [drawing.look, *asked], [drawing.note], **QUICK)
 
 
 def _connect_notes(services: PageServices, unit: UnitWidgets) -> None:
@@ -185,9 +204,12 @@ def page_size(tab: str) -> list[Any]:
     return [component for component in found if component is not None] if all(found) else []
 
 
-def choose_type(services: PageServices, control_type: str, pixel_perfect: bool) -> list[Any]:
-    """Control type -> its preprocessors, its default's settings, models, and who is absent."""
-    spec = _default_preprocessor(services, control_type)
+def choose_type(services: PageServices, control_type: str, pixel_perfect: bool, look: str = "") -> list[Any]:
+    """Control type -> its preprocessors, its default's settings, models, and who is absent.
+
+    `look`: of the picture (see ui/drawing.py); a drawing is not given to the type's default.
+    """
+    spec: Any = reader(services, control_type, look) or _default_preprocessor(services, control_type)
     label = spec.label if spec is not None else NO_PREPROCESSOR
     names = services.library.names()
     *settings, _model = choose_preprocessor(services, label, pixel_perfect)
@@ -242,11 +264,6 @@ def download_weights(services: PageServices, name: str, progress: Any) -> str:
     except ControlNetError as error:
         raise gr.Error(str(error)) from error
     return ""
-
-
-def blank_canvas(width: float, height: float) -> Any:
-    """A white picture (height, width, 3) uint8."""
-    return np.full((int(height), int(width), 3), 255, np.uint8)
 
 
 def picture_size(image: Any) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from ..core.control_types import ALL, NO_MODEL, NO_PREPROCESSOR, models_of, prep
 from ..core.modes import ControlMode, HiResOption, ResizeMode, UnionType
 from ..engine.services import PageServices, Services
 from .curves import ScheduleEditor, build_schedule
+from .drawing import DrawingWidgets, build_drawing
 from .gradio_compat import not_saved, small_button, tool_button
 from .image_prompts import ImagePromptEditor, build_image_prompt
 from .layers import LayerEditor, build_editor
@@ -27,6 +28,7 @@ class UnitWidgets:
 
     values: dict[str, Any]
     pictures: PictureWidgets
+    drawing: DrawingWidgets
     show_preview: Any
     control_type: Any
     absent: Any
@@ -57,6 +59,7 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     prefix = unit_prefix(tab, index)
     values: dict[str, Any] = {}
     pictures = build_pictures(values, prefix, _pose_editor(services))
+    drawing = build_drawing(prefix)
     show_preview = _switches(values, prefix, is_img2img)
     control_type = _control_type(services, prefix)
     absent = gr.HTML("", elem_id=f"{prefix}_absent", elem_classes=["cnet-absent"])
@@ -69,7 +72,7 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     layers = build_editor(prefix)
     values["layer_weights"] = layers.weights
     chosen = (show_preview, control_type, absent, run, refresh, notes)
-    return UnitWidgets(values, pictures, *chosen, layers, schedule, image_prompt)
+    return UnitWidgets(values, pictures, drawing, *chosen, layers, schedule, image_prompt)
 
 
 def _pose_editor(services: PageServices) -> str:

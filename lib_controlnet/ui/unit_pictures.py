@@ -26,9 +26,6 @@ class PictureWidgets:
     """What stands around the pictures; the pictures themselves are arguments of the script."""
 
     buttons: dict[str, Any]
-    canvas: Any
-    canvas_size: tuple[Any, Any]
-    create_canvas: Any
     preview_group: Any
     pose: Any
     pose_group: Any
@@ -53,8 +50,7 @@ def build_pictures(values: dict[str, Any], prefix: str, pose_editor: str) -> Pic
         visible=False,
     )
     buttons = _buttons(prefix)
-    canvas, size, create = _canvas(prefix)
-    return PictureWidgets(buttons, canvas, size, create, preview_group, pose, pose_group, draw_pose, cancel)
+    return PictureWidgets(buttons, preview_group, pose, pose_group, draw_pose, cancel)
 
 
 def _inputs(values: dict[str, Any], prefix: str) -> None:
@@ -150,8 +146,8 @@ def _preview(values: dict[str, Any], prefix: str, pose_editor: str) -> tuple[Any
 def _buttons(prefix: str) -> dict[str, Any]:
     """The buttons below the pictures by name; those that have no handler here are the page script's."""
     texts = {
-        "new_canvas": ("New canvas", "Draw on an empty picture", "controlnet_open_new_canvas_button"),
-        "draw": ("Draw mask", "Draw a mask over the picture", "draw_mask"),
+        "draw": ("Draw", "Draw on the picture, its mask or the unit's region", "draw"),
+        "new_canvas": ("New canvas", "Draw on empty paper of the job's size", "controlnet_open_new_canvas_button"),
         "send_size": ("Send size", "Send the picture's size to Width and Height", "controlnet_send_dimensions"),
         "copy_result": ("Take result", "Take the picture shown in the gallery", "take_result"),
     }
@@ -165,13 +161,3 @@ def _buttons(prefix: str) -> dict[str, Any]:
                 "Webcam", "Take the picture with the webcam, or upload again", elem_id=f"{prefix}_controlnet_webcam"
             )
     return buttons
-
-
-def _canvas(prefix: str) -> tuple[Any, tuple[Any, Any], Any]:
-    def size(label: str, name: str) -> gr.Slider:
-        return not_saved(gr.Slider(64, 2048, 512, step=8, label=label, elem_id=f"{prefix}_controlnet_canvas_{name}"))
-
-    with gr.Row(visible=False, elem_classes=["cnet-buttons"]) as canvas:
-        width, height = size("Canvas width", "width"), size("Canvas height", "height")
-        create = small_button("Create", "Make a white picture of this size", elem_id=f"{prefix}_create_canvas")
-    return canvas, (width, height), create

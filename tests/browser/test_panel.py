@@ -59,34 +59,12 @@ def test_what_is_wrong_is_shown_on_the_page(panel: Panel) -> None:
     assert "there is no picture to preprocess" in panel.error()
 
 
-def test_drawn_mask_is_the_units_mask(canny: Panel) -> None:
-    page = canny.page
-    canny.part("draw_mask").click()
-    box = page.locator("dialog canvas").bounding_box()
-    page.mouse.move(box["x"] + 40, box["y"] + 40)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 160, box["y"] + 90, steps=5)
-    page.mouse.up()
-    page.locator("dialog button", has_text="Save").click()
-    canny.part("input_tabs").locator("button", has_text="Mask").click()
-    canny.part("mask_image").locator("img").first.wait_for()
-    mask = pixels(canny, "mask_image")
-    assert set(np.unique(mask[..., 0] // 250)) == {0, 1}
-    assert 0.001 < (mask > 127).mean() < 0.2
-
-
-def test_new_canvas_and_send_size(panel: Panel) -> None:
-    panel.part("controlnet_open_new_canvas_button").click()
-    for side, value in (("width", 192), ("height", 128)):
-        box = panel.part(f"controlnet_canvas_{side}").locator("input[type=number]")
-        box.fill(str(value))
-        box.blur()
-    panel.part("create_canvas").click()
-    panel.part("input_image").locator("img").first.wait_for()
+def test_size_of_the_picture_is_sent(panel: Panel) -> None:
+    panel.upload(DRAWING)
     panel.part("controlnet_send_dimensions").click()
     panel.settle()
     size = [panel.page.locator(f"#txt2img_{side} input[type=number]").input_value() for side in ("width", "height")]
-    assert size == ["192", "128"]
+    assert size == ["384", "384"]
 
 
 def test_result_of_the_gallery_is_taken(canny: Panel) -> None:

@@ -61,7 +61,8 @@ class Extension:
             lambda pose: importlib.import_module(f"{annotator.__name__}.skeletons").draw_json(pose),
             has_pose_editor,
             lambda pixels: caption(Image.fromarray(pixels)),
-            lambda: [*([host.notice] if host.notice else []), *setting.problems()],
+            palette=lambda: importlib.import_module(f"{annotator.__name__}.palettes").ade20k(),
+            setting_problems=lambda: [*([host.notice] if host.notice else []), *setting.problems()],
             masks_are_regions=host.masks_are_regions,
         )
         self.runner = Runner(self.services, host)

@@ -9,6 +9,7 @@ SPEC = PreprocessorSpec(
     label="invert (from white bg & black line)",
     control_types=("Canny", "Lineart", "Scribble", "MLSD"),
     rank=20,
+    reads_dark_lines=True,
     resolution=None,
     reads_map=True,
 )

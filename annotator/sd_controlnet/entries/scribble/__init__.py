@@ -11,6 +11,7 @@ SPEC = PreprocessorSpec(
     control_types=("Scribble", "SparseCtrl"),
     rank=30,
     reads_map=True,
+    reads_dark_lines=True,
 )
 
 
