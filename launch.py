@@ -7,6 +7,7 @@
     python launch.py annotate INPUT...    preprocessors over folders of pictures; --list shows them
     python launch.py ray start|stop ...   the machines of `annotate --engine ray`: see docs/annotate.md
     python launch.py train CONFIG.toml    train a ControlNet: see docs/training.md
+    python launch.py measure PICTURES --maps MAPS --preprocessor ID    how well pictures follow their maps
     python launch.py extract-lora CONTROLNET --base CHECKPOINT    make a Control-LoRA of a ControlNet
     python launch.py bench [--quick]      the benchmarks
 
@@ -89,6 +90,7 @@ COMMANDS = {
     "annotate": Command("standalone.annotate.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
     "ray": Command("standalone.annotate.nodes"),
     "train": Command("standalone.train.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
+    "measure": Command("standalone.measure.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
     "extract-lora": Command("standalone.extract.cli"),
     "bench": Command("standalone.bench.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
 }

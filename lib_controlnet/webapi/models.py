@@ -76,6 +76,33 @@ class ControlNetDetected(_Answer):
     info: str = Field("Success", description="Followed by what was passed over or replaced in the request")
 
 
+class ControlNetMeasure(_Open):
+    """Pictures, the maps that they are to follow, and the preprocessor that makes such maps."""
+
+    controlnet_module: str = Field("none", description="Id, label or alias of the preprocessor")
+    controlnet_input_images: list[str] = Field([], description="Pictures as base64, with or without data URI")
+    controlnet_images: list[str] = Field([], description="The same under the name that webuiapi sends")
+    controlnet_maps: list[str] = Field([], description="One map for all pictures, or one for each")
+    controlnet_poses: list[dict[str, Any]] = Field([], description="In place of maps: poses in OpenPose's JSON")
+    controlnet_masks: list[str | None] = Field([], description="What is scored of each map: white; all without")
+    controlnet_model: str = Field("", description="Of a preprocessor that takes maps: for what model they are")
+    controlnet_processor_res: Any = _number("Resolution, -1 for that of the map")
+    controlnet_threshold_a: Any = _number("First setting, -1 for the preprocessor's default")
+    controlnet_threshold_b: Any = _number("Second setting, -1 for the preprocessor's default")
+    error_maps: bool = Field(False, description="Send maps of where each picture follows its map")
+
+
+class ControlNetMeasured(_Answer):
+    """How well each picture follows its map, in their order."""
+
+    measures: list[dict[str, Any]] = Field(
+        ..., description="Each metric under the field's name (null where not taken), `adherence` 0..1, `measured`"
+    )
+    adherence: float | None = Field(..., description="Mean of the pictures")
+    images: list[str] = Field([], description="Error maps as base64 PNG, where asked for and the kind has places")
+    info: str = "Success"
+
+
 class ControlNetPerson(BaseModel):
     """A person in OpenPose's JSON: x, y, confidence for each key point. What else OpenPose writes is not drawn."""
 

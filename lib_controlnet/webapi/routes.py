@@ -22,6 +22,7 @@ from ..engine.preprocess import Found, PreprocessResult
 from ..engine.services import PageServices
 from . import bounds, models
 from .logins import login_check
+from .measuring import measure_route
 from .router import UNPROCESSABLE, new_router
 from .threads import Threads
 
@@ -52,6 +53,7 @@ def mount(
         ("control_types", api.control_types, models.ControlNetTypes, ["GET"]),
         ("settings", api.settings, models.ControlNetSettings, ["GET"]),
         ("detect", api.detect, models.ControlNetDetected, ["POST"]),
+        ("measure", measure_route(services, lock), models.ControlNetMeasured, ["POST"]),
         ("render_openpose_json", api.render_poses, models.ControlNetRendered, ["POST"]),
     ):
         router.add_api_route(
@@ -59,7 +61,7 @@ def mount(
             (quick if methods == ["GET"] else waiting).handler(handler),
             response_model=answer,
             methods=methods,
-            response_model_exclude_none=True,
+            response_model_exclude_none=path != "measure",  # null says that a metric was not taken,
         )
     app.include_router(router)
 

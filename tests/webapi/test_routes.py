@@ -305,7 +305,9 @@ def test_login_is_asked_on_every_route(tmp_path: Path, lock: Lock, route: str) -
 
 def test_schema_describes_every_route(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
-    assert set(schema["paths"]) == {f"/controlnet/{name}" for name in [*ROUTES, "detect", "render_openpose_json"]}
+    assert set(schema["paths"]) == {
+        f"/controlnet/{name}" for name in [*ROUTES, "detect", "measure", "render_openpose_json"]
+    }
     for path, methods in schema["paths"].items():
         for operation in methods.values():
             assert operation["tags"] == ["ControlNet"], path

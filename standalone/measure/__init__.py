@@ -1,0 +1,1 @@
+"""How well pictures follow their maps, from the command line."""
