@@ -11,14 +11,13 @@ from typing import Any
 
 from ..core.errors import ModelFileError
 from ..core.natural import natural_key
-from ..loading.reader import legacy_hash
+from ..loading.reader import SUFFIXES, legacy_hash
 from ..loading.version import FileVersion, file_version, same_content
 from .model_names import display_names, matches, parse_name
 from .scan import Scan, Skipped, changed, printable, scan
 
 log = logging.getLogger("ControlNet")
 
-EXTENSIONS = frozenset({".pt", ".pth", ".ckpt", ".safetensors", ".bin"})
 NO_MODEL = "None"
 _SHOWN = 12
 
@@ -74,7 +73,7 @@ class ModelLibrary:
         """Scans the folders again. What cannot be read is skipped, said in the log once, and kept in `skipped`."""
         found = Scan()
         for folder in self._folders():
-            scan(folder, EXTENSIONS, found)
+            scan(folder, SUFFIXES, found)
         wanted = [path for path in found.files if path not in self._exclude and path.stem != NO_MODEL]
         read = [entry for path in wanted if (entry := self._entry(path, found))]
         names = display_names({entry.path: entry.hash8 for entry in read})

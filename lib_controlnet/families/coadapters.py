@@ -17,7 +17,7 @@ from ..core.step import Step
 from ..loading.build import fill
 from ..loading.canonical import canonical
 from ..loading.detect import KeyCondition
-from ..loading.reader import read_weights
+from ..loading.reader import SUFFIXES, read_weights
 from ..loading.sidecar import TASK, TASKS
 from ..nets.coadapter import CoAdapterFuser, FuserConfig
 from ..nets.operations import Operations
@@ -61,7 +61,7 @@ def coadapter_of(path: Path, metadata: Mapping[str, str]) -> CoAdapter | None:
     if task not in TASKS:
         return None
     for file in sorted(path.parent.glob("*fuser*")):
-        if file.is_file() and file.suffix.lower() in (".pth", ".pt", ".bin", ".safetensors") and _is_fuser(file):
+        if file.is_file() and file.suffix.lower() in SUFFIXES and _is_fuser(file):
             return CoAdapter(TASKS.index(task), file)
     return None
 

@@ -8,13 +8,9 @@ from pathlib import Path
 from ..loading.detect import KeyCondition
 from ..loading.lazy import outline
 from ..loading.low_rank import MARK, merge_base
-from ..nets.config import UNetConfig
 from ..nets.controlnet import ControlNet
-from .base import BaseModel, Runtime, Sheet, Weights
-from .controlnet import AnyControlNet, LoadedControlNet, load_controlnet
-
-_KINDS = {(12, 768): "SD 1.x", (12, 1024): "SD 2.x", (9, 2048): "SDXL"}
-"""By the number of input blocks and the width of the text."""
+from .base import Runtime, Sheet, Weights
+from .controlnet import AnyControlNet, LoadedControlNet, load_controlnet, sheet_of_blocks
 
 
 class ControlLoraFamily:
@@ -43,17 +39,7 @@ class ControlLoraFamily:
             for key in weights
             if key.endswith((".attn2.to_k.down", ".attn2.to_k.weight"))
         ]
-        context = widths[0] if widths else 0
-
-        def fits(base: BaseModel) -> bool:
-            return _blocks(base.config) == (blocks, context or base.config.context_dim)
-
-        made_for = _KINDS.get((blocks, context), f"a U-Net of {blocks} input blocks with a text width of {context}")
-        return Sheet(blocks + 1, made_for, fits)
+        return sheet_of_blocks(blocks, widths[0] if widths else 0)
 
 
 FAMILY = ControlLoraFamily()
-
-
-def _blocks(config: UNetConfig) -> tuple[int, int]:
-    return len(config.input_channels), config.context_dim

@@ -82,6 +82,21 @@ def sheet_of(unet: UNetConfig) -> Sheet:
     return Sheet(outputs, describe_config(unet), lambda base: not _disagreement(unet, base.config))
 
 
+_KINDS = {(12, 768): "SD 1.x", (12, 1024): "SD 2.x", (9, 2048): "SDXL"}
+"""By the number of input blocks and the width of the text."""
+
+
+def sheet_of_blocks(blocks: int, context: int) -> Sheet:
+    """Of a file with a part of the network: so many input blocks, and a text width, 0 where nothing says it."""
+    made_for = _KINDS.get((blocks, context), f"a U-Net of {blocks} input blocks with a text width of {context}")
+
+    def fits(base: BaseModel) -> bool:
+        own = len(base.config.input_channels), base.config.context_dim
+        return own == (blocks, context or base.config.context_dim)
+
+    return Sheet(blocks + 1, made_for, fits)
+
+
 def load_controlnet(
     path: Path,
     weights: Weights,

@@ -48,6 +48,12 @@ def _has(keys: Collection[str], wanted: str) -> bool:
     return any(fnmatchcase(key, wanted) for key in keys)
 
 
+CTRLORA_BASE = KeyCondition(
+    all_of=("zero_convs.0.0.weight", "middle_block_out.0.weight", "input_blocks.0.0.weight"),
+    none_of=("input_hint_block.*", "control_model.*"),
+)
+"""By canonical keys: a ControlNet without a hint encoder, which CtrLoRAs change."""
+
 _LORA = (
     "*.lora_up.*",
     "*.lora_down.*",
@@ -103,7 +109,19 @@ _OTHER_BACKBONES: tuple[Kind, ...] = (
 # loaders of the ControlNet extensions and of ComfyUI, and diffusers' models.
 KINDS: tuple[Kind, ...] = (
     _kind("a Control-LoRA", "lora_controlnet"),
-    _kind("a CtrLoRA (it needs its own base ControlNet)", "*lora_layer*", any_of=("*input_hint_block.0.weight",)),
+    _kind(
+        "a CtrLoRA (its base ControlNet lies beside it)",
+        "*zero_convs.0.0.weight",
+        "*.lora_layer.down.weight",
+        none_of=("*input_hint_block.0.weight", "*input_blocks.0.0.weight"),
+    ),
+    _kind(
+        "the base ControlNet of CtrLoRAs (it lies beside them, and one of them is chosen)",
+        "*zero_convs.0.0.weight",
+        "*middle_block_out.0.weight",
+        "*input_blocks.0.0.weight",
+        none_of=("*input_hint_block.*", "*output_blocks.0.*"),
+    ),
     _kind(
         "a SparseCtrl model",
         "*motion_modules.*",

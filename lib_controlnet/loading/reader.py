@@ -38,6 +38,9 @@ _LONGEST_HEADER = 100_000_000
 """Bytes of a safetensors header, as the format's own reader has it."""
 _DEEPEST = 2
 """Tables within tables of weights, as in {"model": {"ip_adapter": {...}}}; deeper lie an optimiser's notes."""
+SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".safetensors", ".bin"})
+"""Of files that may be models."""
+
 _NOT_MODELS = (
     (rb"\s*(?:<!doctype|<html|<\?xml)", "a web page", "download the file itself, not the page that describes it"),
     (rb"version https://git-lfs", "a Git LFS pointer", "fetch the file itself with `git lfs pull`, or download it"),

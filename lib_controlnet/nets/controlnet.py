@@ -45,6 +45,10 @@ class ControlNet(Encoder):
             h = layer(h)
         return h
 
+    def entered(self, x: Tensor, hint_features: Tensor, emb: Tensor) -> Tensor:
+        """What the first block, which knows neither time nor prompt, makes of `x` (B, 4, h, w), with the hint's."""
+        return self.input_blocks[0](x.to(self.dtype), emb) + hint_features
+
     def forward(
         self,
         x: Tensor,
@@ -65,14 +69,12 @@ class ControlNet(Encoder):
         if further is not None:
             emb = emb + further
         context = None if context is None else context.to(self.dtype)
-        h = x.to(self.dtype)
-        residuals: list[Tensor] = []
-        for index, (block, zero_conv) in enumerate(zip(self.input_blocks, self.zero_convs, strict=True)):
-            h = block(h, emb, context)
+        h = self.entered(x, hint_features, emb)
+        residuals = [self.zero_convs[0](h, emb)]
+        for index in range(1, len(self.input_blocks)):
+            h = self.input_blocks[index](h, emb, context)
             emb = repeated(emb, h)
-            if index == 0:
-                h = h + hint_features
-            residuals.append(zero_conv(h, emb))
+            residuals.append(self.zero_convs[index](h, emb))
         residuals.append(self.middle_block_out(self.middle_block(h, emb, context), emb))
         return tuple(repeated(residual, context) for residual in residuals)
 

@@ -42,6 +42,7 @@ from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapte
 from tests.engine.tiny import HINT_WIDTHS, SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
 from tests.families import lllite_files, pulid_files
 from tests.families.brushnet_reference import ReferenceBrushNet
+from tests.families.ctrlora_files import files as ctrlora_files
 from tests.families.ip_files import FACE, write
 from tests.families.test_control_lora import control_lora
 from tests.nets import xs_reference
@@ -132,6 +133,12 @@ def _brush_file(path: Path, config: UNetConfig, seed: int) -> None:
     save_file({key: value.contiguous() for key, value in weights.items()}, path)
 
 
+def _ctrlora_file(path: Path, config: UNetConfig, seed: int) -> None:
+    base, lora, _ = ctrlora_files(config, seed)
+    for file, weights in ((path.with_name("base.safetensors"), base), (path, lora)):
+        save_file({key: value.contiguous() for key, value in weights.items()}, file)
+
+
 WriteFile = Callable[[Path, UNetConfig, int], None]
 FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "brushnet": (_brush_file, LEVELS),
@@ -139,6 +146,7 @@ FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "control_lora": (_lora_file, CONFIGS),
     "controlnet_union": (_union_file, CONFIGS),
     "controlnet_xs": (_xs_file, LEVELS),
+    "ctrlora": (_ctrlora_file, CONFIGS),
     "ip_adapter": (_face_file, CONFIGS),
     "lllite": (_lllite_file, CONFIGS),
     "pulid": (_pulid_file, CONFIGS),
@@ -147,7 +155,7 @@ FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "t2i_style": (_style_file, CONFIGS),
 }
 """By family: writes a tiny file of it for a U-Net, with weights drawn from a seed; and the U-Nets it fits."""
-RESIDUALS = ("control_lora", "controlnet", "controlnet_union", "sparsectrl", "t2i_adapter")
+RESIDUALS = ("control_lora", "controlnet", "controlnet_union", "ctrlora", "sparsectrl", "t2i_adapter")
 """Families that steer by residuals; the others act in the U-Net's layers."""
 EMBEDDED = {"ip_adapter": "ip-adapter_face_id", "pulid": "ip-adapter_pulid", "t2i_style": "clip_vision"}
 """By family that takes embeddings: the preprocessor that its units have in place of one that gives maps."""

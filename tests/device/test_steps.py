@@ -28,6 +28,7 @@ from .passes import (
     ROWS,
     SIZE,
     UNBOUNDED,
+    Generation,
     Made,
     Studio,
     Types,
@@ -199,7 +200,9 @@ def test_weights_and_residuals_lie_as_the_unets(studios: Any, family: str, layou
     assert weights
     assert all(weight.is_contiguous(memory_format=layout) for weight in weights)
     if layout is torch.channels_last and family in RESIDUALS:
-        bound = model.bind([hint_from_map(picture(1), SIZE, SIZE, ResizeMode.just_resize)], settings())
+        generation = Generation(studio.config, runtime, ())
+        asked = settings(checkpoint=generation.checkpoint)
+        bound = model.bind([hint_from_map(picture(1), SIZE, SIZE, ResizeMode.just_resize)], asked)
         x, text = torch.randn(2, 4, 8, 8), torch.randn(2, 7, studio.config.context_dim)
         control = bound.residuals(Step(x, torch.tensor([9.0, 9.0]), text, None, (True, False), (0, 0), 0.0))
         assert all(residual[:1].is_contiguous(memory_format=layout) for residual in control.outputs())

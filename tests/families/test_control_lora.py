@@ -123,7 +123,7 @@ def test_other_checkpoints_are_refused(tmp_path: Path, other: UNetConfig, error:
     assert facts.family == "control_lora"
     assert facts.mismatch(BaseModel(SD1, "tiny")) == ""
     assert facts.mismatch(BaseModel(other, "tiny"))
-    with pytest.raises(error, match="another kind of U-Net"):
+    with pytest.raises(error, match="another network than the checkpoint's U-Net"):
         load_model(path, runtime(dict(unet(other).state_dict())), discover())
 
 

@@ -48,7 +48,16 @@ def test_a_condition_says_why_it_does_not_match(keys: set[str], reasons: tuple[s
 CONTROLNET = {"input_hint_block.0.weight", "zero_convs.0.0.weight", "middle_block_out.0.weight"}
 SAMPLES = {
     "a Control-LoRA": CONTROLNET | {"lora_controlnet"},
-    "a CtrLoRA": CONTROLNET | {"input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_layer.up.weight"},
+    "a CtrLoRA": {
+        "control_model.zero_convs.0.0.weight",
+        "control_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_layer.down.weight",
+    },
+    "the base ControlNet of CtrLoRAs": {
+        "control_model.zero_convs.0.0.weight",
+        "control_model.middle_block_out.0.weight",
+        "control_model.input_blocks.0.0.weight",
+        "control_model.time_embed.0.lora_layer.down.weight",
+    },
     "a SparseCtrl model": {
         "controlnet_cond_embedding.conv_in.weight",
         "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",
