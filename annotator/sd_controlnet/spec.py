@@ -151,6 +151,8 @@ class PreprocessorSpec:
     requires_mask: bool = False
     model_free: bool = False
     """No control model is loaded: the preprocessor itself acts on the sampling."""
+    pictureless: bool = False
+    """It needs no picture, and makes no map of one."""
     returns_image: bool = True
     """False: the result is an embedding, not a map."""
     embedding: str = ""

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import cast
+from functools import partial
+from typing import TypeVar, cast
 
 from .errors import UnitError
 from .legacy import read_choice
+from .modes import HiResOption
+from .units import ControlNetUnit
+from .values import read_bool
+
+Value = TypeVar("Value")
 
 DEFAULT_PROMPT = "a professional, detailed, high-quality image"
 """The default prompt of the ControlNet paper (arXiv 2302.05543, 4.1)."""
 
-KEYS = frozenset(("prompt_mode", "caption", "batch_option"))
+KEYS = frozenset(("prompt_mode", "caption", "batch_option", "style_align"))
 PROMPT_MODE_KEY = "ControlNet Prompt Mode"
 """The generation parameter that holds the prompt mode."""
 BATCH_OPTION_KEY = "ControlNet Batch Option"
+STYLE_ALIGN_KEY = "ControlNet StyleAlign"
 
 
 class PromptMode(str, Enum):
@@ -37,11 +44,21 @@ class BatchOption(str, Enum):
 
 @dataclass(frozen=True)
 class PanelOptions:
-    """`caption`: what the automatic modes would find, where the user has read or edited it already."""
+    """`caption`: what the automatic modes would find, where the user has read or edited it already.
+
+    `style_align`: the pictures of a batch are to be alike in style, in the first pass.
+    """
 
     prompt_mode: PromptMode = PromptMode.typed
     caption: str = ""
     batch_option: BatchOption = BatchOption.all_units
+    style_align: bool = False
+
+    def units(self, index: int) -> Sequence[ControlNetUnit]:
+        """What acts beside the user's units, of which `index` is the first free number."""
+        if not self.style_align:
+            return ()
+        return (ControlNetUnit(index=index, enabled=True, preprocessor="style_align", hr_option=HiResOption.low),)
 
 
 def is_options(value: object) -> bool:
@@ -55,19 +72,18 @@ def is_options(value: object) -> bool:
 def parse_options(given: object) -> PanelOptions:
     """Reads a mapping with the fields' names; what is not given or None has its default. Raises UnitError."""
     fields = {key: item for key, item in cast("Mapping[str, object]", given).items() if item is not None}
-    mode = _choice(PromptMode, "prompt_mode", fields)
-    option = _choice(BatchOption, "batch_option", fields)
     return PanelOptions(
-        PromptMode(mode or PromptMode.typed),
+        _read(partial(read_choice, PromptMode), "prompt_mode", fields, PromptMode.typed),
         str(fields.get("caption", "")).strip(),
-        BatchOption(option or BatchOption.all_units),
+        _read(partial(read_choice, BatchOption), "batch_option", fields, BatchOption.all_units),
+        _read(read_bool, "style_align", fields, False),
     )
 
 
-def _choice(kind: type[Enum], key: str, fields: Mapping[str, object]) -> Enum | None:
+def _read(read: Callable[[object], Value], key: str, fields: Mapping[str, object], default: Value) -> Value:
     if key not in fields:
-        return None
+        return default
     try:
-        return read_choice(kind, fields[key])
+        return read(fields[key])
     except UnitError as error:
         raise UnitError(error.problem, field=key, found=error.found, remedy=error.remedy) from None

@@ -210,7 +210,10 @@ class Calls:
             return False
         if not self._generation.unit_per_image:
             return True
-        indices = sorted({other.unit.index for other in self._runs})
+        if any(part.bound.among_pictures for part in run.parts):
+            return True
+        own = [other for other in self._runs if not any(part.bound.among_pictures for part in other.parts)]
+        indices = sorted({other.unit.index for other in own})
         return image % len(indices) == indices.index(run.unit.index)
 
     def _check_size(self, run: UnitRun, step: Step) -> None:

@@ -25,7 +25,7 @@ from .generation import Generation, Picture, UnitRun
 from .library import NO_MODEL
 from .look import Target, chosen, look
 from .parts import Part
-from .preprocess import PreprocessResult
+from .preprocess import Found, PreprocessResult
 from .services import Services
 from .tiles import with_region
 
@@ -72,6 +72,8 @@ class UnitPreparation:
         self, unit: ControlNetUnit, spec: PreprocessorSpec, target: Target
     ) -> tuple[Sequence[PreprocessResult], ResizeMode]:
         """What the preprocessor finds: once, or once an image of the batch."""
+        if spec.pictureless:
+            return [PreprocessResult(Found(None, tensors={}), spec, 0, ())], unit.resize_mode
         if unit.embeddings:
             return [given(unit, spec)], unit.resize_mode
         merges = unit.input_mode is InputMode.merge

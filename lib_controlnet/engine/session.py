@@ -236,6 +236,8 @@ class ControlSession:
                 return f"it did nothing: {run.idle_by_choice}"
             if self._calls is None or not self._calls.count:
                 raise not_called(steps, closed=False)
+            if self._generation.batch_size == 1 and any(part.bound.among_pictures for part in run.parts):
+                return "it did nothing: it makes the pictures of a batch alike, and there is one"
             if not run.acting.in_range:
                 return f"it did nothing: {_out_of_range(run, steps)}"
             if self._generation.unit_per_image and not run.acting.with_rows:

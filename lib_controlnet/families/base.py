@@ -149,6 +149,8 @@ class BoundControl:
     """It can act in a part of the picture. False: a region mask is refused, since nothing could keep to it."""
     stepwise = True
     """Its weight may differ from step to step and from row to row. False: what asks for that is refused."""
+    among_pictures = False
+    """It acts among the pictures of a batch: there is nothing to do for one, and "one unit a picture" spares it."""
     in_layers = False
     """Its network computes while the U-Net's layers do, so that it must be on the device during the whole call."""
 

@@ -5,6 +5,7 @@ Xu et al., "CtrLoRA: An Extensible and Efficient Framework for Controllable Imag
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .config import ControlNetConfig
@@ -27,4 +28,4 @@ class LatentControlNet(ControlNet):
     def entered(self, x: Tensor, hint_features: Tensor, emb: Tensor) -> Tensor:
         """Of `x` (B, 4, h, w) the number of rows counts."""
         del emb
-        return hint_features.expand(x.shape[0], *hint_features.shape[1:])
+        return torch.cat([hint_features] * (x.shape[0] // hint_features.shape[0]))  # which keeps the layout

@@ -97,7 +97,10 @@ def _options(tabname: str) -> dict[str, Any]:
             label="Batch option",
             elem_id=f"{prefix}_batch_option_radio",
         )
-    return {"prompt_mode": mode, "caption": caption, "batch_option": option, "write": write}
+        align = gr.Checkbox(
+            False, label="[StyleAlign] Align image style in the batch.", elem_id=f"{prefix}_style_align"
+        )
+    return {"prompt_mode": mode, "caption": caption, "batch_option": option, "style_align": align, "write": write}
 
 
 def _connect_caption(services: PageServices, options: dict[str, Any], units: list[UnitWidgets]) -> None:

@@ -11,7 +11,7 @@ import gradio as gr
 from ..core.control_types import ALL, NO_MODEL, models_of
 from ..core.errors import ControlNetError
 from ..core.infotext import FIELDS, read_units, unit_key
-from ..core.panel_options import BATCH_OPTION_KEY, PROMPT_MODE_KEY, BatchOption, PromptMode
+from ..core.panel_options import BATCH_OPTION_KEY, PROMPT_MODE_KEY, STYLE_ALIGN_KEY, BatchOption, PromptMode
 from ..core.units import IMAGE_PROMPT, ControlNetUnit
 from ..engine.services import PageServices
 from .sliders import slider_updates
@@ -80,6 +80,8 @@ def option_fields(options: Mapping[str, Any]) -> Iterator[tuple[Any, Target]]:
     ):
         yield options[name], _option(key, default)
     yield options["caption"], _caption
+    align = _option(STYLE_ALIGN_KEY, "False")
+    yield options["style_align"], lambda params: None if (said := align(params)) is None else str(said) == "True"
 
 
 def _option(key: str, default: str) -> Target:

@@ -123,6 +123,33 @@ def test_each_unit_for_each_picture(host: Host) -> None:
     assert "ControlNet Batch Option" in shared.infotexts[0]
 
 
+def test_style_align_needs_no_unit_and_is_one_itself(host: Host) -> None:
+    plain, aligned = host.txt2img(batch_size=2), host.txt2img({"style_align": True}, batch_size=2)
+    assert not np.array_equal(pixels(plain), pixels(aligned))
+    assert "ControlNet StyleAlign: True" in aligned.infotexts[0]
+    assert "ControlNet 0" not in aligned.infotexts[0]
+    own = host.txt2img(unit(image=None, model="None", module="style_align"), batch_size=2)
+    assert "Module: style_align" in own.infotexts[0]
+    for index in range(2):
+        assert np.array_equal(pixels(own, index), pixels(aligned, index))
+
+
+def test_style_align_takes_no_picture_from_the_units(host: Host) -> None:
+    one, two = unit(image=as_base64(picture(1))), unit(image=as_base64(picture(2)))
+    each = host.txt2img(one, two, {"batch_option": 1, "style_align": True}, batch_size=2)
+    weighed = host.txt2img(
+        {**one, "batch_weights": [1, 0]}, {**two, "batch_weights": [0, 1]}, {"style_align": True}, batch_size=2
+    )
+    for index in range(2):
+        assert np.abs(pixels(each, index).astype(int) - pixels(weighed, index)).max() <= 1
+
+
+def test_there_is_nothing_to_align_in_one_picture(host: Host) -> None:
+    result = host.txt2img({"style_align": True})
+    assert np.array_equal(pixels(result), pixels(host.txt2img()))
+    assert "it makes the pictures of a batch alike, and there is one" in result.comments
+
+
 # -- folders as they are -------------------------------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ def test_pose_editor_can_be_switched_off(services_with: Callable[..., PageServic
 
 @pytest.mark.parametrize("mode", list(PromptMode))
 def test_caption_comes_back_with_an_automatic_mode(mode: PromptMode) -> None:
-    options = {name: object() for name in ("prompt_mode", "batch_option", "caption")}
+    options = {name: object() for name in ("prompt_mode", "batch_option", "style_align", "caption")}
     targets = dict(paste.option_fields(options))
     params = {"Prompt": "a cat", "ControlNet 0": format_unit(ControlNetUnit()), PROMPT_MODE_KEY: mode.value}
     automatic = mode in (PromptMode.source, PromptMode.result)

@@ -13,6 +13,7 @@ from ...core.panel_options import (
     BATCH_OPTION_KEY,
     DEFAULT_PROMPT,
     PROMPT_MODE_KEY,
+    STYLE_ALIGN_KEY,
     BatchOption,
     PanelOptions,
     PromptMode,
@@ -28,6 +29,8 @@ def apply_prompt_mode(p: Any, options: PanelOptions, units: Sequence[ControlNetU
     p.extra_generation_params.pop(PROMPT_MODE_KEY, None)
     if options.batch_option is not BatchOption.all_units:
         p.extra_generation_params[BATCH_OPTION_KEY] = options.batch_option.value
+    if options.style_align:
+        p.extra_generation_params[STYLE_ALIGN_KEY] = True
     if options.prompt_mode is PromptMode.typed or getattr(p, FIRST_RESULT, False) or not _is_empty(p.prompt):
         return
     if not any(unit.enabled for unit in units):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from .pictures import is_upscale_script
 Setting = Callable[[str, Any], Any]
 
 
-def write_infotext(p: Any, session: ControlSession) -> None:
-    """One generation parameter a unit, under the unit's own number; one that merges pictures is one unit again.
+def write_infotext(p: Any, session: ControlSession, asked: Collection[int]) -> None:
+    """One generation parameter for each unit in `asked`, under its own number; one that merges pictures is one again.
 
     What was let pass or replaced while its units were read and their pictures preprocessed is said with it.
     """
     first = {run.unit.index: run for run in reversed(session.runs)}
-    for run in reversed(first.values()):
+    for run in reversed([run for run in first.values() if run.unit.index in asked]):
         p.extra_generation_params[unit_key(run.unit.index)] = format_unit(
             together([other.unit for other in session.runs if other.unit.index == run.unit.index]),
             preprocessor=run.spec.id,

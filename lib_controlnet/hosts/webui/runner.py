@@ -73,7 +73,7 @@ class Runner:
             if job.error is not None:
                 raise job.error
             job.units = [unit for unit in read_units() if unit.enabled]
-            if not job.units:
+            if not job.units and not _beside(job):
                 return
             if job.plan is not None and job.plan.batch is not None:
                 repeat_seeds(p, job.plan, self._services.setting)
@@ -243,8 +243,8 @@ class Runner:
         generation.unit_per_image = options.batch_option is BatchOption.one_each
         job.sources = sources(p)
         job.session = ControlSession(self._services, generation)
-        job.session.prepare(job.units)
-        write_infotext(p, job.session)
+        job.session.prepare([*job.units, *_beside(job)])
+        write_infotext(p, job.session, {unit.index for unit in job.units})
 
     def _begin(self, job: Job, p: Any, x: Tensor, noise: Tensor | None) -> Sampling:
         """Suspends the sampling within which this one begins, if any, and starts it."""
@@ -362,6 +362,13 @@ class Runner:
         if not hooks and not stopped:
             interrupt(p, kept)
         return kept
+
+
+def _beside(job: Job) -> Sequence[ControlNetUnit]:
+    """What acts for all units together."""
+    if job.plan is None:
+        return ()
+    return job.plan.options.units(1 + max((unit.index for unit in job.units), default=-1))
 
 
 def _keep(job: Job, error: Exception) -> ControlNetError:
