@@ -10,6 +10,7 @@ OPTIONS = {
     "reference": {"attention": bool, "adain": bool},
     "recolor": {"light": str},
     "inpaint_only": {"from_filling": bool},
+    "style_align": {},
     "revision": {"ignores_prompt": bool},
     "tile_colorfix": {},
 }
