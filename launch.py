@@ -11,9 +11,8 @@
     python launch.py extract-lora CONTROLNET --base CHECKPOINT    make a Control-LoRA of a ControlNet
     python launch.py bench [--quick]      the benchmarks
 
-`help` prints this text, `COMMAND --help` a command's options. `--gradio 4` runs it with Forge's page library in place
-of AUTOMATIC1111's, in `.venv-gradio4` (Ray's is `.venv-ray`), and that part of the tests. Standard library only, and no
-network after the first use: a stamp in the environment holds the hash of the lock files.
+`COMMAND --help` prints a command's options. `--gradio 4` runs it with Forge's page library, in `.venv-gradio4`, and that
+part of the tests. Standard library only, and no network after the first use (a stamp holds the lock files' hash).
 """
 
 from __future__ import annotations
@@ -72,7 +71,8 @@ GRADIOS = {
 RAY = Venv(".venv-ray", (Lock("requirements-ray.txt"), NODEPS))
 PREPROCESSORS = Lock("requirements-preprocessors.txt", ("--no-deps",))
 TOOLS = (Lock("requirements-dev.txt"), PREPROCESSORS)
-CPU = (("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1))), ("OMP_WAIT_POLICY", "PASSIVE"))
+PASSIVE = (("OMP_WAIT_POLICY", "PASSIVE"),)
+CPU = (("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1))), *PASSIVE)
 PRIVATE = (
     ("GRADIO_ANALYTICS_ENABLED", "False"),
     ("HF_HUB_DISABLE_TELEMETRY", "1"),
@@ -87,12 +87,12 @@ COMMANDS = {
     "webui": Command("standalone.webui"),
     "demo": Command("standalone.demo.run", tools=(PREPROCESSORS,), extras=("--preprocessors",)),
     "test": Command("pytest", ours=False, tools=TOOLS, environment=CPU),
-    "annotate": Command("standalone.annotate.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
+    "annotate": Command("standalone.annotate.cli", environment=PASSIVE),
     "ray": Command("standalone.annotate.nodes"),
-    "train": Command("standalone.train.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
-    "measure": Command("standalone.measure.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
+    "train": Command("standalone.train.cli", environment=PASSIVE),
+    "measure": Command("standalone.measure.cli", environment=PASSIVE),
     "extract-lora": Command("standalone.extract.cli"),
-    "bench": Command("standalone.bench.cli", environment=(("OMP_WAIT_POLICY", "PASSIVE"),)),
+    "bench": Command("standalone.bench.cli", environment=PASSIVE),
 }
 
 
@@ -158,11 +158,10 @@ def _run(python: Path, command: Command, arguments: list[str], tests: Sequence[s
         line = [str(python), "-c", call, *arguments]
     else:
         line = [str(python), "-m", command.module, "--rootdir", str(ROOT), *_test_arguments(arguments, tests)]
+    sys.stdout.flush()
     if os.name == "nt":  # exec there starts a second process and returns to the prompt at once
         return subprocess.call(line, env=environment)
-    sys.stdout.flush()
-    os.execve(line[0], line, environment)
-    raise AssertionError("execve does not return")
+    return os.execve(line[0], line, environment)  # which does not return
 
 
 def _test_arguments(arguments: list[str], tests: Sequence[str]) -> list[str]:
