@@ -11,8 +11,8 @@
     python launch.py extract-lora CONTROLNET --base CHECKPOINT    make a Control-LoRA of a ControlNet
     python launch.py bench [--quick]      the benchmarks
 
-`COMMAND --help` prints a command's options. `--gradio 4` runs it with Forge's page library, in `.venv-gradio4`, and that
-part of the tests. Standard library only, and no network after the first use (a stamp holds the lock files' hash).
+`COMMAND --help` prints a command's options. `--gradio 4` runs it with Forge's page library, in `.venv-gradio4`.
+Standard library only, and no network after the first use: a stamp in the environment holds the lock files' hash.
 """
 
 from __future__ import annotations
@@ -142,9 +142,7 @@ def _parse(argv: Sequence[str]) -> tuple[str, list[str]]:
     """Command and its arguments; options without a command are the WebUI's."""
     if argv and argv[0] in ("-h", "--help", "help"):
         return "help", []
-    if not argv or argv[0].startswith("-"):
-        return "webui", list(argv)
-    return argv[0], list(argv[1:])
+    return ("webui", list(argv)) if not argv or argv[0].startswith("-") else (argv[0], list(argv[1:]))
 
 
 def _run(python: Path, command: Command, arguments: list[str], tests: Sequence[str]) -> int:
@@ -158,9 +156,9 @@ def _run(python: Path, command: Command, arguments: list[str], tests: Sequence[s
         line = [str(python), "-c", call, *arguments]
     else:
         line = [str(python), "-m", command.module, "--rootdir", str(ROOT), *_test_arguments(arguments, tests)]
-    sys.stdout.flush()
     if os.name == "nt":  # exec there starts a second process and returns to the prompt at once
         return subprocess.call(line, env=environment)
+    sys.stdout.flush()
     return os.execve(line[0], line, environment)  # which does not return
 
 
