@@ -1,5 +1,7 @@
 // The pose editor: joints of OpenPose skeletons are dragged, people added and removed; the result is OpenPose JSON.
 import {Dialog, fail, loadPicture} from "./dialog.mjs";
+import {History, historyKey} from "./canvas/history.mjs";
+import {Viewport} from "./canvas/viewport.mjs";
 
 const SVG = "http://www.w3.org/2000/svg";
 // Limbs of COCO's 18 joints, as OpenPose numbers them; the hands' fingers begin at the wrist.
@@ -28,12 +30,14 @@ const element = (name, attributes) => {
 export class PoseDialog extends Dialog {
     constructor(title, json, picture) {
         super(title);
-        this.history = [];
+        this.history = new History();
         this.chosen = null;
         this.details = true;
-        this.svg = element("svg", {class: "cnet-pose", role: "application", "aria-label": "Pose: tab through joints, arrow keys move them"});
+        this.svg = element("svg", {class: "cnet-pose"});
+        const label = "Pose: tab through joints, arrow keys move them; + − 0 zoom, Alt+arrows or space bar and drag to move the view";
+        this.view = new Viewport(label, this);
         this.buildBar();
-        this.element.append(this.svg);
+        this.element.append(this.view.element);
         this.prepare(json, picture).then(() => this.open()).catch((error) => {
             this.finish(null);
             fail(error);
@@ -49,6 +53,8 @@ export class PoseDialog extends Dialog {
             this.draw();
         });
         this.button("Undo", () => this.undo(), {key: "Ctrl+Z"});
+        this.button("Redo", () => this.redo(), {key: "Ctrl+Shift+Z"});
+        this.button("Fit", () => this.view.fit(), {key: "The whole pose (0)"});
         this.button("Save", () => this.close(this.json()), {main: true});
         this.button("Cancel", () => this.close());
         this.element.addEventListener("keydown", (event) => this.key(event));
@@ -64,8 +70,8 @@ export class PoseDialog extends Dialog {
         this.people = (pose.people ?? []).map((person) => this.absolute(person));
         if (!this.people.length) this.people.push(this.newPerson());
         this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
-        this.svg.style.aspectRatio = `${this.width} / ${this.height}`;
-        this.svg.style.width = `min(100%, calc(72vh * ${this.width / this.height}))`;
+        this.view.stage.append(this.svg);
+        this.view.setSize(this.width, this.height);
         this.behind = behind;
         this.scale = Math.max(this.width, this.height) / 512;
         this.draw();
@@ -124,22 +130,31 @@ export class PoseDialog extends Dialog {
                 "aria-valuetext": `${Math.round(flat[joint * 3])}, ${Math.round(flat[joint * 3 + 1])}`,
                 "aria-valuenow": Math.round(flat[joint * 3]), "data-joint": `${number}-${part}-${joint}`,
             });
-            circle.addEventListener("pointerdown", (event) => this.drag(event, {number, part, joint}));
             circle.addEventListener("focus", () => { this.chosen = {number, part, joint}; });
             this.svg.append(circle);
         }
     }
 
-    drag(event, chosen) {
-        event.preventDefault();
-        this.chosen = chosen;
+    // The viewport's owner: what a pointer does that neither zooms nor pans.
+    begin(event) {
+        const chosen = event.target.dataset?.joint?.split("-");
+        this.moving = Boolean(chosen);
+        if (!this.moving) return;
+        this.chosen = {number: Number(chosen[0]), part: chosen[1], joint: Number(chosen[2])};
         this.remember();
-        const move = (moved) => {
-            const box = this.svg.getBoundingClientRect();
-            this.place(((moved.clientX - box.left) / box.width) * this.width, ((moved.clientY - box.top) / box.height) * this.height);
-        };
-        window.addEventListener("pointermove", move);
-        window.addEventListener("pointerup", () => window.removeEventListener("pointermove", move), {once: true});
+    }
+
+    move(event) {
+        if (this.moving) this.place(...this.view.place(event));
+    }
+
+    end() {
+        this.moving = false;
+    }
+
+    cancel() {
+        if (this.moving) this.undo();
+        this.moving = false;
     }
 
     place(x, y) {
@@ -152,7 +167,7 @@ export class PoseDialog extends Dialog {
 
     key(event) {
         const steps = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
-        const step = steps[event.key];
+        const step = event.altKey ? null : steps[event.key];
         if (step && this.chosen) {
             const size = (event.shiftKey ? 10 : 2) * this.scale;
             const {number, part, joint} = this.chosen;
@@ -160,8 +175,8 @@ export class PoseDialog extends Dialog {
             this.remember();
             this.place(flat[joint * 3] + step[0] * size, flat[joint * 3 + 1] + step[1] * size);
         } else if (event.key === "Delete") this.removeJoint();
-        else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) this.undo();
-        else return;
+        else if (historyKey(event)) this[historyKey(event)]();
+        else if (event.target.closest("button") || !this.view.key(event)) return;
         event.preventDefault();
     }
 
@@ -183,8 +198,12 @@ export class PoseDialog extends Dialog {
     }
 
     remember() {
-        this.history.push(JSON.stringify(this.people));
-        if (this.history.length > 100) this.history.shift();
+        const entry = {people: JSON.stringify(this.people), swap: () => {
+            const now = JSON.stringify(this.people);
+            this.people = JSON.parse(entry.people);
+            entry.people = now;
+        }};
+        this.history.push(entry);
     }
 
     change(action) {
@@ -194,9 +213,15 @@ export class PoseDialog extends Dialog {
     }
 
     undo() {
-        const before = this.history.pop();
-        if (!before) return;
-        this.people = JSON.parse(before);
+        this.restored(this.history.undo());
+    }
+
+    redo() {
+        this.restored(this.history.redo());
+    }
+
+    restored(entry) {
+        if (!entry) return;
         this.chosen = null;
         this.draw();
     }

@@ -3,6 +3,7 @@ import {acceptPageDrops, acceptPaste, fetchPicture, galleryPicture, putFile, sho
 import {PoseDialog} from "./pose.mjs";
 import {ExternalPoseDialog, externalEditorAnswers} from "./external_pose.mjs";
 import {fail} from "./dialog.mjs";
+import {chosenFile, interceptFiles, isJson, isSvg, poseText, rasterised} from "./files.mjs";
 import {CurvePlot} from "./curve.mjs";
 import {LayerBars} from "./layers.mjs";
 import {UnitCanvas} from "./canvas/unit_canvas.mjs";
@@ -27,6 +28,7 @@ export class ControlNetUnit {
             if (!component) continue;
             acceptPageDrops(component, id === "input_image" ? () => this.enable() : undefined);
             acceptPaste(component);
+            interceptFiles(component, (file) => isSvg(file) || isJson(file), (file) => this.takeFile(component, file).catch(fail));
             component.setAttribute("aria-label", `${this.name}: ${id.replaceAll("_", " ")}`);
             component.setAttribute("role", "group");
         }
@@ -35,6 +37,7 @@ export class ControlNetUnit {
         this.on("take_result", () => this.takeResult());
         this.on("edit_pose", () => this.editPose());
         this.on("save_pose", () => this.savePose());
+        this.on("load_pose", () => this.loadPose());
         const weight = () => Number(this.field("controlnet_control_weight_slider")?.value ?? 1);
         for (const name of ["weight_schedule", "hr_weight_schedule"]) {
             new CurvePlot(this.part(`controlnet_${name}_plot`), () => this.field(`controlnet_${name}`), weight);
@@ -103,17 +106,33 @@ export class ControlNetUnit {
         putFile(this.part("input_image"), await fetchPicture(picture.src), "result.png");
     }
 
+    // An SVG becomes a picture of the job's size; a pose is drawn as the unit's map.
+    async takeFile(component, file) {
+        if (isJson(file)) return this.takePose(await poseText(file));
+        return putFile(component, await rasterised(file, Math.max(...this.canvas.jobSize())), "drawing.png");
+    }
+
+    async loadPose() {
+        const file = await chosenFile(".json,application/json");
+        if (file) this.takePose(await poseText(file));
+    }
+
+    takePose(pose) {
+        const text = this.field("pose_json");
+        if (!text) throw new Error("This unit has no field for a pose.");
+        text.value = pose;
+        updateInput(text);
+        // gradio takes the value over after this event, and the click must find it there
+        requestAnimationFrame(() => this.part("draw_pose")?.click());
+    }
+
     async editPose() {
         const text = this.field("pose_json");
         const behind = this.chosenPicture();
         const external = this.part("edit_pose").classList.contains("cnet-external-pose") && await externalEditorAnswers();
         const Editor = external ? ExternalPoseDialog : PoseDialog;
         const edited = await new Editor(`Pose of ${this.name}`, text?.value ?? "", behind?.src).result;
-        if (edited === null || !text) return;
-        text.value = edited;
-        updateInput(text);
-        // gradio takes the value over after this event, and the click must find it there
-        requestAnimationFrame(() => this.part("draw_pose")?.click());
+        if (edited !== null) this.takePose(edited);
     }
 
     // What the pose is drawn over: the picture, unless that is a map itself.

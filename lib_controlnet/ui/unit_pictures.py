@@ -134,6 +134,7 @@ def _preview(values: dict[str, Any], prefix: str, pose_editor: str) -> tuple[Any
                     visible=bool(pose_editor),
                 )
                 draw_pose = small_button("Draw", "Draw the JSON as the map", elem_id=f"{prefix}_draw_pose")
+                small_button("Upload JSON", "Take the pose of a file", elem_id=f"{prefix}_load_pose")
                 small_button(
                     "Download JSON",
                     "Save the pose as a file",

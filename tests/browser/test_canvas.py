@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -329,3 +331,98 @@ def test_a_photograph_where_lines_are_expected_is_said(panel: Panel, tmp_path: P
         assert panel.values()["controlnet_preprocessor_dropdown"] == "none"
         panel.part("input_image").locator("button[aria-label='Clear'], button[aria-label='Remove Image']").first.click()
         panel.settle()
+
+
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 10"><rect x="5" y="2" width="10" height="6"/></svg>"""
+
+
+def test_svg_and_pose_files_are_taken(panel: Panel, tmp_path: Path) -> None:
+    (tmp_path / "box.svg").write_text(SVG)
+    (tmp_path / "broken.svg").write_text("<svg")
+    panel.upload(tmp_path / "box.svg")
+    picture = pixels(panel, "input_image")
+    expected = np.full((64, 128, 3), 255, np.uint8)  # as wide as the job, and white around the box
+    expected[13:51, 32:96] = 0
+    assert (picture == expected).mean() > 0.98  # the edges are smooth
+    panel.part("draw").click()
+    canvas = Canvas(panel)
+    canvas.root.evaluate(DROP, ["pose.json", "application/json", json.dumps(POSE)])
+    panel.part("generated_image").locator("img").first.wait_for(state="attached")
+    panel.settle()
+    assert pixels(panel, "generated_image").shape == (64, 96, 3)
+    assert panel.part("controlnet_preview_as_input_checkbox").locator("input").is_checked()
+    canvas.root.evaluate(DROP, ["broken.svg", "image/svg+xml", "<svg"])
+    panel.page.locator("dialog.cnet-dialog", has_text="is no SVG").wait_for()
+
+
+POSE = {"people": [{"pose_keypoints_2d": [10, 10, 1, 40, 40, 1]}], "canvas_width": 96, "canvas_height": 64}
+DROP = """(target, [name, type, text]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([text], name, {type}));
+    target.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true}));
+}"""
+
+
+def test_strokes_keep_up_with_the_hand(canvas: Canvas) -> None:
+    """Two seconds of a broad pen on 1024 x 1024, 60 moves a second, and the sending after them.
+
+    Of the browser's trace, the processor's time in the page's own thread: what other programs take does not count.
+    """
+    page = canvas.page
+    canvas.press("New …")
+    for side in ("Width", "Height"):
+        canvas.root.get_by_label(side).fill("1024")
+    canvas.press("White on black")
+    canvas.sent()
+    canvas.root.locator("input[type=range]").fill("60")
+    page.evaluate(COUNT)
+    start = canvas.at(0.5, 0.5)
+    page.context.browser.start_tracing(
+        page=page, categories=["toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline"]
+    )
+    page.mouse.move(*start)
+    page.mouse.down()
+    for number in range(120):
+        angle = number / 8
+        page.mouse.move(start[0] + 180 * np.cos(angle), start[1] + 180 * np.sin(2 * angle))
+    page.mouse.up()
+    picture = canvas.sent()
+    trace = json.loads(page.context.browser.stop_tracing())["traceEvents"]
+    moves, drawn = page.evaluate("[window.moves, window.drawn]")
+    tasks = page_tasks(trace)
+    drawing = sum(event["tdur"] for event in trace if is_pointer_move(event)) / 1000
+    assert picture.shape == (1024, 1024, 3)
+    assert (picture == 255).mean() > 0.1
+    assert drawn >= moves > 60
+    assert max(tasks) < 50, sorted(tasks)[-5:]
+    assert drawing / moves < 1000 / 60, drawing / moves
+
+
+COUNT = """() => {
+    window.moves = 0;
+    window.drawn = 0;
+    document.querySelector(".cnet-viewport").addEventListener("pointermove", () => { window.moves += 1; });
+    const put = CanvasRenderingContext2D.prototype.putImageData;
+    CanvasRenderingContext2D.prototype.putImageData = function (...given) {
+        window.drawn += 1;
+        return put.apply(this, given);
+    };
+}"""
+
+
+def page_tasks(trace: list[dict[str, Any]]) -> list[float]:
+    """Milliseconds of the processor's time of every task in the threads that ran the page's events."""
+    threads = {(event["pid"], event["tid"]) for event in trace if is_pointer_move(event)}
+    assert threads, "no event of the pointer is in the trace"
+    return [
+        event["tdur"] / 1000
+        for event in trace
+        if event.get("name") in ("RunTask", "ThreadControllerImpl::RunTask")
+        and (event["pid"], event["tid"]) in threads
+        and "tdur" in event
+    ]
+
+
+def is_pointer_move(event: dict[str, Any]) -> bool:
+    data = event.get("args", {}).get("data", {})
+    return event.get("name") == "EventDispatch" and data.get("type") == "pointermove" and "tdur" in event

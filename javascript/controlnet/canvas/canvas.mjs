@@ -32,9 +32,23 @@ export class Canvas {
             event.preventDefault();
             this.enlarge(false);
         });
+        this.element.addEventListener("paste", (event) => this.taken(event, event.clipboardData));
+        this.element.addEventListener("drop", (event) => this.taken(event, event.dataTransfer));
+        this.element.addEventListener("dragover", (event) => event.preventDefault());
         // the page's own watchers are not to follow every move of a slider
         for (const kind of ["input", "change"]) this.element.addEventListener(kind, (event) => event.stopPropagation());
         this.others = make("canvas", {className: "cnet-layer cnet-layer-others"});
+    }
+
+    // A picture that is dropped or pasted onto the canvas is the unit's.
+    taken(event, data) {
+        const file = Array.from(data?.files ?? []).find(({type}) => type.startsWith("image/") || type === "application/json");
+        const address = file ? "" : data?.getData("text/uri-list") ?? "";
+        if (!file && !address) return;
+        event.preventDefault();
+        event.stopPropagation();
+        if (file) this.unit.takeFile(file);
+        else this.unit.takeAddress(address);
     }
 
     // Shows another document. remembered: the one before comes back by undo.

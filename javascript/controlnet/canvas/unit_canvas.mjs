@@ -1,6 +1,6 @@
 // A unit's canvas and its pictures: what is drawn goes into them once the hand rests, and what else comes into them is shown.
 import {fail, loadPicture} from "../dialog.mjs";
-import {clearPicture, putFile, shownPicture} from "../picture.mjs";
+import {clearPicture, fetchPicture, putFile, shownPicture} from "../picture.mjs";
 import {Canvas} from "./canvas.mjs";
 import {Document} from "./document.mjs";
 import {Layer} from "./layer.mjs";
@@ -232,6 +232,18 @@ export class UnitCanvas {
             this.tinted = {source, canvas: tinted.canvas};
         }
         return [this.name, this.colour, this.tinted.canvas];
+    }
+
+    takeFile(file) {
+        const component = this.unit.part(PARTS.drawing);
+        if (/svg|json/.test(file.type)) this.unit.takeFile(component, file).catch(fail);
+        else putFile(component, file, file.name);
+    }
+
+    // A picture dragged from elsewhere in the page.
+    takeAddress(address) {
+        if (new URL(address, location.href).origin !== location.origin) return;
+        fetchPicture(address).then((picture) => putFile(this.unit.part(PARTS.drawing), picture)).catch(fail);
     }
 
     takeResult() {
