@@ -201,7 +201,7 @@ class ControlSession:
     def decoded(self, picture: Tensor, index: int) -> Tensor:
         """The decoded picture (3, H, W) in 0..1 of place `index` in its batch. Another size than the pass's fails."""
         for run, part in self._taking_part():
-            if type(part.bound).decoded is BoundControl.decoded or not self._has_say(run, index):
+            if type(part.bound).decoded is BoundControl.decoded or not self.has_say(run, index):
                 continue
             new = part.bound.decoded(picture, index)
             if run.region is not None:
@@ -297,7 +297,8 @@ class ControlSession:
     def _taking_part(self) -> Iterator[tuple[UnitRun, Part]]:
         return ((run, part) for run in self.runs if run.takes_part for part in run.parts)
 
-    def _has_say(self, run: UnitRun, image: int) -> bool:
+    def has_say(self, run: UnitRun, image: int) -> bool:
+        """The unit acts on this picture of the batch, as far as the batch option says."""
         return self._calls is not None and self._calls.has_say(run, image)
 
     def _of_pictures(self, run: UnitRun, given: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -306,7 +307,7 @@ class ControlSession:
         if run.region is not None:
             new = torch.lerp(given, new, run.region.at(given))
         rows = [
-            _as_far(given[row], new[row], run, row) if self._has_say(run, row) else given[row]
+            _as_far(given[row], new[row], run, row) if self.has_say(run, row) else given[row]
             for row in range(len(given))
         ]
         return torch.stack(rows)

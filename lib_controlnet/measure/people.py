@@ -73,6 +73,30 @@ def people_of(pose: Mapping[str, Any], size: tuple[int, int]) -> list[Person]:
     return [person for person in people if person.seen.any()]
 
 
+def moved(
+    pose: Mapping[str, Any], old: tuple[int, int], new: tuple[int, int], scale: tuple[float, float]
+) -> dict[str, Any]:
+    """A pose on a map of `old` (width, height), which was scaled and then cut or padded about its middle to `new`."""
+    canvas = np.array((float(pose["canvas_width"]), float(pose["canvas_height"])))
+    factor = np.array(old) / canvas * np.array(scale)
+    offset = (np.array(new) - np.array(old) * np.array(scale)) / 2
+
+    def points(numbers: Any) -> Any:
+        flat = [float(number) for number in numbers or ()]
+        if not flat or len(flat) % 3:
+            return numbers
+        table = np.array(flat).reshape(-1, 3)
+        seen = table[:, 2] > 0
+        if not (np.abs(table[seen, :2]) > 1).any():
+            table[:, :2] *= canvas
+        table[:, :2] = np.where(seen[:, None], table[:, :2] * factor + offset, 0)
+        return table.ravel().tolist()
+
+    people = [{name: points(numbers) for name, numbers in person.items()} for person in pose.get("people") or ()]
+    animals = [points(numbers) for numbers in pose.get("animals") or ()]
+    return {"people": people, "animals": animals, "canvas_width": new[0], "canvas_height": new[1]}
+
+
 def oks(found: Person, wanted: Person) -> float | None:
     """Object keypoint similarity (COCO): mean of exp(-d^2 / 2 s^2 k^2), k = 2 sigma, s^2 the area of the wanted box.
 

@@ -31,6 +31,7 @@ def register(shared: Any, script_callbacks: Any) -> None:
     _add_models(add, info, slider)
     add("control_net_inpaint_blur_sigma", slider(7, "inpaint_only: blur of the mask's edge (sigma)", 0, 64, 1))
     _add_results(add, info)
+    _add_measuring(add, info, slider)
     _add_training(add, info)
     add(
         "control_net_allow_script_control",
@@ -56,6 +57,15 @@ def _add_results(add: Callable[[str, Any], None], info: Any) -> None:
         "controlnet_increment_seed_during_batch",
         info(False, "Let the seeds go on from picture to picture of a batch", section=SECTION),
     )
+
+
+def _add_measuring(add: Callable[[str, Any], None], info: Any, slider: Callable[..., Any]) -> None:
+    """How well pictures follow their maps; docs/measure.md."""
+    text = "Measure how well each picture follows the maps of its units (runs their preprocessors on it once more)"
+    add("controlnet_measure", info(False, text, section=SECTION))
+    maps = "Append maps of where each picture follows (green) and where not (red), where it is measured"
+    add("controlnet_measure_maps", info(False, maps, section=SECTION))
+    add("controlnet_measure_opacity", slider(0.7, "Opacity of these maps over the picture", 0, 1, 0.05))
 
 
 def _add_training(add: Callable[[str, Any], None], info: Any) -> None:

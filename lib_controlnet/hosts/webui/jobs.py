@@ -16,6 +16,7 @@ from weakref import ref
 from ...core.errors import ControlNetError
 from ...core.units import ControlNetUnit
 from ...engine.session import ControlSession
+from .metering import JobMeter
 from .plan import Plan
 
 _JOB = "controlnet_job"
@@ -45,6 +46,8 @@ class Job:
     """`postprocess` has been called for it."""
     sampled: bool = False
     """A sampling of it has run."""
+    meter: JobMeter | None = None
+    """How well its pictures follow their maps, where that is measured."""
     armed: ExitStack = field(default_factory=ExitStack)
     """Takes the hooks off that raise `error`."""
 

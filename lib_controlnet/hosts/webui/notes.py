@@ -13,6 +13,9 @@ log = logging.getLogger("ControlNet")
 NOTES = "Notes on ControlNet"
 """The generation parameter of the notes. The peers read every parameter that begins with "ControlNet" as a unit."""
 
+ADHERENCE = "Adherence to ControlNet"
+"""The generation parameter of how well a picture follows the maps of its units."""
+
 _LONGEST = 1000
 """Letters of a note; it is repeated in every picture's infotext."""
 
@@ -41,6 +44,12 @@ def say_late(p: Any, processed: Any, text: str) -> None:
     _tried(lambda: setattr(processed, "comments", "".join(f"{comment}\n" for comment in p.comments)), "the result")
 
 
+def tell(p: Any, processed: Any, text: str) -> None:
+    """A line under the pictures that is no warning: neither in the log nor among the notes. Never raises."""
+    _tried(lambda: _comment(p, plain_text(text, _LONGEST)), "the comments")
+    _tried(lambda: setattr(processed, "comments", "".join(f"{comment}\n" for comment in p.comments)), "the result")
+
+
 def say_all(p: Any, texts: Iterable[str], *, unit: int | None = None) -> None:
     """Each of `texts` in turn; see `say`."""
     for text in texts:
@@ -57,7 +66,7 @@ def forget(p: Any) -> None:
 
 def _without_ours(p: Any) -> None:
     params = p.extra_generation_params
-    ours = {key for key in params if key == NOTES or is_unit_key(key)}
+    ours = {key for key in params if key in (NOTES, ADHERENCE) or is_unit_key(key)}
     if ours:  # a copy of `p` has the same dict, and what it says of itself stays
         p.extra_generation_params = {key: value for key, value in params.items() if key not in ours}
 

@@ -21,6 +21,7 @@ from ...engine.session import ControlSession
 from ..base import Host
 from .generation import WebUIGeneration
 from .jobs import Job, carried_job, new_job, own_job, stray_job
+from .metering import metered
 from .notes import forget, say, say_all, say_late
 from .pictures import sources
 from .plan import Plan, finish_batch, make_plan, repeat_seeds
@@ -112,6 +113,8 @@ class Runner:
         plan = None if job is None else job.plan
         if plan is not None and plan.batch is not None and plan.last is None:
             plan.last = np.asarray(picture.convert("RGB"), np.uint8)
+        if job is not None and job.session is not None and job.error is None and not was_interrupted():
+            job.meter = metered(job.meter, self._services, p, job.session, picture)
 
     def picture_finished(self, p: Any, picture: Any) -> None:
         """A picture (PIL) is as the host will give it; a batch's is saved now, so that no later error costs it."""
@@ -342,6 +345,8 @@ class Runner:
             finish_batch(p, job.plan, processed, self._services.setting)
         else:
             add_maps(p, processed, session, self._services.setting)
+        if job.meter is not None:
+            job.meter.hand_over(p, processed)
 
     def _fail(self, job: Job, p: Any, error: Exception, stopped: bool = False) -> ControlNetError:
         """Remembers the error of a job and arms everything that can stop it; the first one counts.

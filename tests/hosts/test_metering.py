@@ -1,0 +1,132 @@
+"""Pictures are measured as they are made, and the result says how well they follow their maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.measure import maps
+
+from .conftest import SIZE, Host, unit
+
+
+@pytest.fixture(autouse=True)
+def measured(host: Host) -> Iterator[Any]:
+    """The option is on."""
+    options = host.app.modules("shared").opts
+    before = dict(options.data)
+    options.data.update(controlnet_measure=True)
+    yield options
+    options.data.clear()
+    options.data.update(before)
+
+
+def canny(picture: Any) -> Any:
+    return cv2.Canny(np.ascontiguousarray(np.asarray(picture.convert("RGB"))), 100, 200)
+
+
+def told(result: Any) -> list[dict[str, Any]]:
+    return json.loads(result.js())["controlnet"]
+
+
+DRAWN = maps.smooth(SIZE, SIZE)
+
+
+def lines(**changes: Any) -> dict[str, Any]:
+    return unit(module="canny", image=DRAWN, processor_res=SIZE, **changes)
+
+
+def test_the_numbers_are_those_of_the_pictures(host: Host) -> None:
+    result = host.txt2img(lines(), batch_size=2, n_iter=2)
+    (one,) = told(result)
+    assert (one["unit"], one["preprocessor"], len(one["pictures"])) == (0, "canny", 4)
+    wanted = cv2.Canny(DRAWN, 100, 200) > 0
+    first = result.index_of_first_image
+    for picture, row in zip(result.images[first : first + 4], one["pictures"], strict=True):
+        found = canny(picture) > 0
+        assert row["f1"] == pytest.approx(2 * (found & wanted).sum() / (found.sum() + wanted.sum()), abs=1e-4)
+        assert "resolution 64" in row["measured"]["detector"]
+    assert one["adherence"] == pytest.approx(np.mean([row["adherence"] for row in one["pictures"]]), abs=1e-4)
+
+
+def test_page_and_infotext_say_it(host: Host) -> None:
+    result = host.txt2img(lines())
+    assert "follows its map" in result.comments
+    assert "f1_tolerant" in result.comments
+    assert "Adherence to ControlNet: unit 0 f1_tolerant" in result.infotexts[0]
+
+
+def test_nothing_is_measured_unless_asked_for(host: Host, measured: Any) -> None:
+    measured.data.update(controlnet_measure=False)
+    result = host.txt2img(lines())
+    assert "controlnet" not in json.loads(result.js())
+    assert "Adherence" not in result.infotexts[0] + result.comments
+
+
+def test_a_region_is_all_that_is_scored(host: Host) -> None:
+    region = np.zeros((SIZE, SIZE), np.uint8)
+    region[:, : SIZE // 2] = 255
+    result = host.txt2img(lines(effective_region_mask=region))
+    wanted, found = cv2.Canny(DRAWN, 100, 200) > 0, canny(result.images[0]) > 0
+    half = np.s_[:, : SIZE // 2]
+    expected = 2 * (found & wanted)[half].sum() / (found[half].sum() + wanted[half].sum())
+    assert told(result)[0]["pictures"][0]["f1"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_border_of_fill_is_not_scored(host: Host) -> None:
+    wide = maps.smooth(SIZE, 2 * SIZE)
+    result = host.txt2img(unit(module="canny", image=wide, processor_res=SIZE, resize_mode="Resize and Fill"))
+    assert told(result)[0]["pictures"][0]["adherence"] is not None
+
+
+def test_error_maps_are_appended_where_asked_for(host: Host, measured: Any) -> None:
+    plain = host.txt2img(lines())
+    measured.data.update(controlnet_measure_maps=True)
+    with_maps = host.txt2img(lines())
+    assert len(with_maps.images) == len(plain.images) + 1
+    assert np.asarray(with_maps.images[-1]).shape == (SIZE, SIZE, 3)
+
+
+def test_only_masked_measures_what_was_painted(host: Host) -> None:
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[16:48, 16:48] = 255
+    from PIL import Image
+
+    for full_res in (False, True):
+        result = host.img2img(
+            lines(), mask=Image.fromarray(mask), inpaint_full_res=full_res, inpainting_fill=1, mask_blur=0
+        )
+        row = told(result)[0]["pictures"][0]
+        assert row["measured"]["size"] == f"{SIZE}x{SIZE}"
+        assert row["adherence"] is not None
+
+
+def test_a_unit_without_a_preprocessor_says_how_it_was_measured(host: Host) -> None:
+    result = host.txt2img(unit(module="none", image=np.dstack([cv2.Canny(DRAWN, 100, 200)] * 3)))
+    row = told(result)[0]["pictures"][0]
+    assert row["adherence"] is not None or "name a preprocessor" in row["problem"]
+
+
+def test_hires(host: Host) -> None:
+    result = host.txt2img(lines(), enable_hr=True, hr_scale=2, hr_second_pass_steps=1, denoising_strength=0.5,
+                          hr_upscaler="Latent")  # fmt: skip
+    assert told(result)[0]["pictures"][0]["measured"]["size"] == f"{2 * SIZE}x{2 * SIZE}"
+
+
+def test_a_picture_that_cannot_be_measured_is_said_and_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    module = sys.modules["sd_controlnet.hosts.webui.metering"]
+
+    def broken(*_args: Any, **_kwargs: Any) -> Any:
+        raise RuntimeError("no numbers today")
+
+    monkeypatch.setattr(module, "measure_picture", broken)
+    result = host.txt2img(lines())
+    assert len(result.images) >= 1
+    assert "no numbers today" in result.comments
