@@ -11,6 +11,7 @@ from ..core.embeddings import words
 from ..core.errors import PreprocessorError
 from ..core.inputs import preprocessor_input, says_where
 from ..core.modes import ResizeMode
+from ..core.preprocessors import PreprocessorSpec
 from ..core.resize import fit_map, pixel_perfect_resolution
 from ..core.units import ControlNetUnit
 from .generation import Picture
@@ -38,13 +39,28 @@ NO_JOB = Target()
 
 
 def chosen(services: Services, unit: ControlNetUnit, target: Target) -> ControlNetUnit:
-    """The unit with the preprocessor that is run for it. Raises PreprocessorError."""
+    """The unit with the preprocessor that is run for it: none where it brings embeddings. Raises PreprocessorError."""
+    if unit.embeddings:
+        return unit
     spec = services.preprocess.entry(unit.preprocessor).spec
     if spec.by_model:
         return replace(unit, preprocessor=reading(services, unit))
     if not (target.paints_mask and spec.within_host_mask):
         return unit
     return replace(unit, preprocessor=spec.within_host_mask)
+
+
+def sheet(services: Services, unit: ControlNetUnit) -> PreprocessorSpec:
+    """The data sheet of the unit's preprocessor; one that cannot run here is not needed for embeddings that were made
+    elsewhere. Raises PreprocessorError."""
+    try:
+        return services.preprocess.entry(unit.preprocessor).spec
+    except PreprocessorError:
+        name = unit.preprocessor.strip().lower()
+        known = [one.spec for one in services.annotators.disabled.values() if one.spec and name in one.spec.names]
+        if not (unit.embeddings and known):
+            raise
+        return known[0]
 
 
 def reading(services: Services, unit: ControlNetUnit) -> str:

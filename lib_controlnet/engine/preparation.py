@@ -23,7 +23,7 @@ from ..families.registry import own_controls
 from .embedded import beside, check_kind, given, together
 from .generation import Generation, Picture, UnitRun
 from .library import NO_MODEL
-from .look import Target, chosen, look
+from .look import Target, chosen, look, sheet
 from .parts import Part
 from .preprocess import Found, PreprocessResult
 from .services import Services
@@ -45,7 +45,7 @@ class UnitPreparation:
         Preprocesses and loads; `low_vram`: the job is to need the least memory. Raises ControlNetError.
         """
         unit, target = self._seen(unit)
-        spec = self._services.preprocess.entry(unit.preprocessor).spec
+        spec = sheet(self._services, unit)
         model_name, model = self._model(unit, spec, low_vram)
         check_kind(unit, spec, model)
         parts = [unit] if model.embeddings else parted(unit)

@@ -80,6 +80,33 @@ def test_embeddings_stand_for_the_picture(studio: Studio) -> None:
     assert not same(given, louder)
 
 
+@pytest.mark.parametrize("name", ["ip-adapter-auto", "ip-adapter_face_id", "ip-adapter_clip_sd15"])
+def test_embeddings_need_no_preprocessor_that_can_run(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """They were made elsewhere; here there is neither InsightFace nor an encoder."""
+    sheets = data_sheets()
+    asked = unit(preprocessor=name, image=None, mask=None, embeddings=({"face_embeds": torch.ones(1, FACE)},))
+    wanted = studio.made([asked])
+    off = [sheet for sheet in sheets.values() if sheet.embedding]
+    disabled = {sheet.id: SimpleNamespace(id=sheet.id, reason="it needs insightface", spec=sheet) for sheet in off}
+    monkeypatch.setattr(passes.Annotators, "entries", [])
+    monkeypatch.setattr(passes.Annotators, "disabled", disabled)
+    monkeypatch.setattr(passes.Annotators, "get", lambda _self, name: _only(sheets, disabled, name))
+    made = studio.made([asked])
+    assert not same(made, studio.made([]))
+    assert same(made, wanted)
+    with pytest.raises(PreprocessorError, match=r"insightface|finds no preprocessor"):
+        studio.made([unit(preprocessor=name)])
+
+
+def _only(sheets: Any, disabled: Any, name: str) -> Any:
+    key = name.strip().lower()
+    if key in disabled:
+        raise KeyError(f"{key}: {disabled[key].reason}")
+    return SimpleNamespace(spec=sheets[key], load=None)
+
+
 def test_uncond_rows_hear_a_picture_of_their_own(studio: Studio) -> None:
     made = studio.made([unit(**AUTO, uncond_image=picture(4))])
     plain = studio.made([unit(**AUTO)])
