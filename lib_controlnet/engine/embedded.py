@@ -12,6 +12,7 @@ from ..core.preprocessors import PreprocessorSpec
 from ..core.units import ControlNetUnit
 from ..families.base import ControlModel
 from .preprocess import Found, PreprocessResult
+from .preprocess_settings import Asked, used_settings
 
 
 def check_kind(unit: ControlNetUnit, spec: PreprocessorSpec, model: ControlModel) -> None:
@@ -37,8 +38,9 @@ def check_kind(unit: ControlNetUnit, spec: PreprocessorSpec, model: ControlModel
 
 
 def given(unit: ControlNetUnit, spec: PreprocessorSpec) -> PreprocessResult:
-    """The embeddings that the caller has handed in."""
-    return PreprocessResult(Found(None, None, stacked(unit.embeddings)), spec, 0, ())
+    """The embeddings that the caller has handed in. The settings are the defaults: the infotext is to be read again."""
+    size, params, _ = used_settings(spec, Asked())
+    return PreprocessResult(Found(None, None, stacked(unit.embeddings)), spec, size, params)
 
 
 def together(results: Sequence[PreprocessResult]) -> PreprocessResult:

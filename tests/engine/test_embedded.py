@@ -11,7 +11,10 @@ import torch
 
 from lib_controlnet.core.errors import PreprocessorError
 from lib_controlnet.core.image_prompt import Combine
+from lib_controlnet.core.infotext import format_unit, parse_text, read_units
 from lib_controlnet.core.modes import InputMode
+from lib_controlnet.engine.embedded import given
+from lib_controlnet.engine.preprocess_settings import Asked, used_settings
 from tests.device import passes
 from tests.device.passes import CONFIGS, Made, Studio, data_sheets, picture, unit
 from tests.families.ip_files import FACE
@@ -105,6 +108,25 @@ def _only(sheets: Any, disabled: Any, name: str) -> Any:
     if key in disabled:
         raise KeyError(f"{key}: {disabled[key].reason}")
     return SimpleNamespace(spec=sheets[key], load=None)
+
+
+@pytest.mark.parametrize("name", [name for name, sheet in data_sheets().items() if sheet.embedding or sheet.by_model])
+def test_what_the_infotext_says_of_embeddings_can_be_read_again(name: str) -> None:
+    """By sd-webui-controlnet too, where a resolution is 64 to 2048."""
+    asked = unit(preprocessor=name, embeddings=({"face_embeds": torch.ones(1, FACE)},))
+    result = given(asked, data_sheets()[name])
+    text = format_unit(asked, resolution=result.resolution, params=result.params)
+    fields = parse_text(text)
+    assert 64 <= int(fields["processor_res"]) <= 2048
+    units, problems = read_units({"ControlNet 0": text})
+    assert not problems
+    assert used_settings(
+        data_sheets()[name], Asked(units[0].resolution, units[0].threshold_a, units[0].threshold_b)
+    ) == (
+        result.resolution,
+        result.params,
+        (),
+    )
 
 
 def test_uncond_rows_hear_a_picture_of_their_own(studio: Studio) -> None:
