@@ -29,7 +29,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 SUPPORTED = ((3, 10), (3, 13))
@@ -96,6 +96,15 @@ COMMANDS = {
 }
 
 
+HELP = (["-h"], ["--help"], ["help"])
+CALL = """import sys
+try:
+    from %s import main
+    sys.exit(main(sys.argv[1:]))
+except KeyboardInterrupt:
+    sys.exit(print("\\nInterrupted.", file=sys.stderr, flush=True) or 130)"""
+
+
 class SetupError(Exception):
     """Set-up cannot go on; the text is the one sentence the user reads."""
 
@@ -140,7 +149,7 @@ def _take_gradio(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 def _parse(argv: Sequence[str]) -> tuple[str, list[str]]:
     """Command and its arguments; options without a command are the WebUI's."""
-    if argv and argv[0] in ("-h", "--help", "help"):
+    if (argv[1:2] if argv[:1] == ["test"] else argv[:1]) in HELP:  # pytest would be installed to be asked
         return "help", []
     return ("webui", list(argv)) if not argv or argv[0].startswith("-") else (argv[0], list(argv[1:]))
 
@@ -152,8 +161,7 @@ def _run(python: Path, command: Command, arguments: list[str], tests: Sequence[s
     # The caller's folder stays the current one, so that paths in the arguments mean what he thinks.
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
     if command.ours:
-        call = f"import sys; from {command.module} import main; sys.exit(main(sys.argv[1:]))"
-        line = [str(python), "-c", call, *arguments]
+        line = [str(python), "-c", CALL % command.module, *arguments]
     else:
         line = [str(python), "-m", command.module, "--rootdir", str(ROOT), *_test_arguments(arguments, tests)]
     if os.name == "nt":  # exec there starts a second process and returns to the prompt at once
@@ -253,16 +261,9 @@ class Environment:
         """Run one command of the set-up with its output in the log and its progress on the screen."""
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
         environment.update(PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", PIP_PROGRESS_BAR="off")
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-                env=environment,
-            )
+            process = subprocess.Popen(command, **pipes, encoding="utf-8", errors="replace", env=environment)
         except OSError as error:
             raise SetupError(f"set-up failed at {subprocess.list2cmdline(command)}: {error}.") from error
         with process, self.log.open("a", encoding="utf-8") as log:
@@ -272,10 +273,8 @@ class Environment:
                 process.terminate()
                 raise
         if process.returncode:
-            raise SetupError(
-                f"set-up failed at {subprocess.list2cmdline(command)}: "
-                f"{reason or f'exit code {process.returncode}'} (all of its output is in {self.log})."
-            )
+            why = f"{reason or f'exit code {process.returncode}'} (all of its output is in {self.log})"
+            raise SetupError(f"set-up failed at {subprocess.list2cmdline(command)}: {why}.")
 
     def _record(self, lock: Lock) -> None:
         """Add one lock to the stamp; written aside and renamed, so that it is whole or not there."""

@@ -178,6 +178,8 @@ class PreprocessorSpec:
     """False: the result depends on the seed."""
     keeps_alpha: bool = False
     """The map has a fourth channel, 255 where to paint."""
+    finds: str = ""
+    """What the map shows, in words, where other entries find the same in their own way and may stand in for it."""
     fills_border: bool = False
     """It fills what is masked, and so the border that "Resize and Fill" adds: it is to see the picture with it."""
     within_host_mask: str = ""

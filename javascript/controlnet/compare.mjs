@@ -1,18 +1,9 @@
 // The page "Compare": maps go to a unit as its picture, or to the user's disk.
 import {fail} from "./dialog.mjs";
-import {fetchPicture, putFile, shownPicture} from "./picture.mjs";
+import {fetchPicture, shownPicture} from "./picture.mjs";
 
 const map = (number) => shownPicture(gradioApp().getElementById(`controlnet_compare_map_${number}`));
 const preprocessor = (number) => gradioApp().querySelector(`#controlnet_compare_${number} input`)?.value ?? "map";
-
-function choose(dropdown, value) {
-    const input = dropdown?.querySelector("input");
-    if (!input || input.value === value) return;
-    input.focus();
-    const option = Array.from(dropdown.querySelectorAll("li")).find((item) => item.dataset.value === value || item.textContent.trim().replace(/^✓\s*/, "") === value);
-    option?.dispatchEvent(new MouseEvent("mousedown", {bubbles: true}));
-    input.blur();
-}
 
 async function send(number, panels) {
     const picture = map(number);
@@ -21,8 +12,7 @@ async function send(number, panels) {
     const [, tab, index] = target.match(/(txt2img|img2img): unit (\d+)/) ?? [];
     const unit = panels[tab]?.units[Number(index)];
     if (!unit) throw new Error(`There is no unit for "${target}".`);
-    putFile(unit.part("input_image"), await fetchPicture(picture.src), "map.png");
-    requestAnimationFrame(() => choose(unit.part("controlnet_preprocessor_dropdown"), "none"));
+    await unit.takeMap(await fetchPicture(picture.src));
     unit.panel.open();
     (tab === "txt2img" ? switch_to_txt2img : switch_to_img2img)();
 }

@@ -1,4 +1,6 @@
 // The accordion of one tab: how many of its units are on, and what the checkpoint's change means to them.
+import {reachAccordions} from "./keys.mjs";
+import {unitError} from "./problems.mjs";
 
 export class Panel {
     constructor(root, tab) {
@@ -16,6 +18,8 @@ export class Panel {
         new MutationObserver(() => this.refreshSoon()).observe(root, {
             childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["src", "class"],
         });
+        const log = gradioApp().getElementById(`html_log_${tab}`);
+        if (log) new MutationObserver(() => this.readLog(log)).observe(log, {childList: true, subtree: true, characterData: true});
         for (const kind of ["input", "change", "click"]) root.addEventListener(kind, () => this.refreshSoon());
     }
 
@@ -37,6 +41,15 @@ export class Panel {
             this.pending = false;
             this.refresh();
         });
+    }
+
+    // What a job ended with is said in its unit too, where it can be mended; the next job that ends well takes it away.
+    readLog(log) {
+        const text = log.querySelector(".error")?.textContent ?? "";
+        const error = unitError(text);
+        if (!text && !log.textContent.trim()) return;
+        for (const unit of this.units) if (unit.problems.shown?.origin === "job") unit.problems.clear();
+        if (error) this.units[error.unit]?.problems.show(error.field, error.text, "job");
     }
 
     // gradio names a slider's number by its place only; the preprocessor changes what it means.
@@ -61,6 +74,7 @@ export class Panel {
     refresh() {
         this.nameNumbers();
         this.namePictures();
+        reachAccordions(this.root);
         const buttons = this.tabButtons();
         this.units.forEach((unit, index) => unit.show(buttons[index]));
         for (const unit of this.units) unit.canvas.follow();

@@ -7,6 +7,9 @@ import {chosenFile, interceptFiles, isJson, isSvg, poseText, rasterised} from ".
 import {CurvePlot} from "./curve.mjs";
 import {LayerBars} from "./layers.mjs";
 import {UnitCanvas} from "./canvas/unit_canvas.mjs";
+import {OverlayDialog} from "./overlay.mjs";
+import {Preview} from "./preview.mjs";
+import {Problems} from "./problems.mjs";
 
 export class ControlNetUnit {
     constructor(panel, tab, index, button) {
@@ -17,6 +20,8 @@ export class ControlNetUnit {
         this.name = button.textContent.trim();
         this.shown = "";
         this.canvas = new UnitCanvas(this);
+        this.problems = new Problems(this);
+        this.preview = new Preview(this);
         for (const [id, label] of [["controlnet_trigger_preprocessor", "Run preprocessor"], ["controlnet_refresh_models", "Refresh models"]]) {
             const tool = this.part(id);
             if (!tool) continue;
@@ -35,6 +40,7 @@ export class ControlNetUnit {
         this.on("draw", () => this.canvas.open());
         this.on("controlnet_open_new_canvas_button", () => this.canvas.newCanvas());
         this.on("take_result", () => this.takeResult());
+        this.on("overlay", () => this.showOverlay());
         this.on("edit_pose", () => this.editPose());
         this.on("save_pose", () => this.savePose());
         this.on("load_pose", () => this.loadPose());
@@ -74,12 +80,32 @@ export class ControlNetUnit {
         this.tick("controlnet_enable_checkbox");
     }
 
+    // The part of the page that holds this unit's widgets.
+    root() {
+        return this.part("controlnet_enable_checkbox").closest(".tabitem") ?? this.panel.root;
+    }
+
+    // A picture that is a map already: it goes to the model as it is.
+    async takeMap(blob) {
+        putFile(this.part("input_image"), blob, "map.png");
+        this.part("take_as_map")?.click();
+    }
+
+    showOverlay() {
+        const result = galleryPicture(this.tab);
+        const map = shownPicture(this.part("generated_image"));
+        if (!result || !map) throw new Error("Both a map and a result are needed: run the preprocessor and generate a picture.");
+        return new OverlayDialog(`Map of ${this.name} over the result`, result.src, map.src).result;
+    }
+
     recheck() {
         this.part("recheck")?.click();
     }
 
     // The header says what is on: preprocessor or model, weight, and the picture.
     show(button) {
+        this.problems.refresh();
+        this.preview.refresh();
         if (!button) return;
         button.classList.toggle("cnet-unit-active", this.enabled);
         const module = this.field("controlnet_preprocessor_dropdown")?.value ?? "none";

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .control_types import (
+    NO_MODEL,
     NO_PREPROCESSOR,
     default_model,
     default_preprocessor,
@@ -32,18 +33,32 @@ def module_details(specs: Iterable[PreprocessorSpec], alias_names: bool) -> dict
     }
 
 
-def control_types(specs: Sequence[PreprocessorSpec], models: Sequence[str]) -> dict[str, Any]:
-    """Type -> its preprocessors' labels, its models with "None" first, and the defaults of both."""
+def control_types(
+    specs: Sequence[PreprocessorSpec],
+    models: Sequence[str],
+    absent: Sequence[PreprocessorSpec] = (),
+    fits: Callable[[str], bool] = lambda _name: True,
+) -> dict[str, Any]:
+    """Type -> its preprocessors' labels, its models with "None" first, and the defaults of both.
+
+    `absent` and `fits` as in `default_preprocessor` and `default_model`.
+    """
     details: dict[str, Any] = {}
     for control_type in type_names(specs):
-        default = default_preprocessor(control_type, specs)
+        default = default_preprocessor(control_type, specs, absent)
         details[control_type] = {
             "module_list": [spec.label for spec in preprocessors_of(control_type, specs)],
             "model_list": models_of(control_type, models),
             "default_option": NO_PREPROCESSOR if default is None else default.label,
-            "default_model": default_model(control_type, models),
+            "default_model": _default_model(control_type, models, fits),
         }
     return details
+
+
+def _default_model(control_type: str, models: Sequence[str], fits: Callable[[str], bool]) -> str:
+    """The page's, and for clients the first by name where none fits: they may load another checkpoint with the job."""
+    found = default_model(control_type, models, fits)
+    return found if found != NO_MODEL else default_model(control_type, models)
 
 
 def _slider(slider: Slider) -> dict[str, Any]:

@@ -113,10 +113,27 @@ def preprocessors_of(control_type: str, specs: Iterable[_Spec]) -> list[_Spec]:
     return sorted(chosen, key=lambda spec: spec.id != NO_PREPROCESSOR)
 
 
-def default_preprocessor(control_type: str, specs: Iterable[_Spec]) -> _Spec | None:
-    """The type's first preprocessor after "none"; "none" itself for All and where there is no other."""
+def default_preprocessor(
+    control_type: str, specs: Iterable[_Spec], absent: Iterable[PreprocessorSpec] = ()
+) -> _Spec | None:
+    """The type's first preprocessor after "none"; "none" itself for All and where there is no other.
+
+    `absent` are known and cannot run here. Where one of them is the type's own default, what finds the same takes its
+    place, and else "none" does: something of another kind would be a surprise.
+    """
     ordered = preprocessors_of(control_type, specs)
-    return next(iter(ordered if control_type == ALL else ordered[1:] + ordered[:1]), None)
+    own = max((spec for spec in absent if control_type in spec.control_types), key=lambda spec: spec.rank, default=None)
+    if control_type == ALL or not ordered[1:]:
+        return next(iter(ordered), None)
+    if own is None or getattr(ordered[1], "rank", 0) >= own.rank:
+        return ordered[1]
+    return next((spec for spec in ordered[1:] if same_kind(spec, own)), ordered[0])
+
+
+def same_kind(one: PreprocessorSpec, other: PreprocessorSpec) -> bool:
+    """Whether the two find the same in a picture, each in its own way; those of other extensions do not say."""
+    found = getattr(one, "finds", "")
+    return bool(found) and found == getattr(other, "finds", "")
 
 
 def models_of(control_type: str, names: Iterable[str]) -> list[str]:

@@ -15,22 +15,24 @@ from ..core.arguments import FIELDS
 from ..core.control_types import (
     NO_MODEL,
     NO_PREPROCESSOR,
-    default_model,
-    default_preprocessor,
     models_of,
 )
 from ..core.errors import ControlNetError, UnitError
 from ..core.images import read_picture
+from ..core.modes import InputMode
 from ..core.units import IMAGE_PROMPT
+from ..engine import defaults
+from ..engine.defaults import model_facts
 from ..engine.services import PageServices, Services
 from .curves import choose_curve, draw_curve
 from .drawing import picture_note, reader, reader_when_changed, remembered
 from .gradio_compat import find_component, webcam_toggle
 from .image_prompts import draw_weights, shown_options
 from .layers import DEFAULT_OUTPUTS, choose_shape, draw
-from .notes import absent_preprocessors, model_facts, unit_notes
+from .notes import absent_preprocessors, run_by, unit_notes
 from .sliders import slider_updates
 from .unit_panel import UnitWidgets, preprocessor_labels
+from .unit_pictures import SINGLE
 
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 """Events that only rearrange the page."""
@@ -41,33 +43,39 @@ def connect(services: PageServices, tab: str, is_img2img: bool, index: int, unit
     values = unit.values
     sliders = [values[name] for name in ("resolution", "threshold_a", "threshold_b")]
     settings = [*sliders, values["control_mode"], values["model"]]
-    unit.control_type.input(
-        shown_errors(lambda kind, perfect, look: choose_type(services, kind, perfect, look)),
+    on = unit.problem.on
+    on(
+        unit.control_type.input,
+        lambda kind, perfect, look: choose_type(services, kind, perfect, look),
         [unit.control_type, values["pixel_perfect"], unit.drawing.look],
         [values["preprocessor"], *settings, unit.absent],
         **QUICK,
     )
-    values["preprocessor"].input(
-        shown_errors(lambda name, perfect: choose_preprocessor(services, name, perfect)),
+    on(
+        values["preprocessor"].input,
+        lambda name, perfect: choose_preprocessor(services, name, perfect),
         [values["preprocessor"], values["pixel_perfect"]],
         settings,
         **QUICK,
     )
-    values["pixel_perfect"].input(
-        shown_errors(lambda name, perfect: gr.update(visible=_has_resolution(services, name) and not perfect)),
+    on(
+        values["pixel_perfect"].input,
+        lambda name, perfect: gr.update(visible=_has_resolution(services, name) and not perfect),
         [values["preprocessor"], values["pixel_perfect"]],
         [values["resolution"]],
         **QUICK,
     )
-    unit.refresh.click(
-        shown_errors(lambda kind, chosen: refresh_models(services, kind, chosen)),
+    on(
+        unit.refresh.click,
+        lambda kind, chosen: refresh_models(services, kind, chosen),
         [unit.control_type, values["model"]],
         [values["model"]],
         **QUICK,
     )
     _connect_pictures(values, is_img2img)
-    _connect_buttons(tab, index, unit)
+    _connect_buttons(tab, unit)
     _connect_drawing(services, unit)
+    _connect_take(services, unit)
     _connect_notes(services, unit)
     _connect_layers(services, unit)
     _connect_schedule(unit)
@@ -77,7 +85,11 @@ def connect(services: PageServices, tab: str, is_img2img: bool, index: int, unit
 
 def _connect_pictures(values: dict[str, Any], is_img2img: bool) -> None:
     """A picture that is uploaded is meant to be used: without this img2img would pass over it."""
-    values["image"].upload(lambda: True, None, [values["enabled"]], **QUICK)
+    for name in ("image", "batch_images", "merge_images"):
+        values[name].upload(lambda: True, None, [values["enabled"]], **QUICK)
+    values["batch_dir"].input(
+        lambda text: True if text.strip() else gr.update(), [values["batch_dir"]], [values["enabled"]], **QUICK
+    )
     values["use_region"].change(
         lambda shown: gr.update(visible=shown), [values["use_region"]], [values["region_mask"]], **QUICK
     )
@@ -92,11 +104,11 @@ def _connect_pictures(values: dict[str, Any], is_img2img: bool) -> None:
     own.input(lambda chosen: gr.update(visible=chosen), [own], [resize], **QUICK)
 
 
-def _connect_buttons(tab: str, index: int, unit: UnitWidgets) -> None:
+def _connect_buttons(tab: str, unit: UnitWidgets) -> None:
     pictures, values = unit.pictures, unit.values
     known = page_size(tab)
     if known:
-        pictures.buttons["send_size"].click(shown_errors(picture_size, index), [values["image"]], known, **QUICK)
+        unit.problem.on(pictures.buttons["send_size"].click, picture_size, [values["image"]], known, **QUICK)
     if "webcam" in pictures.buttons:
         on = gr.State(False)
         pictures.buttons["webcam"].click(
@@ -129,21 +141,48 @@ def _connect_drawing(services: PageServices, unit: UnitWidgets) -> None:
         component.change(say, [drawing.look, *asked], [drawing.note], **QUICK)
 
 
+def _connect_take(services: PageServices, unit: UnitWidgets) -> None:
+    """The unit's one picture is a map already: it goes to the model as it is, whatever was chosen for another."""
+    values, tabs = unit.values, unit.pictures.tabs
+    sliders = [values[name] for name in ("resolution", "threshold_a", "threshold_b")]
+
+    def take(perfect: bool) -> list[Any]:
+        *settings, _model = choose_preprocessor(services, NO_PREPROCESSOR, perfect)
+        label = services.preprocess.entry(NO_PREPROCESSOR).spec.label
+        return [label, *settings, True, InputMode.simple.value, gr.update(selected=SINGLE), False]
+
+    shown = [values["enabled"], values["input_mode"], tabs, values["use_preview"]]
+    unit.problem.on(
+        unit.pictures.take_as_map.click,
+        take,
+        [values["pixel_perfect"]],
+        [values["preprocessor"], *sliders, values["control_mode"], *shown],
+        **QUICK,
+    )
+
+
 def _connect_notes(services: PageServices, unit: UnitWidgets) -> None:
     names = ("preprocessor", "model", "guidance_start", "guidance_end", "control_mode")
-    sources = [*(unit.values[name] for name in names), unit.control_type]
+    sources = [*(unit.values[name] for name in names), unit.control_type, unit.values["enabled"]]
     targets = [unit.notes.text, unit.notes.download, unit.values["union_type"]]
     say = shown_errors(lambda *chosen: unit_notes(services, *chosen))
-    for name in ("preprocessor", "model", "control_mode"):
+    for name in ("preprocessor", "model", "control_mode", "enabled"):
         unit.values[name].change(say, sources, targets, **QUICK)
     for name in ("guidance_start", "guidance_end"):
         unit.values[name].release(say, sources, targets, **QUICK)
     unit.notes.recheck.click(say, sources, targets, **QUICK)
     shown = [unit.notes.stop]
+
+    def download(name: str, model: str, progress: Any = gr.Progress()) -> tuple[Any, str]:  # noqa: B008 (gradio's way)
+        try:
+            return download_weights(services, run_by(services, name, model), progress), ""
+        except ControlNetError as error:
+            return gr.update(), unit.problem.said(error)
+
     unit.notes.download.click(lambda: gr.update(visible=True), None, shown, **QUICK).then(
-        lambda name, progress=gr.Progress(): download_weights(services, name, progress),  # noqa: B008 (gradio's way)
-        [unit.values["preprocessor"]],
-        [unit.notes.text],
+        download,
+        [unit.values["preprocessor"], unit.values["model"]],
+        [unit.notes.text, unit.problem.text],
     ).then(lambda: gr.update(visible=False), None, shown, **QUICK).then(say, sources, targets, **QUICK)
     unit.notes.stop.click(services.weights.cancel, None, None, **QUICK)
 
@@ -209,36 +248,18 @@ def choose_type(services: PageServices, control_type: str, pixel_perfect: bool, 
 
     `look`: of the picture (see ui/drawing.py); a drawing is not given to the type's default.
     """
-    spec: Any = reader(services, control_type, look) or _default_preprocessor(services, control_type)
+    spec: Any = reader(services, control_type, look) or defaults.preprocessor(services, control_type)
     label = spec.label if spec is not None else NO_PREPROCESSOR
     names = services.library.names()
     *settings, _model = choose_preprocessor(services, label, pixel_perfect)
     free = spec is not None and spec.model_free
     model = gr.update(
         choices=models_of(control_type, names),
-        value=NO_MODEL if free else default_model(control_type, names, lambda name: _fits(services, name)),
+        value=NO_MODEL if free else defaults.model(services, control_type),
         visible=not free,
     )
     preprocessor = gr.update(choices=preprocessor_labels(services, control_type), value=label)
     return [preprocessor, *settings, model, absent_preprocessors(services, control_type)]
-
-
-def _default_preprocessor(services: PageServices, control_type: str) -> Any | None:
-    """The type's best preprocessor that can run at once; its best one where all of them lack weights."""
-    specs: list[Any] = [entry.spec for entry in services.annotators.entries]
-    if services.setting("controlnet_download_weights", False):
-        return default_preprocessor(control_type, specs)
-    ready = [spec for spec in specs if not services.weights.missing(spec)]
-    found = default_preprocessor(control_type, ready)
-    return found if found is not None and found.id != NO_PREPROCESSOR else default_preprocessor(control_type, specs)
-
-
-def _fits(services: PageServices, name: str) -> bool:
-    facts = model_facts(services, name)
-    try:
-        return facts is None or not facts.mismatch(services.base_model())
-    except ControlNetError:
-        return not (facts and facts.problem)
 
 
 def choose_preprocessor(services: Services, name: str, pixel_perfect: bool) -> list[Any]:
@@ -257,12 +278,9 @@ def refresh_models(services: Services, control_type: str, chosen: str) -> Any:
 
 
 def download_weights(services: PageServices, name: str, progress: Any) -> str:
-    """Brings the weights of a preprocessor, telling the page how far it is; what went wrong is shown there."""
-    try:
-        spec = services.preprocess.entry(name).spec
-        services.weights.download(spec, lambda part, file: progress(part, desc=file))
-    except ControlNetError as error:
-        raise gr.Error(str(error)) from error
+    """Brings the weights of a preprocessor, telling the page how far it is. Raises PreprocessorError."""
+    spec = services.preprocess.entry(name).spec
+    services.weights.download(spec, lambda part, file: progress(part, desc=file))
     return ""
 
 

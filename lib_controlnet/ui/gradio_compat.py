@@ -41,7 +41,8 @@ def webcam_toggle(on: bool) -> Update | None:
     """The update that lets a picture come from the webcam; None where the component offers that itself (gradio 4)."""
     if "source" not in _parameters(gr.Image):
         return None
-    return gr.update(value=None, source="webcam" if on else "upload")
+    # in the form that reaches the page: gradio 3.41 has this property there, and no word for it in its updates
+    return {"__type__": "update", "value": None, "source": "webcam" if on else "upload"}
 
 
 def tool_button(text: str, tooltip: str, **options: Any) -> gr.Button:

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from ..core.errors import ControlNetError
+from ..engine import defaults
 from ..engine.library import ModelEntry
 from ..engine.services import PageServices
 from ..engine.weights import human_size
@@ -43,7 +44,7 @@ def build(services: PageServices) -> None:
 
     def show() -> list[Any]:
         services.library.refresh()
-        lacking = [spec.label for spec in _specs(services) if services.weights.missing(spec)]
+        lacking = [spec.label for spec in _specs(services) if defaults.missing(services, spec)]
         return [
             problem_table(services) + model_table(services) + skipped_table(services),
             gr.update(choices=services.library.names()),
@@ -60,11 +61,19 @@ def build(services: PageServices) -> None:
         [digest],
     )
     download.click(
-        lambda name, progress=gr.Progress(): download_weights(services, name or "", progress),  # noqa: B008
+        lambda name, progress=gr.Progress(): _bring(services, name or "", progress),  # noqa: B008 (gradio's way)
         [missing],
         [state],
     ).then(show, None, tables)
     stop.click(services.weights.cancel, None, None, **QUICK)
+
+
+def _bring(services: PageServices, name: str, progress: Any) -> str:
+    """Downloads; what went wrong stands on the page (HTML)."""
+    try:
+        return download_weights(services, name, progress)
+    except ControlNetError as error:
+        return f'<p class="cnet-note cnet-bad" role="alert">{html.escape(str(error))}</p>'
 
 
 def model_table(services: PageServices) -> str:

@@ -10,7 +10,11 @@ import gradio as gr
 from ..core.control_types import ALL, NO_MODEL, UNION_TYPES
 from ..core.errors import ControlNetError
 from ..core.modes import ControlMode, UnionType
+from ..core.units import ControlNetUnit
+from ..engine import defaults
+from ..engine.defaults import model_facts
 from ..engine.facts import Facts
+from ..engine.look import reading
 from ..engine.services import PageServices
 from ..engine.weights import human_size
 
@@ -18,30 +22,58 @@ _SHARES = {"SD 1.x": 0.334, "SD 2.x": 0.334, "SDXL": 0.438}
 """What a ControlNet of full size adds to the compute of a step of its U-Net (counted in FLOPs, hint cached)."""
 
 
-def model_facts(services: PageServices, name: str) -> Facts | None:
-    """What the chosen model's file says of itself; None without a choice or where it is not found."""
-    if name in ("", NO_MODEL):
-        return None
-    try:
-        return services.facts.read(services.library.find(name).path)
-    except ControlNetError:
-        return None  # a name from a pasted text without its file: the note says so
-
-
 def unit_notes(
-    services: PageServices, preprocessor: str, model: str, start: float, end: float, mode: str, control_type: str
+    services: PageServices,
+    preprocessor: str,
+    model: str,
+    start: float,
+    end: float,
+    mode: str,
+    control_type: str,
+    enabled: bool = False,
 ) -> tuple[str, Any, Any]:
     """Text (HTML), update of the download button, update of the union type's list."""
-    lines = [*_model_lines(services, model, start, end, mode)]
-    missing = _missing(services, preprocessor)
-    if missing:
-        names = ", ".join(f"{file.name} ({human_size(file.size)}, {file.licence})" for file in missing)
-        lines.append(("warn", f'The preprocessor "{preprocessor}" lacks {names}'))
+    spec = _spec(services, preprocessor, model)
+    lines = [*_model_lines(services, model, start, end, mode), *_choice_lines(services, spec, model, enabled)]
+    missing = [] if spec is None else defaults.missing(services, spec)
+    if spec is not None and missing:
+        lines.append(("warn", _lacking(services, spec, missing, control_type)))
     text = "".join(f'<p class="cnet-note cnet-{kind}">{html.escape(line)}.</p>' for kind, line in lines)
     size = human_size(sum(file.size for file in missing))
     download = gr.update(visible=bool(missing), value=f"Download {size}")
     facts = model_facts(services, model)
     return text, download, _union_update(facts, control_type)
+
+
+def run_by(services: PageServices, preprocessor: str, model: str) -> str:
+    """The preprocessor that is run, where the chosen one stands for the one that the model needs."""
+    if not services.preprocess.entry(preprocessor).spec.by_model or model in ("", NO_MODEL):
+        return preprocessor
+    return reading(services, ControlNetUnit(preprocessor=preprocessor, model=model))
+
+
+def _spec(services: PageServices, preprocessor: str, model: str) -> Any | None:
+    try:
+        return services.preprocess.entry(run_by(services, preprocessor, model)).spec
+    except ControlNetError:
+        return None  # running it says what is wrong with it
+
+
+def _choice_lines(services: PageServices, spec: Any | None, model: str, enabled: bool) -> list[tuple[str, str]]:
+    """What stands in the way of a unit that is on, before Generate says it."""
+    unable = "" if spec is None else defaults.unable(services, spec)
+    if unable:
+        return [("bad", f"{spec.label} does not work with this checkpoint: {unable}")]  # type: ignore[union-attr]
+    if not enabled or model not in ("", NO_MODEL) or (spec is not None and spec.model_free):
+        return []
+    return [("warn", "The unit is on and has no model: choose one, or it stops the generation")]
+
+
+def _lacking(services: PageServices, spec: Any, missing: list[Any], control_type: str) -> str:
+    names = ", ".join(f"{file.name} ({human_size(file.size)}, {file.licence})" for file in missing)
+    equals = [f'"{one.label}"' for one in defaults.equals(services, control_type, spec)]
+    instead = f". {' and '.join(equals)} finds {spec.finds} too and is here" if equals else ""
+    return f'The preprocessor "{spec.label}" lacks {names}{instead}'
 
 
 def _union_update(facts: Facts | None, control_type: str) -> Any:
@@ -83,14 +115,6 @@ def _cost(facts: Facts, kind: str, start: float, end: float, mode: str) -> str:
     """What the unit adds: memory is the file's, time is the network's share of a step while it acts."""
     share = _SHARES.get(kind, 0.4) * (0.5 if mode == ControlMode.control.value else 1.0) * max(end - start, 0.0)
     return f"Adds about {share:.0%} to the time of the steps and {human_size(facts.size)} of memory"
-
-
-def _missing(services: PageServices, preprocessor: str) -> list[Any]:
-    try:
-        spec = services.preprocess.entry(preprocessor).spec
-    except ControlNetError:
-        return []  # running it says what is wrong with it
-    return services.weights.missing(spec)
 
 
 def absent_preprocessors(services: PageServices, control_type: str) -> str:

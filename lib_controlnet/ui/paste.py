@@ -14,6 +14,7 @@ from ..core.infotext import FIELDS, read_units, unit_key
 from ..core.panel_options import BATCH_OPTION_KEY, PROMPT_MODE_KEY, STYLE_ALIGN_KEY, BatchOption, PromptMode
 from ..core.units import IMAGE_PROMPT, ControlNetUnit
 from ..engine.services import PageServices
+from . import curves, layers
 from .sliders import slider_updates
 from .unit_panel import UnitWidgets, preprocessor_labels
 
@@ -70,6 +71,12 @@ def fields(services: PageServices, index: int, unit: UnitWidgets) -> Iterator[tu
     for name in _CURVES:
         yield values[name], _when(index, _curve(name))
     yield values["use_preview"], _when(index, lambda _unit: False)
+    # what was chosen or made for the settings before
+    yield unit.layers.shape, _when(index, lambda _unit: layers.OFF)
+    yield unit.schedule.shape, _when(index, lambda _unit: curves.OFF)
+    yield values["preview"], _when(index, lambda _unit: gr.update(value=None))
+    yield unit.pictures.pose, _when(index, lambda _unit: "")
+    yield unit.pictures.made, _when(index, lambda _unit: "")
 
 
 def option_fields(options: Mapping[str, Any]) -> Iterator[tuple[Any, Target]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,12 +20,12 @@ from ..core.uploads import uploaded
 from ..engine.presets import Presets, dumps, loads
 from ..engine.services import PageServices
 from . import paste
-from .events import QUICK, fields_of, shown_errors
+from .events import QUICK, fields_of
 from .gradio_compat import not_saved, small_button
+from .reset import PICTURES, connect_reset
 from .unit_panel import UnitWidgets, unit_prefix
 from .uploads import uploads_only
 
-PICTURES = ("image", "mask", "region_mask")
 _LARGEST = 1 << 20
 """Bytes of a preset: its pictures are no part of it."""
 
@@ -42,6 +44,9 @@ class PresetWidgets:
     source: Any
     copy: Any
     reset: Any
+    undo: Any
+    before: Any
+    answer: Any
 
 
 def build_presets(services: PageServices, tab: str, index: int, count: int) -> PresetWidgets:
@@ -79,7 +84,12 @@ def build_presets(services: PageServices, tab: str, index: int, count: int) -> P
                 "Copy", "Take settings and pictures of that unit", elem_id=f"{prefix}_copy_unit", visible=bool(others)
             )
             reset = button("Reset unit", "Back to the defaults, without pictures", "reset")
-    return PresetWidgets(name, load, save, delete, upload, export, file, source, copy, reset)
+            undo = small_button(
+                "Undo reset", "Settings and pictures as before", elem_id=f"{prefix}_preset_undo", visible=False
+            )
+        answer = gr.HTML("", elem_id=f"{prefix}_preset_answer")
+    before = gr.State(None)
+    return PresetWidgets(name, load, save, delete, upload, export, file, source, copy, reset, undo, before, answer)
 
 
 def connect_presets(services: PageServices, units: Sequence[UnitWidgets], index: int, widgets: PresetWidgets) -> None:
@@ -96,36 +106,45 @@ def connect_presets(services: PageServices, units: Sequence[UnitWidgets], index:
 
     def connect(button: Any, handler: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
         action = button.upload if button is widgets.upload else button.click
-        action(shown_errors(handler, index), inputs, outputs, **QUICK)
+        unit.problem.on(action, handler, inputs, outputs, **QUICK)
 
     def save(name: str, *arguments: Any) -> Any:
         presets.save(name or "", settings_of(arguments, index))
-        return gr.update(choices=presets.names(), value=name.strip())
+        return gr.update(choices=presets.names(), value=name.strip()), _answer(f'Saved as "{name.strip()}"')
 
     def delete(name: str) -> Any:
         presets.delete(name or "")
-        return gr.update(choices=presets.names(), value=None)
+        return gr.update(choices=presets.names(), value=None), _answer(f'"{name}" is deleted')
 
-    connect(widgets.load, lambda name: put(presets.load(name or "")), [widgets.name], outputs)
-    connect(widgets.save, save, [widgets.name, *unit.arguments()], [widgets.name])
-    connect(widgets.delete, delete, [widgets.name], [widgets.name])
-    connect(widgets.upload, lambda file: put(loads(_content(file))), [widgets.upload], outputs)
+    connect(
+        widgets.load,
+        lambda name: [*put(presets.load(name or "")), _answer(f'"{name}" is loaded')],
+        [widgets.name],
+        [*outputs, widgets.answer],
+    )
+    connect(widgets.save, save, [widgets.name, *unit.arguments()], [widgets.name, widgets.answer])
+    connect(widgets.delete, delete, [widgets.name], [widgets.name, widgets.answer])
+    connect(
+        widgets.upload,
+        lambda file: [*put(loads(_content(file))), _answer("Settings are loaded from the file")],
+        [widgets.upload],
+        [*outputs, widgets.answer],
+    )
     connect(
         widgets.export,
         lambda *arguments: gr.update(value=_exported(dumps(settings_of(arguments, index))), visible=True),
         unit.arguments(),
         [widgets.file],
     )
-    pictures = [unit.values[name] for name in PICTURES]
-    default = format_unit(ControlNetUnit())
-    connect(
-        widgets.reset,
-        lambda: [*put(default, enabled=False), None, None, None, False, ""],
-        [],
-        [*outputs, *pictures, unit.values["use_region"], unit.notes.text],
-    )
+    connect_reset(services, unit, widgets, lambda: put(format_unit(ControlNetUnit()), enabled=False), outputs)
     if len(units) > 1:
         _connect_copy(units, index, widgets, put, outputs)
+
+
+def _answer(text: str) -> str:
+    """What a button has done; each time another text, so that a second click is answered too."""
+    number = secrets.token_hex(4)
+    return f'<p class="cnet-note cnet-good" role="status" data-said="{number}">{html.escape(text)}.</p>'
 
 
 def _connect_copy(
@@ -141,8 +160,9 @@ def _connect_copy(
         return [*put(format_unit(settings_of(own, number)), fields["enabled"]), *(fields[name] for name in names)]
 
     everything = [component for unit in units for component in unit.arguments()]
-    widgets.copy.click(
-        shown_errors(copy, index),
+    units[index].problem.on(
+        widgets.copy.click,
+        copy,
         [widgets.source, *everything],
         [*outputs, *(units[index].values[name] for name in names)],
         **QUICK,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -11,53 +16,118 @@ from ..core.arguments import FIELDS, as_mapping
 from ..core.batch import read_source
 from ..core.errors import ControlNetError, UnitError
 from ..core.hints import inpaint_display
-from ..core.images import Picture
+from ..core.images import Picture, read_picture
 from ..core.modes import ResizeMode
+from ..core.resize import pixel_perfect_resolution
 from ..core.units import ControlNetUnit, parse_unit
 from ..engine.generation import Picture as Source
 from ..engine.look import Target, look
 from ..engine.preprocess import PreprocessResult
 from ..engine.services import PageServices
-from .events import QUICK, fields_of, page_size, shown_errors
+from .events import QUICK, page_size
 from .gradio_compat import script_option
-from .img2img_source import LABEL, SOURCE_LABEL, host_pictures
+from .img2img_source import LABEL, SOURCE_LABEL, HostPictures, host_pictures
+from .problems import unchanged
 from .unit_panel import UnitWidgets
 
 DEFAULT_SIZE = (512, 512)
 POSES = "OpenPose"
 """The control type with which poses are drawn."""
+LOOKED_AT = (
+    "image",
+    "mask",
+    "own_image",
+    "pixel_perfect",
+    "preprocessor",
+    "model",
+    "resolution",
+    "threshold_a",
+    "threshold_b",
+    "resize_mode",
+    "input_mode",
+    "batch_images",
+    "merge_images",
+    "batch_dir",
+)
+"""The fields on which a map depends; the others' pictures need not travel for it."""
+_LIVE = ("resolution", "threshold_a", "threshold_b")
+_QUICK_ENOUGH = 0.5
+"""Seconds that a preprocessor with a network may have taken for its map to follow the sliders."""
+
+
+@dataclass(frozen=True)
+class _Preview:
+    """The preview of one unit. `size`: the tab's width and height. `host`: img2img's pictures."""
+
+    services: PageServices
+    unit: UnitWidgets
+    index: int
+    size: Sequence[Any]
+    host: HostPictures | None
+
+    def own(self) -> list[Any]:
+        """The inputs of a run before the host's."""
+        return [*(self.unit.values[name] for name in LOOKED_AT), *self.size]
+
+    def inputs(self) -> list[Any]:
+        """The inputs of a run."""
+        return self.own() if self.host is None else [*self.own(), *self.host.inputs()]
+
+    def outputs(self) -> list[Any]:
+        """Map, pose, its group, what is said of the map, what went wrong."""
+        pictures = self.unit.pictures
+        return [self.unit.values["preview"], pictures.pose, pictures.pose_group, pictures.made, self.unit.problem.text]
+
+    def options(self) -> dict[str, Any]:
+        """Of the event that runs."""
+        return {} if self.host is None else script_option(self.host.script(len(self.own())))
+
+    def run(self, arguments: tuple[Any, ...], progress: Any = None) -> list[Any]:
+        """Values of `outputs`."""
+        own = len(self.own())
+        fields: dict[str, Any] = dict(zip(LOOKED_AT, arguments, strict=False))
+        label = LABEL
+        target = arguments[len(LOOKED_AT) : own] if self.size else DEFAULT_SIZE
+        begin = time.perf_counter()
+        try:
+            if self.host is not None:
+                fields, label = with_source(fields, *self.host.read(arguments[own:]))
+            result = run_preprocessor(self.services, fields, self.index, target, progress)
+            shown = shown_map(result)
+        except ControlNetError as error:
+            return [None, *unchanged(2), "", self.unit.problem.said(error)]
+        pose, seconds = result.found.pose, time.perf_counter() - begin
+        made = made_note(result, fields, target, seconds)
+        text = "" if pose is None else json.dumps(pose)
+        return [gr.update(value=shown, label=label), text, gr.update(visible=pose is not None), made, ""]
+
+    def follow(self, arguments: tuple[Any, ...]) -> list[Any]:
+        """The same where a map is shown and its preprocessor is quick; else nothing: the page calls it out of date."""
+        *inputs, made = arguments
+        name = inputs[LOOKED_AT.index("preprocessor")]
+        try:
+            follows = bool(made) and _is_quick(self.services, name, made)
+        except ControlNetError as error:
+            return [*unchanged(4), self.unit.problem.said(error)]
+        return self.run(tuple(inputs)) if follows else unchanged(5)
 
 
 def connect_preview(services: PageServices, tab: str, index: int, unit: UnitWidgets) -> None:
     """Connects the run button, its stop button and the pose of one unit."""
     pictures, values = unit.pictures, unit.values
-    known = page_size(tab)
     host = host_pictures() if tab == "img2img" else None
-    own = [*unit.arguments(), *known]
+    preview = _Preview(services, unit, index, page_size(tab), host)
 
-    def run(progress: Any = gr.Progress(), *arguments: Any) -> tuple[Any, str, Any]:  # noqa: B008 (gradio's way)
-        target = arguments[len(FIELDS) : len(own)] if known else DEFAULT_SIZE
-        try:
-            fields, label = fields_of(arguments), LABEL
-            if host is not None:
-                fields, label = with_source(fields, *host.read(arguments[len(own) :]))
-            result = run_preprocessor(services, fields, index, target, progress)
-        except ControlNetError as error:
-            raise gr.Error(str(error.for_unit(index))) from error
-        pose = result.found.pose
-        shown = gr.update(value=shown_map(result), label=label)
-        return shown, "" if pose is None else json.dumps(pose), gr.update(visible=pose is not None)
+    def run(progress: Any = gr.Progress(), *arguments: Any) -> list[Any]:  # noqa: B008 (gradio's way)
+        return preview.run(arguments, progress)
 
     shown = [pictures.preview_group, unit.show_preview]
     unit.run.click(lambda: (gr.update(visible=True), True), None, shown, **QUICK)
-    unit.run.click(
-        run,
-        own if host is None else [*own, *host.inputs()],
-        [values["preview"], pictures.pose, pictures.pose_group],
-        **({} if host is None else script_option(host.script(len(own)))),
-    )
-    pictures.draw_pose.click(
-        shown_errors(lambda text: (drawn_pose(services, text), True, True), index),
+    unit.run.click(run, preview.inputs(), preview.outputs(), **preview.options())
+    _connect_live(preview)
+    unit.problem.on(
+        pictures.draw_pose.click,
+        lambda text: (drawn_pose(services, text), True, True),
         [pictures.pose],
         [values["preview"], values["use_preview"], values["enabled"]],
         **QUICK,
@@ -70,6 +140,59 @@ def connect_preview(services: PageServices, tab: str, index: int, unit: UnitWidg
     )
     pictures.cancel.click(services.preprocess.cancel, None, None, **QUICK)
     unit.show_preview.change(lambda on: gr.update(visible=on), [unit.show_preview], [pictures.preview_group], **QUICK)
+
+
+def _connect_live(preview: _Preview) -> None:
+    """The map follows what it depends on where that is quick; a map of another picture goes."""
+    unit = preview.unit
+    values, made = unit.values, unit.pictures.made
+    inputs = [*preview.inputs(), made]
+
+    def follow(*arguments: Any) -> list[Any]:
+        return preview.follow(arguments)
+
+    for name in _LIVE:
+        values[name].release(follow, inputs, preview.outputs(), **preview.options(), **QUICK)
+    for name in ("preprocessor", "pixel_perfect", "resize_mode"):
+        values[name].input(follow, inputs, preview.outputs(), **preview.options(), **QUICK)
+    gone = [values["preview"], unit.pictures.pose, made, values["use_preview"]]
+    for listener in (values["image"].upload, values["image"].clear):
+        listener(lambda: (None, "", "", False), None, gone, **QUICK)
+
+
+def _is_quick(services: PageServices, name: str, made: str) -> bool:
+    """Whether a preprocessor's map may follow a slider: it has no network, or the last time was short."""
+    spec = services.preprocess.entry(name).spec
+    if not spec.weights and not getattr(spec, "libraries", ()):
+        return True
+    return f'data-by="{html.escape(spec.id)}"' in made and _seconds(made) < _QUICK_ENOUGH
+
+
+def _seconds(made: str) -> float:
+    return float(made.partition('data-seconds="')[2].partition('"')[0] or "inf")
+
+
+def made_note(result: PreprocessResult, fields: dict[str, Any], target: Any, seconds: float) -> str:
+    """What is said of a map (HTML): by what, how long it took, and whether its size is the picture's."""
+    note = f"{result.spec.label} at {result.resolution} px, {seconds:.2f} s"
+    if result.spec.resolution is not None and not fields["pixel_perfect"]:
+        note += _size_advice(result, fields, target)
+    notes = "".join(f'<p class="cnet-note cnet-warn">{html.escape(text)}.</p>' for text in result.notes)
+    return (
+        f'<p class="cnet-note" data-by="{html.escape(result.spec.id)}" data-seconds="{seconds:.3f}" '
+        f'data-said="{secrets.token_hex(4)}">{html.escape(note)}</p>{notes}'
+    )
+
+
+def _size_advice(result: PreprocessResult, fields: dict[str, Any], target: Any) -> str:
+    picture = read_picture(fields["image"])
+    if picture is None:
+        return ""
+    width, height = int(target[0]), int(target[1])
+    best = pixel_perfect_resolution(picture.pixels, height, width, ResizeMode(fields["resize_mode"]))
+    if abs(best - result.resolution) <= best // 8:
+        return ""
+    return f"; {best} px fits a picture of {width} × {height}: tick Pixel Perfect"
 
 
 def drawn_pose(services: PageServices, text: str) -> Any:
@@ -102,8 +225,10 @@ def run_preprocessor(
 
     `progress` is gradio's, told the part done.
     """
-    asked = {**fields, "own_image": True, "use_preview": False}
-    unit = parse_unit({**as_mapping([asked[name] for name in FIELDS]), "enabled": True}, index)
+    asked = {**dict.fromkeys(FIELDS), **fields, "own_image": True, "use_preview": False}
+    mapping = as_mapping([asked[name] for name in FIELDS])
+    known = {name: value for name, value in mapping.items() if name in fields or name == "images"}
+    unit = parse_unit({**known, "enabled": True}, index)
     label = services.preprocess.entry(unit.preprocessor).spec.label
     return look(
         services,
@@ -134,6 +259,3 @@ def _picture(unit: ControlNetUnit) -> tuple[Any, Any]:
         field="image",
         remedy="upload one in the Single Image tab, in img2img in its own tab",
     )
-
-
-__all__ = ["connect_preview", "run_preprocessor", "shown_errors", "shown_map"]

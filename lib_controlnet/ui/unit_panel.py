@@ -16,6 +16,7 @@ from .drawing import DrawingWidgets, build_drawing
 from .gradio_compat import not_saved, small_button, tool_button
 from .image_prompts import ImagePromptEditor, build_image_prompt
 from .layers import LayerEditor, build_editor
+from .problems import Problem, build_problem
 from .sliders import HIDDEN, slider_options
 from .unit_pictures import PictureWidgets, build_pictures
 
@@ -35,6 +36,7 @@ class UnitWidgets:
     run: Any
     refresh: Any
     notes: NoteWidgets
+    problem: Problem
     layers: LayerEditor
     schedule: ScheduleEditor
     image_prompt: ImagePromptEditor
@@ -60,6 +62,7 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     values: dict[str, Any] = {}
     pictures = build_pictures(values, prefix, _pose_editor(services))
     drawing = build_drawing(prefix)
+    problem = build_problem(prefix, index)
     show_preview = _switches(values, prefix, is_img2img)
     control_type = _control_type(services, prefix)
     absent = gr.HTML("", elem_id=f"{prefix}_absent", elem_classes=["cnet-absent"])
@@ -71,7 +74,7 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     schedule = build_schedule(values, prefix, is_img2img)
     layers = build_editor(prefix)
     values["layer_weights"] = layers.weights
-    chosen = (show_preview, control_type, absent, run, refresh, notes)
+    chosen = (show_preview, control_type, absent, run, refresh, notes, problem)
     return UnitWidgets(values, pictures, drawing, *chosen, layers, schedule, image_prompt)
 
 

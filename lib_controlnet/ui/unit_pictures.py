@@ -19,6 +19,8 @@ from .gradio_compat import (
 from .img2img_source import LABEL
 
 HEIGHT = 300
+SINGLE = "single"
+"""The tab of the pictures that holds the one picture of a unit."""
 
 
 @dataclass
@@ -28,6 +30,9 @@ class PictureWidgets:
     buttons: dict[str, Any]
     preview_group: Any
     pose: Any
+    tabs: Any
+    take_as_map: Any
+    made: Any
     pose_group: Any
     draw_pose: Any
     cancel: Any
@@ -40,8 +45,8 @@ def build_pictures(values: dict[str, Any], prefix: str, pose_editor: str) -> Pic
     """
     with gr.Row(elem_classes=["cnet-image-row"], equal_height=False):
         with gr.Column(elem_classes=["cnet-input-image-group"]):
-            _inputs(values, prefix)
-        preview_group, pose, pose_group, draw_pose, cancel = _preview(values, prefix, pose_editor)
+            tabs = _inputs(values, prefix)
+        preview_group, made, *preview = _preview(values, prefix, pose_editor)
     values["region_mask"] = picture_input(
         "Effective region mask: white = the unit acts, black = it does not",
         elem_id=f"{prefix}_effective_region_mask",
@@ -50,34 +55,38 @@ def build_pictures(values: dict[str, Any], prefix: str, pose_editor: str) -> Pic
         visible=False,
     )
     buttons = _buttons(prefix)
-    return PictureWidgets(buttons, preview_group, pose, pose_group, draw_pose, cancel)
+    # clicked by the page's script, which has given the unit a picture that is a map already
+    take = gr.Button("Take as map", elem_id=f"{prefix}_take_as_map", elem_classes=["cnet-unseen"])
+    pose, *rest = preview
+    return PictureWidgets(buttons, preview_group, pose, tabs, take, made, *rest)
 
 
-def _inputs(values: dict[str, Any], prefix: str) -> None:
+def _inputs(values: dict[str, Any], prefix: str) -> Any:
     values["input_mode"] = not_saved(
         gr.Textbox(InputMode.simple.value, visible=False, label="Input mode", elem_id=f"{prefix}_input_mode")
     )
-    with gr.Tabs(elem_id=f"{prefix}_input_tabs"):
-        with gr.Tab("Single Image") as single:
+    with gr.Tabs(elem_id=f"{prefix}_input_tabs") as tabs:
+        with gr.Tab("Single Image", id=SINGLE) as single:
             values["image"] = picture_input(
                 "Image", elem_id=f"{prefix}_input_image", elem_classes=["cnet-image"], height=HEIGHT
             )
-        with gr.Tab("Mask") as mask:
+        with gr.Tab("Mask", id="mask") as mask:
             values["mask"] = picture_input(
                 "Mask: white or drawn = masked",
                 elem_id=f"{prefix}_mask_image",
                 elem_classes=["cnet-mask-image"],
                 height=HEIGHT,
             )
-        with gr.Tab("Batch") as batch:
+        with gr.Tab("Batch", id="batch") as batch:
             _batch(values, prefix)
-        with gr.Tab("Multi-Inputs") as merge:
+        with gr.Tab("Multi-Inputs", id="merge") as merge:
             values["merge_images"] = files_input(
                 "Pictures that act together, each with its part of the weight", elem_id=f"{prefix}_merge_input"
             )
     for tab, mode in ((single, InputMode.simple), (mask, InputMode.simple), (batch, InputMode.batch)):
         tab.select(lambda chosen=mode.value: chosen, None, [values["input_mode"]], queue=False, show_progress="hidden")
     merge.select(lambda: InputMode.merge.value, None, [values["input_mode"]], queue=False, show_progress="hidden")
+    return tabs
 
 
 def _batch(values: dict[str, Any], prefix: str) -> None:
@@ -105,7 +114,8 @@ def _batch(values: dict[str, Any], prefix: str) -> None:
     )
 
 
-def _preview(values: dict[str, Any], prefix: str, pose_editor: str) -> tuple[Any, Any, Any, Any, Any]:
+def _preview(values: dict[str, Any], prefix: str, pose_editor: str) -> tuple[Any, ...]:
+    """The group, what is said of the map, the pose's text, its group and button, and the button that stops."""
     with gr.Column(visible=False, elem_classes=["cnet-preview-group"], elem_id=f"{prefix}_preview_group") as group:
         values["preview"] = picture_output(
             LABEL,
@@ -113,6 +123,7 @@ def _preview(values: dict[str, Any], prefix: str, pose_editor: str) -> tuple[Any
             elem_classes=["cnet-generated-image-group"],
             height=HEIGHT,
         )
+        made = gr.HTML("", elem_id=f"{prefix}_made", elem_classes=["cnet-made"])
         with gr.Row(elem_classes=["cnet-buttons"]):
             values["use_preview"] = not_saved(
                 gr.Checkbox(
@@ -120,6 +131,7 @@ def _preview(values: dict[str, Any], prefix: str, pose_editor: str) -> tuple[Any
                 )
             )
             cancel = small_button("Stop", "Stop the preprocessor that runs", elem_id=f"{prefix}_cancel_preprocessor")
+            small_button("Over the result", "Lay the map over the picture in the gallery", elem_id=f"{prefix}_overlay")
         pose_group = gr.Accordion("Pose", open=False, visible=False, elem_id=f"{prefix}_pose_group")
         with pose_group:
             pose = not_saved(
@@ -141,7 +153,7 @@ def _preview(values: dict[str, Any], prefix: str, pose_editor: str) -> tuple[Any
                     elem_id=f"{prefix}_save_pose",
                     elem_classes=["cnet-save-pose"],
                 )
-    return group, pose, pose_group, draw_pose, cancel
+    return group, made, pose, pose_group, draw_pose, cancel
 
 
 def _buttons(prefix: str) -> dict[str, Any]:

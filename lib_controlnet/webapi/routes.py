@@ -16,6 +16,7 @@ from ..core.errors import ControlNetError
 from ..core.hints import inpaint_display
 from ..core.units import configured_units, parse_unit
 from ..core.unknown import unknown_key
+from ..engine import defaults
 from ..engine.generation import Picture as Source
 from ..engine.look import see
 from ..engine.preprocess import Found, PreprocessResult
@@ -90,7 +91,14 @@ class _Routes:
 
     def control_types(self) -> Any:
         """The control types with their preprocessors, models and defaults."""
-        return {"control_types": catalogue.control_types(self._specs(), self._services.library.names())}
+        services = self._services
+        found = catalogue.control_types(
+            self._specs(),
+            services.library.names(),
+            defaults.absent(services),
+            lambda name: defaults.fits(services, name),
+        )
+        return {"control_types": found}
 
     def settings(self) -> Any:
         """What a client must know of this server."""

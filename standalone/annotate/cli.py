@@ -30,7 +30,7 @@ from .cluster import Cluster, address_of_environment, on_ray
 from .engines import local
 from .gallery import PAGE, gallery
 from .listing import listing, table
-from .options import OWN_WEIGHTS, Options, UsageError, read_parameters
+from .options import Options, UsageError, read_parameters
 from .sheet import contact_sheet
 from .sources import Task, find
 from .work import MAP_SUFFIX, TENSOR_SUFFIX, Outcome
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     given = _parser().parse_args(argv)
     registry = importlib.import_module("annotator.sd_controlnet.registry").discover(effects=None)
     if given.list:
-        found = listing(registry, (*given.weights, OWN_WEIGHTS))
+        found = listing(registry, Options("", weights=tuple(given.weights)).folders)
         print(json.dumps(found, indent=1) if given.json else table(found))
         return 0
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
@@ -18,7 +19,7 @@ def local(tasks: Sequence[Task], options: Options, workers: int) -> Iterator[Out
         return
     # spawn: a forked process would inherit the threads of PyTorch and OpenCV half alive
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts) as pool:
         futures = [pool.submit(run, task, options) for task in tasks]
         try:
             for future in as_completed(futures):
@@ -26,3 +27,8 @@ def local(tasks: Sequence[Task], options: Options, workers: int) -> Iterator[Out
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C goes to every process of a terminal: the first of them ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,6 +12,12 @@ from annotator.sd_controlnet.spec import PreprocessorSpec, Slider
 RESOLUTION = "resolution"
 REPOSITORY = Path(__file__).resolve().parents[2]
 OWN_WEIGHTS = REPOSITORY / "models" / "ControlNetPreprocessor"
+OTHER_WEIGHTS = (
+    REPOSITORY / "standalone" / "user" / "models" / "ControlNetPreprocessor",
+    *((REPOSITORY.parents[1] / "models" / "ControlNetPreprocessor",) if REPOSITORY.parent.name == "extensions" else ()),
+    REPOSITORY.parent / "sd-webui-controlnet" / "annotator" / "downloads",
+)
+"""Where a WebUI keeps them: the embedded one, the one that the repository is an extension of, and the peer there."""
 
 
 class UsageError(Exception):
@@ -41,7 +47,7 @@ class Options:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Where weights are looked for."""
-        return (*self.weights, OWN_WEIGHTS)
+        return (*self.weights, OWN_WEIGHTS, *OTHER_WEIGHTS)
 
     @property
     def settings(self) -> dict[str, Any]:

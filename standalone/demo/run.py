@@ -56,10 +56,14 @@ class Outcome:
 def main(argv: Sequence[str]) -> int:
     """Exit code 0, or 1 when control has no effect."""
     options = _arguments().parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
-    if options.preprocessors:
-        return preprocessors.show(options)
-    drawing = read(options.image)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        if options.preprocessors:
+            return preprocessors.show(options)
+        drawing = read(options.image)
+    except OSError as error:  # PIL's, of what is no picture, is one too
+        print(f"launch.py demo: {error}", file=sys.stderr)
+        return 2
     with contextlib.redirect_stdout(sys.stderr):  # what the host prints is no part of the answer
         outcome, files = run(drawing, options)
     report: dict[str, Any] = {
@@ -188,13 +192,20 @@ def _text(report: Mapping[str, Any], outcome: Outcome) -> str:
     )
 
 
+def _existing(text: str) -> Path:
+    """A file or folder that is read."""
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"there is no {text}")
+    return Path(text)
+
+
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="launch.py demo", description="Draw without and with control; measure both.")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder of the five pictures")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument("--preprocessors", action="store_true", help="instead: maps of a photograph by true networks")
-    parser.add_argument("--photograph", type=Path, help="another one for --preprocessors")
-    parser.add_argument("--image", type=Path, default=DRAWING, help="the drawing whose outlines are followed")
+    parser.add_argument("--photograph", type=_existing, help="another one for --preprocessors")
+    parser.add_argument("--image", type=_existing, default=DRAWING, help="the drawing whose outlines are followed")
     parser.add_argument("--color", choices=tuple(COLOURS), default=COLOUR)
     parser.add_argument("--shape", choices=SHAPES, default=SHAPE)
     parser.add_argument("--background", choices=tuple(COLOURS), default=BACKGROUND)
@@ -202,8 +213,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--cfg", type=float, default=4.0)
     parser.add_argument("--weight", type=float, default=1.0)
     parser.add_argument("--model", default="demo_canny")
-    parser.add_argument("--ckpt", type=Path, default=MODELS / "demo.safetensors")
-    parser.add_argument("--controlnet-dir", type=Path, default=MODELS / "controlnet")
+    parser.add_argument("--ckpt", type=_existing, default=MODELS / "demo.safetensors")
+    parser.add_argument("--controlnet-dir", type=_existing, default=MODELS / "controlnet")
     return parser
 
 

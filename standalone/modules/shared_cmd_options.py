@@ -38,8 +38,17 @@ FLAGS = {
     "skip-install": "accepted for compatibility",
     "disable-extension-access": "accepted for compatibility",
 }
+
+
+def port(text: str) -> int:
+    """Of a server: 1 to 65535."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"give a number from 1 to 65535, not {text}")
+    return int(text)
+
+
 VALUES = {
-    "port": (int, None, "port of the server (default 7860)"),
+    "port": (port, None, "port of the server (default 7860)"),
     "server-name": (str, None, "address to listen on"),
     "ckpt": (paths_internal.normalized_filepath, None, "checkpoint to load first"),
     "ckpt-dir": (paths_internal.normalized_filepath, None, "folder with checkpoints"),

@@ -224,10 +224,10 @@ class Panel:
         )
 
     def error(self) -> str:
-        """The text of the message that gradio shows."""
-        toast = self.page.locator(".toast-wrap, .toast-body").first
-        toast.wait_for()
-        return str(toast.inner_text())
+        """What is said to be wrong: at a field of the panel, or in a message of gradio's."""
+        said = self.page.locator(".cnet-standing:visible, .toast-body").first
+        said.wait_for()
+        return str(said.inner_text())
 
     def infotext(self) -> str:
         return str(self.page.locator(f"#html_info_{self.tab}").first.inner_text())

@@ -88,10 +88,16 @@ def test_panel_can_be_built_again_and_again(services: Services, script: Any) -> 
         again = build(services, "txt2img", False, script)
     assert len(again) == len(first.components)
     own = {component._id for component in first.components}
-    assert {component._id for component, _target in fields} <= own | {first.by_id(TYPE.format(i))._id for i in range(3)}
+    kept = {first.by_id(name.format(i))._id for name in (TYPE, *MADE_BEFORE) for i in range(3)}
+    assert {component._id for component, _target in fields} <= own | kept
 
 
 TYPE = "txt2img_controlnet_ControlNet-{}_controlnet_type_filter_radio"
+MADE_BEFORE = tuple(
+    f"txt2img_controlnet_ControlNet-{{}}_{name}"
+    for name in ("pose_json", "made", "controlnet_layer_shape_dropdown", "controlnet_schedule_shape_dropdown")
+)
+"""What is emptied when other settings are put into a unit."""
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,7 @@ def annotator_folders(root: Path) -> Iterator[Path]:
         if given:
             yield Path(given)
     yield Path(paths.models_path) / "ControlNetPreprocessor"
+    yield root / "models" / "ControlNetPreprocessor"  # where the command `annotate` puts them
     yield root.parent / "sd-webui-controlnet" / "annotator" / "downloads"
 
 

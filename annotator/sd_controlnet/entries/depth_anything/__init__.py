@@ -44,7 +44,9 @@ def _metric(place: str, where: str) -> WeightFile:
 
 
 def _spec(id_: str, weight: WeightFile, *aliases: str) -> PreprocessorSpec:
-    return PreprocessorSpec(id=id_, aliases=aliases, control_types=("Depth",), weights=(weight,), half=FLOAT16)
+    return PreprocessorSpec(
+        id=id_, aliases=aliases, control_types=("Depth",), finds="depth", weights=(weight,), half=FLOAT16
+    )
 
 
 _SAFETENSORS = WeightFile(

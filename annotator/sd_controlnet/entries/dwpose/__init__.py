@@ -24,6 +24,7 @@ SPECS = (
         id="dw_openpose_full",
         aliases=("DWPreprocessor",),
         control_types=("OpenPose",),
+        finds="whole poses",
         weights=(FINDER, PEOPLE),
         libraries=(ONNX,),
         full_because="the file says in which type its network computes",

@@ -26,6 +26,7 @@ SPECS = (
         id="depth_leres",
         aliases=("LeReS-DepthMapPreprocessor",),
         control_types=("Depth",),
+        finds="depth",
         sliders=_SLIDERS,
         weights=(WEIGHTS,),
         libraries=_LIBRARIES,
@@ -34,6 +35,7 @@ SPECS = (
     PreprocessorSpec(
         id="depth_leres++",
         control_types=("Depth",),
+        finds="depth",
         sliders=_SLIDERS,
         weights=(WEIGHTS, MERGER),
         libraries=_LIBRARIES,

@@ -28,6 +28,7 @@ PARTS = {
 SPEC = PreprocessorSpec(
     id="depth_marigold",
     control_types=("Depth",),
+    finds="depth",
     resolution=resolution_slider(768),
     half=FLOAT16,
     weights=tuple(weight for part in PARTS.values() for weight in part),

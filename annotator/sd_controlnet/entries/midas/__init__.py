@@ -21,6 +21,7 @@ SPECS = (
         label="depth_midas",
         aliases=("MiDaS-DepthMapPreprocessor",),
         control_types=("Depth",),
+        finds="depth",
         rank=100,
         half=FLOAT16,
         **_NEEDS,

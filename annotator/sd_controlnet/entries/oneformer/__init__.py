@@ -20,6 +20,7 @@ SPECS = (
         id="oneformer_ade20k",
         label="seg_ofade20k",
         aliases=("OneFormer-ADE20K-SemSegPreprocessor",),
+        finds="the classes of ADE20K",
         rank=100,
         weights=(_ADE20K,),
         **_NEEDS,

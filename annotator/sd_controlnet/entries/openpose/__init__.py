@@ -21,6 +21,7 @@ def _spec(id_: str, *more: WeightFile, rank: int = 0, aliases: tuple[str, ...] =
         id=id_,
         aliases=aliases,
         control_types=("OpenPose",),
+        finds="whole poses" if rank else "",
         rank=rank,
         full_because="a rounding moves joints by a pixel, or takes them away at the thresholds",
         weights=(BODY, *more),

@@ -25,15 +25,19 @@ SPECS = (
         label="softedge_pidinet",
         aliases=("PiDiNetPreprocessor",),
         control_types=("SoftEdge",),
+        finds="soft edges",
         rank=100,
         **_NEEDS,
     ),
-    PreprocessorSpec(id="pidinet_safe", label="softedge_pidisafe", control_types=("SoftEdge",), **_NEEDS),
+    PreprocessorSpec(
+        id="pidinet_safe", label="softedge_pidisafe", control_types=("SoftEdge",), finds="soft edges", **_NEEDS
+    ),
     PreprocessorSpec(
         id="pidinet_scribble",
         label="scribble_pidinet",
         aliases=("Scribble_PiDiNet_Preprocessor",),
         control_types=("Scribble", "SparseCtrl"),
+        finds="a picture as a scribble",
         rank=100,
         **_NEEDS,
     ),

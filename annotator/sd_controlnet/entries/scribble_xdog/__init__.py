@@ -8,6 +8,7 @@ SPEC = PreprocessorSpec(
     id="scribble_xdog",
     aliases=("Scribble_XDoG_Preprocessor",),
     control_types=("Scribble", "SparseCtrl"),
+    finds="a picture as a scribble",
     sliders=(Slider("XDoG Threshold", 1, 64, 0.01, 32),),
 )
 

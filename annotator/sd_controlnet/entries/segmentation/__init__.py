@@ -18,6 +18,7 @@ SPEC = PreprocessorSpec(
     label="seg_ufade20k",
     aliases=("UniFormer-SemSegPreprocessor", "SemSegPreprocessor"),
     control_types=("Segmentation",),
+    finds="the classes of ADE20K",
     weights=(WEIGHTS,),
     full_because="on the border of two classes a rounding makes another class",
     libraries=(Library("transformers", minimum="4.30"),),

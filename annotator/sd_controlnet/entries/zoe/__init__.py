@@ -13,6 +13,7 @@ SPEC = PreprocessorSpec(
     # the second node runs ZoeDepth too, since comfyui_controlnet_aux gave up its network on Depth Anything
     aliases=("Zoe-DepthMapPreprocessor", "Zoe_DepthAnythingPreprocessor"),
     control_types=("Depth",),
+    finds="depth",
     weights=(WEIGHTS,),
     full_because="a rounding moves its bins of depth by up to 4/255",
     libraries=(Library("transformers", minimum="4.44"),),
