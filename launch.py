@@ -91,6 +91,7 @@ COMMANDS = {
     "ray": Command("standalone.annotate.nodes"),
     "train": Command("standalone.train.cli", environment=PASSIVE),
     "measure": Command("standalone.measure.cli", environment=PASSIVE),
+    "find-weight": Command("standalone.measure.find", environment=PASSIVE),
     "extract-lora": Command("standalone.extract.cli"),
     "bench": Command("standalone.bench.cli", environment=PASSIVE),
 }
