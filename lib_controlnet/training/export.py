@@ -29,11 +29,13 @@ def export_control(
 
 
 def write_weights(
-    weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str], dtype: torch.dtype = torch.float16
+    weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str], dtype: torch.dtype | None = torch.float16
 ) -> None:
-    """Floating-point weights are cast to `dtype`, others are kept."""
+    """Floating-point weights are cast to `dtype`, others are kept; so are all with None."""
     cast = {
-        key: (value.detach().cpu().to(dtype) if value.is_floating_point() else value.detach().cpu()).contiguous()
+        key: (
+            value.detach().cpu().to(dtype) if dtype is not None and value.is_floating_point() else value.detach().cpu()
+        ).contiguous()
         for key, value in weights.items()
     }
     write_whole(path, lambda partial: save_file(cast, str(partial), metadata=dict(metadata)))

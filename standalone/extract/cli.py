@@ -1,9 +1,11 @@
 """The command that makes a Control-LoRA of a ControlNet.
 
-    python launch.py extract-lora CONTROLNET --base CHECKPOINT [--rank 128] [--out FILE] [--json]
+    python launch.py extract-lora CONTROLNET --base CHECKPOINT [--rank 128 | --size 0.2] [--out FILE] [--json]
 
-The file is a fraction of the ControlNet's size and takes the rest from the checkpoint when it is loaded; with another
-checkpoint of the kind it steers that one. What this costs is measured on the residuals and said.
+With `--size` each matrix gets the rank that it needs within a file of that part of the ControlNet's size, which is much
+better than one rank for all; `--dtype fp8` makes room for twice the factors. The rest comes from the checkpoint
+when it is loaded; with another checkpoint of the kind it steers that one. What this costs is measured on the residuals
+and said.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from lib_controlnet.families.registry import discover, find_family
 from lib_controlnet.loading.build import fill
 from lib_controlnet.loading.canonical import canonical
 from lib_controlnet.loading.difference import add_base
-from lib_controlnet.loading.extract import low_rank
+from lib_controlnet.loading.extract import low_rank, ranks_within
 from lib_controlnet.loading.lazy import outlines
-from lib_controlnet.loading.low_rank import merge_base
+from lib_controlnet.loading.low_rank import STABILITY, merge_base
 from lib_controlnet.loading.reader import read_weights
 from lib_controlnet.loading.whole import unet_of
 from lib_controlnet.nets.config import ControlNetConfig
@@ -37,7 +39,11 @@ from lib_controlnet.nets.controlnet import ControlNet
 from lib_controlnet.training.export import write_weights
 
 _CALLS, _LATENT = (50.0, 350.0, 650.0, 950.0), 32
-_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.float8_e4m3fn}
+_WHOLE = {"fp8": torch.float16}
+"""Types of what is not in factors, where those of the factors would not do."""
+_NAMES = 75
+"""Bytes in a file's header for a tensor, beside its name."""
 Weights = Mapping[str, Tensor]
 
 
@@ -55,7 +61,8 @@ def main(argv: Sequence[str]) -> int:
     """Exit code 0 after the file is written, 1 after an error that is told."""
     options = _parser().parse_args(argv)
     try:
-        made = extract(options.controlnet, options.base, options.rank, options.out, options.dtype, quiet=options.json)
+        wanted = options.rank if options.size is None else options.size
+        made = extract(options.controlnet, options.base, wanted, options.out, options.dtype, quiet=options.json)
     except (ControlNetError, OSError) as error:
         print(
             json.dumps({"error": str(error)}) if options.json else f"launch.py extract-lora: {error}", file=sys.stderr
@@ -72,19 +79,51 @@ def main(argv: Sequence[str]) -> int:
 
 
 def extract(
-    controlnet: Path, base: Path, rank: int, out: Path | None = None, dtype: str = "fp16", *, quiet: bool = True
+    controlnet: Path,
+    base: Path,
+    wanted: int | float,
+    out: Path | None = None,
+    dtype: str = "fp16",
+    *,
+    quiet: bool = True,
 ) -> Made:
-    """Writes the Control-LoRA of a ControlNet file beside it, or to `out`. Raises ControlNetError."""
+    """Writes the Control-LoRA of a ControlNet file beside it, or to `out`. Raises ControlNetError.
+
+    wanted: the rank of every matrix, an int; or the part of the ControlNet's size that the file is to have, a float.
+    """
     unet = unet_of(read_weights(base).weights, base, "base")
     control = control_weights(controlnet, unet)
-    bar = tqdm(total=100, unit="%", disable=quiet, leave=False)
-    with bar:
-        factors = low_rank(control, unet, rank, lambda part: _move(bar, part))
-    path = out or controlnet.with_name(f"{controlnet.stem}_lora_rank{rank}.safetensors")
-    told = {"base": base.name, "controlnet": controlnet.name, "rank": str(rank)}
-    write_weights(factors, path, told, _TYPES[dtype])
+    with tqdm(total=100, unit="%", disable=quiet, leave=False) as bar:
+        ranks = wanted
+        if isinstance(ranks, float):
+            room = _room(control, unet, controlnet.stat().st_size * ranks, dtype)
+            ranks = ranks_within(control, unet, room, lambda part: _move(bar, part / 2))
+        factors = low_rank(control, unet, ranks, lambda part: _move(bar, part))
+    name = f"size{wanted:g}" if isinstance(wanted, float) else f"rank{wanted}"
+    path = out or controlnet.with_name(f"{controlnet.stem}_lora_{name}.safetensors")
+    told = {"base": base.name, "controlnet": controlnet.name, "rank": str(wanted)}
+    types = {
+        key: _TYPES[dtype] if key.endswith(STABILITY.factors) else _WHOLE.get(dtype, _TYPES[dtype]) for key in factors
+    }
+    write_weights({key: value.to(types[key]) for key, value in factors.items()}, path, told, None)
     error = residual_error(control, merge_base(canonical(read_weights(path).weights), unet))
     return Made(path, path.stat().st_size, controlnet.stat().st_size, error)
+
+
+def _room(control: Weights, base: Weights, size: float, dtype: str) -> int:
+    """How many numbers the factors may have in a file of `size` bytes. Raises ModelFileError where it is too small."""
+    whole = [key for key in control if key not in base or control[key].dim() < 2]
+    kept = sum(outlines(control)[key].numel() for key in whole) * _WHOLE.get(dtype, _TYPES[dtype]).itemsize
+    named = sum((len(key) + _NAMES) * (1 if key in whole else 2) for key in control)
+    left = size - kept - named
+    if left <= 0:
+        raise ModelFileError(
+            "the file cannot be as small as that",
+            field="size",
+            found=f"{size / 1e6:.2f} MB, of which {kept / 1e6:.2f} MB are the hint encoder and other parts of its own",
+            remedy="give a larger part",
+        )
+    return int(left / _TYPES[dtype].itemsize)
 
 
 def _move(bar: tqdm[NoReturn], part: float) -> None:
@@ -168,13 +207,26 @@ def _rank(text: str) -> int:
     return rank
 
 
+def _part(text: str) -> float:
+    part = float(text)
+    if not 0 < part < 1:
+        raise argparse.ArgumentTypeError("a part lies between 0 and 1")
+    return part
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="launch.py extract-lora", description="Make a Control-LoRA of a ControlNet.")
     parser.add_argument("controlnet", type=Path, help="the ControlNet's file")
     parser.add_argument("--base", type=Path, required=True, help="the checkpoint that it was trained on")
-    parser.add_argument("--rank", type=_rank, default=128, help="directions kept of each matrix (128)")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--rank", type=_rank, default=128, help="directions kept of each matrix (128)")
+    size.add_argument(
+        "--size", type=_part, metavar="PART", help="0..1: of the ControlNet's size; ranks by what they save"
+    )
     parser.add_argument("--out", type=Path, help="the file to write (beside the ControlNet)")
-    parser.add_argument("--dtype", choices=sorted(_TYPES), default="fp16", help="type of the weights (fp16)")
+    parser.add_argument(
+        "--dtype", choices=sorted(_TYPES), default="fp16", help="type of the weights (fp16); fp8: of factors"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
