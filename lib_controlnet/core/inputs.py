@@ -17,9 +17,14 @@ def preprocessor_input(
     """
     if mask is None or accepts_mask:
         return image, mask
-    if ignore_mask or bool((mask <= 5).all() or (mask >= 250).all()):
+    if ignore_mask or not marks(mask):
         return image, None
     return np.repeat(mask[:, :, None], 3, axis=2), None
+
+
+def marks(mask: Pixels) -> bool:
+    """Whether a mask (H, W) says anything: it is neither blank nor full."""
+    return not bool((mask <= 5).all() or (mask >= 250).all())
 
 
 def says_where(image: Pixels, *, requires_mask: bool) -> bool:

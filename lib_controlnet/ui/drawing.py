@@ -17,7 +17,8 @@ import gradio as gr
 from ..core.control_types import LINE_TYPES, NO_PREPROCESSOR, default_preprocessor, preprocessors_of
 from ..core.drawings import Look, look_of
 from ..core.errors import ControlNetError
-from ..core.images import read_picture
+from ..core.images import is_empty, read_mask, read_picture
+from ..core.inputs import marks
 from ..core.preprocessors import PreprocessorSpec
 from ..engine.services import Services
 from .gradio_compat import not_saved
@@ -28,10 +29,12 @@ DRAWN = "drawn"
 
 @dataclass
 class DrawingWidgets:
-    """`drawn` is the script's; `look` remembers what the picture looked like when it last changed; `note` tells."""
+    """`drawn` is the script's; `look` and `masked` remember what picture and mask were like when they last changed;
+    `note` tells."""
 
     drawn: Any
     look: Any
+    masked: Any
     note: Any
 
 
@@ -39,8 +42,9 @@ def build_drawing(prefix: str) -> DrawingWidgets:
     """Makes the widgets at this place of the page."""
     drawn = gr.Textbox("", label="Drawn", elem_id=f"{prefix}_drawn", elem_classes=["cnet-unseen"])
     look = gr.Textbox("", label="Look", visible=False)
+    masked = gr.Textbox("", label="Masked", visible=False)
     note = gr.HTML("", elem_id=f"{prefix}_picture_note", elem_classes=["cnet-notes"])
-    return DrawingWidgets(not_saved(drawn), not_saved(look), note)
+    return DrawingWidgets(not_saved(drawn), not_saved(look), not_saved(masked), note)
 
 
 def palette_html(named: Sequence[tuple[str, str]]) -> str:
@@ -54,6 +58,11 @@ def remembered(drawn: str, image: Any) -> str:
     if picture is None:
         return ""
     return f"{DRAWN if drawn == DRAWN else 'given'}: {look_of(picture.pixels).value}"
+
+
+def remembered_mask(mask: Any) -> str:
+    """What `masked` holds of a mask: "masked" where it says anything. Raises UnitError."""
+    return "masked" if not is_empty(mask) and marks(read_mask(mask)) else ""
 
 
 def _read(look: str) -> tuple[bool, Look | None]:
@@ -88,7 +97,7 @@ def _makes_map(spec: PreprocessorSpec) -> bool:
     return spec.returns_image and not other
 
 
-def picture_note(services: Services, look: str, preprocessor: str, control_type: str) -> str:
+def picture_note(services: Services, look: str, masked: str, preprocessor: str, control_type: str) -> str:
     """What is to be said of the picture (HTML): that the model expects another, or how a drawing comes to it."""
     drawn, kind = _read(look)
     try:
@@ -97,7 +106,7 @@ def picture_note(services: Services, look: str, preprocessor: str, control_type:
         return ""  # running it says what is wrong with it
     if kind is None or not _makes_map(spec):
         return ""
-    warning = _warning(services, kind, spec, control_type)
+    warning = _mask_warning(services, kind, spec) if masked else _warning(services, kind, spec, control_type)
     if warning:
         return f'<p class="cnet-note cnet-warn">{html.escape(warning)}.</p>'
     if not drawn:
@@ -109,6 +118,15 @@ def picture_note(services: Services, look: str, preprocessor: str, control_type:
 
 def _is_map(spec: PreprocessorSpec) -> bool:
     return spec.id == NO_PREPROCESSOR or spec.reads_dark_lines
+
+
+def _mask_warning(services: Services, kind: Look, spec: PreprocessorSpec) -> str:
+    """A mask for a preprocessor that takes none is itself the picture, as in sd-webui-controlnet: easily overlooked."""
+    regional = services.masks_are_regions and kind is not Look.empty
+    if regional or services.setting("controlnet_ignore_noninpaint_mask", False):
+        return ""
+    taken = f'"{spec.label}" takes no mask: what is drawn in the mask goes to it in place of the picture'
+    return f"{taken}. Clear the mask (Draw, Mask, Clear), or draw in the layer Drawing"
 
 
 def _warning(services: Services, kind: Look, spec: PreprocessorSpec, control_type: str) -> str:

@@ -25,7 +25,7 @@ from ..engine import defaults
 from ..engine.defaults import model_facts
 from ..engine.services import PageServices, Services
 from .curves import choose_curve, draw_curve
-from .drawing import picture_note, reader, reader_when_changed, remembered
+from .drawing import picture_note, reader, reader_when_changed, remembered, remembered_mask
 from .gradio_compat import find_component, webcam_toggle
 from .image_prompts import draw_weights, shown_options
 from .layers import DEFAULT_OUTPUTS, choose_shape, draw
@@ -122,23 +122,30 @@ def _connect_drawing(services: PageServices, unit: UnitWidgets) -> None:
     settings = [values[name] for name in ("resolution", "threshold_a", "threshold_b", "control_mode", "model")]
     asked = [values["preprocessor"], unit.control_type]
 
-    def seen(image: Any, drawn: str, before: str, perfect: bool, name: str, kind: str) -> list[Any]:
+    def seen(image: Any, drawn: str, before: str, perfect: bool, masked: str, name: str, kind: str) -> list[Any]:
         look = remembered(drawn, image)
         spec = reader_when_changed(services, kind, before, look)
         updates = (
             [gr.update()] * 6 if spec is None else [spec.label, *choose_preprocessor(services, spec.label, perfect)]
         )
-        return [look, picture_note(services, look, name if spec is None else spec.label, kind), *updates]
+        return [look, picture_note(services, look, masked, name if spec is None else spec.label, kind), *updates]
+
+    def mask_seen(mask: Any, look: str, name: str, kind: str) -> tuple[str, str]:
+        masked = remembered_mask(mask)
+        return masked, picture_note(services, look, masked, name, kind)
 
     values["image"].change(
         shown_errors(seen),
-        [values["image"], drawing.drawn, drawing.look, values["pixel_perfect"], *asked],
+        [values["image"], drawing.drawn, drawing.look, values["pixel_perfect"], drawing.masked, *asked],
         [drawing.look, drawing.note, values["preprocessor"], *settings],
         **QUICK,
     )
-    say = shown_errors(lambda look, name, kind: picture_note(services, look, name, kind))
+    values["mask"].change(
+        shown_errors(mask_seen), [values["mask"], drawing.look, *asked], [drawing.masked, drawing.note], **QUICK
+    )
+    say = shown_errors(lambda *known: picture_note(services, *known))
     for component in asked:
-        component.change(say, [drawing.look, *asked], [drawing.note], **QUICK)
+        component.change(say, [drawing.look, drawing.masked, *asked], [drawing.note], **QUICK)
 
 
 def _connect_take(services: PageServices, unit: UnitWidgets) -> None:

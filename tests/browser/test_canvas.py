@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser.conftest import DRAWING, SHOTS, Panel, pixels
+from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, pixels
 
 SIZE = 128
 """Of a job in the embedded WebUI."""
@@ -189,8 +191,7 @@ def test_regions_of_all_units_are_shown_together(canny: Panel) -> None:
     assert other[200, 38].tolist() == [*bytes.fromhex("e6194b"), 255]
     assert own[200, 346].tolist() == [*bytes.fromhex("3cb44b"), 255]
     assert not other[200, 346].any()
-    SHOTS.mkdir(exist_ok=True)
-    second.root.screenshot(path=SHOTS / "canvas-regions.png")
+    shot(second, "regions")
 
 
 def test_palette_colours_are_exact(canvas: Canvas) -> None:
@@ -426,3 +427,39 @@ def page_tasks(trace: list[dict[str, Any]]) -> list[float]:
 def is_pointer_move(event: dict[str, Any]) -> bool:
     data = event.get("args", {}).get("data", {})
     return event.get("name") == "EventDispatch" and data.get("type") == "pointermove" and "tdur" in event
+
+
+def test_pictures_of_the_docs(canvas: Canvas) -> None:
+    """A house in lines, and with its things by name. With REMAKE_DOCS set they are those of docs/canvas.md."""
+    panel = canvas.panel
+    panel.choose("controlnet_type_filter_radio", "Scribble")
+    canvas.press("Line")
+    house = [(0.25, 0.85), (0.25, 0.45), (0.5, 0.2), (0.75, 0.45), (0.75, 0.85), (0.25, 0.85)]
+    for start, end in pairwise(house):
+        canvas.draw(start, end)
+    canvas.sent()
+    shot(canvas, "drawing")
+    canvas.press("New …")
+    canvas.press("White on black")
+    fills = (("sky", "Fill", ((0.5, 0.3),)), ("grass", "Line", ((0.0, 0.95), (1.0, 0.95))),
+             ("house", "Line", ((0.5, 0.5), (0.5, 0.8))), ("tree", "Pen", ((0.15, 0.4), (0.12, 0.7))))  # fmt: skip
+    for name, tool, places in fills:
+        canvas.root.locator("input[type=range]").fill({"grass": "32", "house": "50", "tree": "20"}.get(name, "4"))
+        canvas.press("Palette")
+        canvas.root.get_by_role("searchbox").fill(name)
+        canvas.root.get_by_role("searchbox").press("Enter")
+        canvas.press("Palette")
+        canvas.press(tool)
+        canvas.draw(*places)
+    canvas.press("Palette")
+    canvas.root.get_by_role("searchbox").fill("")
+    colours = {tuple(colour) for colour in canvas.sent().reshape(-1, 3).tolist()}
+    assert colours == {(6, 230, 230), (4, 250, 7), (255, 9, 224), (4, 200, 3)}
+    shot(canvas, "palette")
+
+
+def shot(canvas: Canvas, name: str) -> None:
+    folder = ROOT / "docs" / "canvas" if os.environ.get("REMAKE_DOCS") else SHOTS
+    folder.mkdir(exist_ok=True)
+    picture = Image.open(io.BytesIO(canvas.root.screenshot()))
+    picture.convert("RGB").quantize(64).save(folder / f"{name}.png", optimize=True)

@@ -14,7 +14,14 @@ from PIL import Image
 from annotator.sd_controlnet.palettes import ADE20K, ade20k
 from lib_controlnet.core.drawings import Look
 from lib_controlnet.engine.services import Services
-from lib_controlnet.ui.drawing import palette_html, picture_note, reader, reader_when_changed, remembered
+from lib_controlnet.ui.drawing import (
+    palette_html,
+    picture_note,
+    reader,
+    reader_when_changed,
+    remembered,
+    remembered_mask,
+)
 from lib_controlnet.ui.events import choose_type
 from tests.surface_services import make_services
 
@@ -124,10 +131,41 @@ def test_choosing_a_type_keeps_a_drawing_as_it_is(everything: Any) -> None:
     ],
 )
 def test_what_is_said(everything: Services, look: str, preprocessor: str, kind: str, said: str) -> None:
-    note = unescape(picture_note(everything, look.replace("a picture without detail", "empty"), preprocessor, kind))
+    note = unescape(picture_note(everything, look.replace("a picture without detail", "empty"), "", preprocessor, kind))
     words = said.removeprefix("! ")
     assert (words in note) if words else note == ""
     assert ("cnet-warn" in note) == said.startswith("! ")
+
+
+def half_masked() -> Any:
+    return Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 20, 1).repeat(8, 0))
+
+
+@pytest.mark.parametrize(
+    ("preprocessor", "settings", "regional", "said"),
+    [
+        ("canny", {}, False, True),
+        ("none", {}, False, True),
+        ("none", {"controlnet_ignore_noninpaint_mask": True}, False, False),
+        ("none", {}, True, False),
+        ("inpaint_only", {}, False, False),
+    ],
+)
+def test_a_mask_that_takes_the_pictures_place_is_said(
+    everything: Any, preprocessor: str, settings: dict[str, Any], regional: bool, said: bool
+) -> None:
+    from dataclasses import replace
+
+    services = replace(everything, setting=lambda key, default: settings.get(key, default), masks_are_regions=regional)
+    masked = remembered_mask(half_masked())
+    note = picture_note(services, "given: a photograph", masked, preprocessor, "All")
+    assert ("in place of the picture" in note) is said
+
+
+def test_a_blank_or_full_mask_says_nothing() -> None:
+    for value in (0, 255):
+        assert remembered_mask(Image.new("L", (8, 8), value)) == ""
+    assert remembered_mask(None) == ""
 
 
 def test_the_palette_of_the_page_is_the_preprocessors(services: Services) -> None:
