@@ -20,6 +20,8 @@ from ..core.step import Pass
 from ..core.units import IMAGE_PROMPT, ControlNetUnit
 from ..families.base import BoundControl, ControlModel, OwnControl, UnitSettings
 from ..families.registry import own_controls
+from ..measure.metrics import expected_kind
+from ..measure.suspect import suspicion
 from .embedded import beside, check_kind, given, together
 from .generation import Generation, Picture, UnitRun
 from .library import NO_MODEL
@@ -55,7 +57,7 @@ class UnitPreparation:
         self, unit: ControlNetUnit, spec: PreprocessorSpec, target: Target, model_name: str, model: ControlModel
     ) -> UnitRun:
         results, resize_mode = self._results(unit, spec, target)
-        notes = [*_notes(results), *self._model_notes(model), *_unheard(unit, model)]
+        notes = [*_notes(results), *self._model_notes(model), *_unheard(unit, model), *_suspected(results, model_name)]
         unit = replace(unit, notes=(*unit.notes, *notes))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
         run = UnitRun(unit, model_name, model, results, resize_mode, guidance, None)
@@ -240,6 +242,15 @@ class UnitPreparation:
             blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
             checkpoint=self._generation.checkpoint,
         )
+
+
+def _suspected(results: Sequence[PreprocessResult], model_name: str) -> list[str]:
+    """What is plainly wrong with a map for its model: a photograph, inverted, empty. Said, and not prevented."""
+    kind = expected_kind(results[0].spec, model_name)
+    if kind == "pictures":  # any is right, also one of a single colour
+        return []
+    found = [suspicion(result.found.map, kind) for result in results if result.found.map is not None]
+    return list(dict.fromkeys(one.text for one in found if one is not None))
 
 
 def _notes(results: Sequence[PreprocessResult]) -> list[str]:

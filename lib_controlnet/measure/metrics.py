@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..core.control_types import MAP_KINDS
+from ..core.control_types import MAP_KINDS, MODEL_WORDS
 from ..core.preprocessors import PreprocessorSpec
 from .embedded import Embedded
 from .graded import Depth, Normals
@@ -50,3 +50,16 @@ def kind_of(spec: PreprocessorSpec) -> str:
     if not spec.returns_image:
         return EMBEDDING
     return next((MAP_KINDS[name] for name in spec.control_types if name in MAP_KINDS), UNKNOWN)
+
+
+def expected_kind(spec: PreprocessorSpec, model: str) -> str:
+    """The kind of map that a unit's model is to get: the preprocessor's; where that takes any, that of the model's name.
+
+    A name decides of a warning here, never of what is computed; "unknown" where it says nothing, or two things.
+    """
+    if not spec.reads_map or kind_of(spec) != UNKNOWN:
+        return kind_of(spec)
+    name = model.lower()
+    types = [type_ for type_, rule in MODEL_WORDS.items() if any(word in name for word in rule.words)]
+    kinds = {MAP_KINDS[type_] for type_ in types if type_ in MAP_KINDS}
+    return kinds.pop() if len(kinds) == 1 else UNKNOWN

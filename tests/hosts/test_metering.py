@@ -130,3 +130,10 @@ def test_a_picture_that_cannot_be_measured_is_said_and_kept(host: Host, monkeypa
     result = host.txt2img(lines())
     assert len(result.images) >= 1
     assert "no numbers today" in result.comments
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, "the map is empty"), (None, "")])
+def test_a_map_that_shows_nothing_is_said_with_the_job(host: Host, value: int | None, words: str) -> None:
+    image = DRAWN if value is None else np.full((SIZE, SIZE, 3), value, np.uint8)
+    result = host.txt2img(unit(module="canny", image=image, processor_res=SIZE))
+    assert ("the map is empty" in result.comments) is bool(words)

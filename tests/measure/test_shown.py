@@ -8,7 +8,7 @@ import pytest
 
 from annotator.sd_controlnet.registry import discover
 from annotator.sd_controlnet.spec import Runtime
-from lib_controlnet.measure.metrics import kind_of, metric_of
+from lib_controlnet.measure.metrics import expected_kind, kind_of, metric_of
 from lib_controlnet.measure.shown import GREEN, RED, error_map
 from lib_controlnet.measure.suspect import suspicion
 
@@ -121,3 +121,19 @@ def test_what_a_drawing_is_made_of_is_not_suspected() -> None:
 )  # fmt: skip
 def test_right_maps_are_not_suspected(map_: Pixels, kind: str) -> None:
     assert suspicion(map_, kind) is None
+
+
+@pytest.mark.parametrize(
+    ("id_", "model", "kind"),
+    [
+        ("none", "control_v11p_sd15_canny [d14c016b]", "lines"),
+        ("none", "control_v11f1p_sd15_depth", "depth"),
+        ("none", "t2iadapter_canny_sd15", "lines"),
+        ("none", "canny_or_depth", "unknown"),
+        ("none", "my own model", "unknown"),
+        ("invert", "my own model", "lines"),
+        ("canny", "control_v11f1p_sd15_depth", "lines"),
+    ],
+)
+def test_the_kind_that_a_model_expects(id_: str, model: str, kind: str) -> None:
+    assert expected_kind(discover(None).get(id_).spec, model) == kind  # type: ignore[arg-type]
