@@ -53,7 +53,7 @@ def kind_of(spec: PreprocessorSpec) -> str:
 
 
 def expected_kind(spec: PreprocessorSpec, model: str) -> str:
-    """The kind of map that a unit's model is to get: the preprocessor's; where that takes any, that of the model's name.
+    """The kind of map that a unit's model is to get: the preprocessor's; where that takes any, its name's.
 
     A name decides of a warning here, never of what is computed; "unknown" where it says nothing, or two things.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 MOST_JOBS = 8
 CLOSE = 0.03
 """A target is reached within this; so much more than it is too much."""
-_FINEST = 0.01
+_FINEST = 0.002
 """Weights nearer to each other than this are the same."""
 _WIDE = 0.3
 """Over so much of the weight's range adherence is no straight line."""
