@@ -27,7 +27,8 @@ from .config import BaseOptions
 from .errors import TrainingError
 from .initial import scale_hint_encoder
 from .noise import NoiseSchedule, Prediction
-from .text import TextEncoders, load_text_encoders
+from .store import digest_of
+from .text import TEXT_KEYS, TextEncoders, load_text_encoders
 
 _SCALES = {"sdxl": 0.13025}
 _SCALE_KEYS = ("scale_factor", "demo.scale_factor")
@@ -52,6 +53,11 @@ class Autoencoder:
         weight = next(self.model.parameters())
         return self.model.decode(latents.to(weight) / self.scale).sample.clamp(-1, 1)
 
+    @property
+    def channels(self) -> int:
+        """Of a latent."""
+        return self.model.config.latent_channels
+
     def to(self, device: torch.device | str) -> Autoencoder:
         """Moves the network."""
         self.model.to(device)
@@ -72,6 +78,18 @@ class Base:
     def text(self) -> TextEncoders:
         """Read when it is first asked for: a resumed training finds all its prompts encoded."""
         return load_text_encoders(self.weights)
+
+    @cached_property
+    def autoencoder_digest(self) -> str:
+        """Follows from all that decides what a picture's latent is."""
+        own = self.autoencoder.model.state_dict()
+        encoder = {key: value for key, value in own.items() if key.startswith(("encoder.", "quant_conv."))}
+        return f"{digest_of(encoder)}:{self.autoencoder.scale}"
+
+    @cached_property
+    def text_digest(self) -> str:
+        """Follows from the text encoders' weights."""
+        return digest_of({key: self.weights[key] for key in self.weights if key.startswith(TEXT_KEYS)})
 
     @property
     def kind(self) -> str:

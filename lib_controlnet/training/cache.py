@@ -1,66 +1,72 @@
 """Pictures and prompts encoded once, kept on the disk, and read from there in every epoch.
 
-Shards of 256 examples are written whole or not at all, so a killed run goes on with the next one. The folder's name
-and each shard's digest say what they were made from: another checkpoint, size or picture means another shard.
+Each latent, prompt and map is found by a digest of all it was made from: the content of the picture, its size in the
+training, the weights that encoded it. So a moved, cut or extended data set costs only what is new, and another VAE
+never meets the latents of this one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..nets.blocks import timestep_embedding
 from .base import Base
 from .config import DataOptions
 from .dataset import Batch
-from .errors import TrainingError
+from .errors import Stopped
+from .examples import Example
 from .pictures import Pixels, as_tensor, fitted, read_picture, training_size
-from .readers import Example
+from .room import Room
 from .state import write_whole
+from .store import Store, digest
 
-_SHARD = 256
-_AT_ONCE = 8
+_TEXTS_AT_ONCE = 8
 _TIME_DIM = 256
 
 Preprocess = Callable[[str, Pixels, int, Sequence[float]], Pixels]
 """(name, picture (h, w, 3) RGB uint8, resolution, settings) -> map of the same size."""
-Tell = Callable[[str, int, int], None]
-"""(what is done, done, all)."""
+
+
+class Onlooker(Protocol):
+    """Who waits for a long piece of work. `stopping`: whether it is to end now; it goes on later where it was."""
+
+    def stage(self, what: str, done: int, total: int) -> None: ...
+    def stopping(self) -> bool: ...
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an example's latent is, its size in pixels, and what SDXL is told about sizes: original and crop."""
+    """An example's size in pixels as it is trained, and what SDXL is told about sizes: original and crop."""
 
-    shard: int
     size: tuple[int, int]
     original: tuple[int, int]
 
 
 class EncodedData:
-    """A `ControlDataset` over a cache: examples with latents, prompts and control maps."""
+    """A `ControlDataset` over a cache: examples with latents, prompts and control maps.
+
+    `process` of `processes`: each encodes its share.
+    """
 
     def __init__(
-        self, base: Base, options: DataOptions, folder: Path, device: torch.device, preprocess: Preprocess
-    ) -> None:
-        self._base, self._options, self._device, self._preprocess = base, options, device, preprocess
-        stat = base.path.stat()
-        made_from = f"{base.path.name}:{stat.st_size}:{stat.st_mtime_ns}:{options.resolution}:{options.aspect}"
-        self._folder = folder / hashlib.sha256(made_from.encode()).hexdigest()[:16]
-        self.examples: list[Example] = []
+        self, base: Base, options: DataOptions, folder: Path, room: Room, preprocess: Preprocess,
+        examples: Sequence[Example], process: int = 0, processes: int = 1,
+    ) -> None:  # fmt: skip
+        self._base, self._options, self._folder, self._room = base, options, folder, room
+        self._preprocess, self._process, self._processes = preprocess, process, processes
+        self.examples = list(examples)
         self._places: list[_Place] = []
-        self._texts: dict[str, tuple[Path, str]] = {}
-        self._open: dict[Path, Any] = {}
+        for example in self.examples:
+            original = example.size()
+            self._places.append(_Place(training_size(original, options.resolution, options.aspect), original))
+        self._latents, self._texts = Store(folder, "latents", process), Store(folder, "texts", process)
 
     @property
     def groups(self) -> list[list[int]]:
@@ -70,31 +76,32 @@ class EncodedData:
             by_size.setdefault(place.size, []).append(index)
         return list(by_size.values())
 
-    def encode(self, examples: Sequence[Example], tell: Tell) -> None:
-        """Make what is missing in the cache. Raises TrainingError for a picture that cannot be read."""
-        self.examples = list(examples)
-        self._places = []
-        for number, start in enumerate(range(0, len(examples), _SHARD)):
-            part = examples[start : start + _SHARD]
-            for example in part:
-                original = example.size()
-                size = training_size(original, self._options.resolution, self._options.aspect)
-                self._places.append(_Place(number, size, original))
-            self._latent_shard(number, part, self._places[start:])
-            tell("pictures", start + len(part), len(examples))
-        captions = sorted({caption for example in examples for caption in example.captions} | {""})
-        for number, start in enumerate(range(0, len(captions), _SHARD)):
-            self._text_shard(number, captions[start : start + _SHARD])
-            tell("captions", min(start + _SHARD, len(captions)), len(captions))
-        for number, example in enumerate(examples if any(e.hint is None for e in examples) else ()):
-            self._made_hint(example)
-            tell("control maps", number + 1, len(examples))
+    def encode(self, wanted: Iterable[int], onlooker: Onlooker) -> None:
+        """Make what the examples `wanted` lack in the cache: this process's share of it.
+
+        Raises TrainingError for a picture that cannot be read, Stopped where the onlooker wants it; whatever was made
+        is kept either way.
+        """
+        indices = list(wanted)
+        try:
+            self._encode_pictures(self._lacking(indices), onlooker)
+            self._encode_captions({text for index in indices for text in self.examples[index].captions}, onlooker)
+            self._make_maps(indices, onlooker)
+        finally:
+            self._latents.flush()
+            self._texts.flush()
+
+    def look(self) -> None:
+        """See what other processes have encoded."""
+        self._latents.look()
+        self._texts.look()
 
     def release(self) -> None:
         """The encoders go back to the processor; what is encoded is on the disk."""
         self._base.autoencoder.to("cpu")
         if "text" in vars(self._base):  # else it was not even read
             self._base.text.to("cpu")
+        self._room.give_back()
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """See ControlDataset."""
@@ -108,7 +115,7 @@ class EncodedData:
             y = size_condition(pooled, sizes)
             empty_y = size_condition(empty_pooled.expand(len(chosen), -1), sizes)
         return Batch(
-            latents=torch.stack([self._latent(index) for index in chosen]),
+            latents=torch.stack([self._latents[self._latent_key(index)] for index in chosen]),
             context=context,
             empty_context=empty,
             hints=as_tensor([self.hint(index) for index in chosen]),
@@ -119,8 +126,9 @@ class EncodedData:
     def hint(self, index: int) -> Pixels:
         """The control map (h, w, 3) of an example at the size it is trained at."""
         example = self.examples[index]
-        pixels = self._made_hint(example) if example.hint is None else example.hint()
-        return fitted(pixels, self._places[index].size)
+        if example.hint is None or example.hint.far:
+            return fitted(self._kept_map(example), self._places[index].size)
+        return fitted(example.hint(), self._places[index].size)
 
     def picture(self, index: int) -> Pixels:
         """The true picture (h, w, 3) at the size it is trained at."""
@@ -131,62 +139,99 @@ class EncodedData:
             return example.captions[0]
         return example.captions[int(torch.randint(0, len(example.captions), (1,), generator=generator))]
 
-    def _latent(self, index: int) -> Tensor:
+    def _latent_key(self, index: int) -> str:
         place = self._places[index]
-        return self._shard(self._folder / f"latents-{place.shard:05d}.safetensors", str(index % _SHARD))
+        made_by = self._base.autoencoder_digest, self._room.encoding(place.size)
+        return digest(*made_by, self.examples[index].picture.facts().fingerprint, place.size)
+
+    def _text_key(self, caption: str) -> str:
+        return digest(self._base.text_digest, caption)
 
     def _contexts(self, captions: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        places = [self._texts[caption] for caption in captions]
-        context = torch.stack([self._shard(path, key) for path, key in places])
+        keys = [self._text_key(caption) for caption in captions]
+        context = torch.stack([self._texts[key] for key in keys])
         if self._base.unet.config.adm_channels is None:
             return context, None
-        return context, torch.stack([self._shard(path, f"{key}.pooled") for path, key in places])
+        return context, torch.stack([self._texts[f"{key}.pooled"] for key in keys])
 
-    def _shard(self, path: Path, key: str) -> Tensor:
-        if path not in self._open:
-            self._open[path] = safe_open(str(path), "pt")
-        return self._open[path].get_tensor(key).float()
+    def _lacking(self, indices: Iterable[int]) -> list[int]:
+        """Of pictures with the same content the first."""
+        lacking: dict[str, int] = {}
+        for index in indices:
+            key = self._latent_key(index)
+            if key not in self._latents:
+                lacking.setdefault(key, index)
+        return list(lacking.values())[self._process :: self._processes]
 
-    def _latent_shard(self, number: int, examples: Sequence[Example], places: Sequence[_Place]) -> None:
-        path = self._folder / f"latents-{number:05d}.safetensors"
-        digest = _digest([f"{e.name}|{e.stamp}|{p.size}" for e, p in zip(examples, places, strict=False)])
-        if _holds(path, digest):
-            return
-        self._base.autoencoder.to(self._device)
-        latents: dict[str, Tensor] = {}
-        for run in _runs_of_one_size([place.size for place in places[: len(examples)]]):
-            pictures = as_tensor([fitted(examples[i].picture(), places[i].size) for i in run]) * 2 - 1
-            made = self._base.autoencoder.encode(pictures.to(self._device)).cpu().half()
-            latents |= {str(index): latent.contiguous() for index, latent in zip(run, made.split(1), strict=True)}
-        _write(path, {key: value[0] for key, value in latents.items()}, digest)
+    def _encode_pictures(self, indices: Sequence[int], onlooker: Onlooker) -> None:
+        done = 0
+        for portion in self._portions(indices):
+            _go_on(onlooker)
+            pictures = as_tensor([self.picture(index) for index in portion]) * 2 - 1
+            made = self._room.encode(self._base.autoencoder, pictures)
+            for index, latent in zip(portion, made, strict=True):
+                self._latents.add(self._latent_key(index), latent, f'the picture "{self.examples[index].name}"')
+            done += len(portion)
+            onlooker.stage("pictures", done, len(indices))
 
-    def _text_shard(self, number: int, captions: Sequence[str]) -> None:
-        path = self._folder / f"texts-{number:05d}.safetensors"
-        digest = _digest(captions)
-        self._texts |= {caption: (path, str(index)) for index, caption in enumerate(captions)}
-        if _holds(path, digest):
-            return
-        self._base.text.to(self._device)
-        made: dict[str, Tensor] = {}
-        for start in range(0, len(captions), _AT_ONCE):
-            encoded = self._base.text.encode(captions[start : start + _AT_ONCE])
-            for offset, context in enumerate(encoded.context):
-                made[str(start + offset)] = context.cpu().half().clone()
+    def _portions(self, indices: Sequence[int]) -> Iterator[list[int]]:
+        """What can be encoded at once: pictures of one size, as many as there is room for."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index in indices:
+            by_size.setdefault(self._places[index].size, []).append(index)
+        for size, group in by_size.items():
+            count = self._room.pictures_at_once(self._base.autoencoder, size, len(group))
+            yield from (group[start : start + count] for start in range(0, len(group), count))
+
+    def _encode_captions(self, captions: set[str], onlooker: Onlooker) -> None:
+        lacking = [text for text in sorted(captions | {""}) if self._text_key(text) not in self._texts]
+        mine = lacking[self._process :: self._processes]
+        for start in range(0, len(mine), _TEXTS_AT_ONCE):
+            _go_on(onlooker)
+            portion = mine[start : start + _TEXTS_AT_ONCE]
+            encoded = self._base.text.to(self._room.device).encode(portion)
+            for number, text in enumerate(portion):
+                key = self._text_key(text)
                 if encoded.pooled is not None:
-                    made[f"{start + offset}.pooled"] = encoded.pooled[offset].cpu().half().clone()
-        _write(path, made, digest)
+                    self._texts.add(f"{key}.pooled", encoded.pooled[number], f'the prompt "{text}"')
+                self._texts.add(key, encoded.context[number], f'the prompt "{text}"')
+            onlooker.stage("captions", start + len(portion), len(mine))
 
-    def _made_hint(self, example: Example) -> Pixels:
-        """The map a preprocessor makes of the picture, kept as a file."""
+    def _make_maps(self, indices: Sequence[int], onlooker: Onlooker) -> None:
+        examples = [self.examples[index] for index in indices]
+        kept = {self._map_path(example): example for example in examples if example.hint is None or example.hint.far}
+        mine = [example for path, example in kept.items() if not path.is_file()][self._process :: self._processes]
+        for number, example in enumerate(mine, 1):
+            _go_on(onlooker)
+            self._kept_map(example)
+            onlooker.stage("control maps", number, len(mine))
+
+    def _map_path(self, example: Example) -> Path:
         options = self._options
-        made_from = f"{example.stamp}|{options.preprocessor}|{options.preprocessor_params}"
-        path = self._folder / "maps" / f"{_digest([made_from])[:24]}.png"
+        made_from: tuple[object, ...] = (example.picture.facts().fingerprint,)
+        if example.hint is None:
+            made_from += (options.preprocessor, options.preprocessor_params, options.resolution)
+        else:
+            made_from += ("given", example.hint.facts().fingerprint)
+        return self._folder / "maps" / f"{digest(*made_from)}.png"
+
+    def _kept_map(self, example: Example) -> Pixels:
+        """The map a preprocessor makes of the picture, or that lies where reading takes long, kept as a file."""
+        options, path = self._options, self._map_path(example)
         if path.is_file():
             return read_picture(path, path.name)
-        picture = example.picture()
-        pixels = self._preprocess(options.preprocessor, picture, options.resolution, options.preprocessor_params)
+        if example.hint is None:
+            picture = example.picture()
+            pixels = self._preprocess(options.preprocessor, picture, options.resolution, options.preprocessor_params)
+        else:
+            pixels = example.hint()
         write_whole(path, lambda partial: Image.fromarray(pixels).save(partial, "PNG"))
         return pixels
+
+
+def _go_on(onlooker: Onlooker) -> None:
+    if onlooker.stopping():
+        raise Stopped
 
 
 def size_condition(pooled: Tensor, places: Sequence[_Place]) -> Tensor:
@@ -203,38 +248,3 @@ def _crop(place: _Place) -> tuple[int, int]:
     scale = max(place.size[0] / place.original[0], place.size[1] / place.original[1])
     across, down = round(place.original[0] * scale), round(place.original[1] * scale)
     return max(down - place.size[1], 0) // 2, max(across - place.size[0], 0) // 2
-
-
-def _runs_of_one_size(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
-    """Indices in portions that can be encoded at once."""
-    by_size: dict[tuple[int, int], list[int]] = {}
-    for index, size in enumerate(sizes):
-        by_size.setdefault(size, []).append(index)
-    for group in by_size.values():
-        yield from (group[start : start + _AT_ONCE] for start in range(0, len(group), _AT_ONCE))
-
-
-def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
-
-
-def _holds(path: Path, digest: str) -> bool:
-    """Whether the shard is there and made from the same things."""
-    if not path.is_file():
-        return False
-    try:
-        with safe_open(str(path), "pt") as stream:
-            return (stream.metadata() or {}).get("digest") == digest
-    except (OSError, SafetensorError):
-        return False  # it is made again
-
-
-def _write(path: Path, tensors: dict[str, Tensor], digest: str) -> None:
-    bad = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise TrainingError(
-            f"{path.name}: encoding gave numbers that are none ({len(bad)} of {len(tensors)})",
-            field="data",
-            remedy="use another VAE (base.vae); some overflow in half precision",
-        )
-    write_whole(path, lambda partial: save_file(tensors, str(partial), metadata={"digest": digest}))

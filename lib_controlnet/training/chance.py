@@ -18,17 +18,27 @@ _ORDER, _STEP = 0, 1
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """`timesteps` (B,) int64, `noise` (B, 4, h, w) normal, `dropped` (B,) bool: prompts replaced by the empty one."""
+    """`timesteps` (B,) int64, `noise` (B, 4, h, w) normal, `dropped` (B,) bool: prompts replaced by the empty one.
+
+    `weights` (B,): what each row counts for in the loss; over all processes they sum to theirs times `share`, the
+    share of a whole batch that this one is.
+    """
 
     timesteps: Tensor
     noise: Tensor
     dropped: Tensor
+    weights: Tensor
+    share: float = 1.0
 
-    def rows(self, part: slice) -> Draw:
-        return Draw(self.timesteps[part], self.noise[part], self.dropped[part])
+    def rows(self, part: Sequence[int], weights: Tensor, share: float) -> Draw:
+        rows = list(part)
+        return Draw(self.timesteps[rows], self.noise[rows], self.dropped[rows], weights, share)
 
     def to(self, device: torch.device) -> Draw:
-        return Draw(self.timesteps.to(device), self.noise.to(device), self.dropped.to(device))
+        timesteps, noise, dropped, weights = (
+            part.to(device) for part in (self.timesteps, self.noise, self.dropped, self.weights)
+        )
+        return Draw(timesteps, noise, dropped, weights, self.share)
 
 
 def generator_of(seed: int, *place: int) -> torch.Generator:
@@ -51,13 +61,16 @@ def draw(generator: torch.Generator, shape: Sequence[int], timesteps: int, empty
         torch.randint(0, timesteps, (count,), generator=generator),
         torch.randn(*shape, generator=generator),
         torch.rand(count, generator=generator) < empty_prompts,
+        torch.full((count,), 1 / count),
     )
 
 
 class Order:
     """Which examples each pass sees: every one once an epoch, in a new order, batches of one group only.
 
-    The last batch of a group is filled from the start of the group's order, so all batches have the same size.
+    With one group all batches have the same size: the last one is filled from the start of the group's order. With
+    several, a group's last batch is as small as it comes, since filling it would show the pictures of rare sizes again
+    and again; its `share` of a whole batch says what it counts for.
     """
 
     def __init__(self, groups: Sequence[Sequence[int]], batch: int, seed: int) -> None:
@@ -69,6 +82,7 @@ class Order:
         self.batches_per_epoch = sum(-(-len(group) // batch) for group in self._groups)
         if not self.batches_per_epoch:
             raise ValueError("there is no example to train on")
+        self._whole = min(batch, max(len(group) for group in self._groups)) if len(self._groups) > 1 else batch
 
     def indices(self, number: int) -> Tensor:
         """Examples (B,) of batch `number`, counted over all epochs."""
@@ -77,6 +91,17 @@ class Order:
             self._epoch, self._batches = epoch, self._shuffled(epoch)
         return torch.tensor(self._batches[place])
 
+    def share(self, indices: Tensor) -> float:
+        """Of a whole batch, in 0..1."""
+        return len(indices) / self._whole
+
+    def visited(self, first: int, last: int) -> list[int]:
+        """Examples of the batches from `first` to before `last`, sorted."""
+        epoch = self.batches_per_epoch
+        if last - first >= epoch + epoch - 1 or (first % epoch == 0 and last - first >= epoch):
+            return sorted(index for group in self._groups for index in group)
+        return sorted({index for number in range(first, last) for index in self.indices(number).tolist()})
+
     def _shuffled(self, epoch: int) -> list[list[int]]:
         generator = generator_of(self._seed, _ORDER, epoch)
         batches: list[list[int]] = []
@@ -84,7 +109,15 @@ class Order:
             mixed = [group[index] for index in torch.randperm(len(group), generator=generator).tolist()]
             for start in range(0, len(mixed), self._batch):
                 part = mixed[start : start + self._batch]
-                while len(part) < self._batch:
+                while len(part) < self._batch and len(self._groups) == 1:
                     part += mixed[: self._batch - len(part)]
                 batches.append(part)
         return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def rows_of(count: int, process: int, processes: int) -> tuple[list[int], list[float]]:
+    """(rows of a batch of `count` that are this process's, their weights): all processes get equally many, so that they
+    call their networks alike; a row that only fills up weighs nothing."""
+    each = -(-count // processes)
+    rows = range(process * each, (process + 1) * each)
+    return [min(row, count - 1) for row in rows], [float(row < count) for row in rows]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .config import DataOptions
 from .errors import TrainingError
+from .examples import Example, Facts, Reading, Remembered, Source
 from .pictures import Pixels, fitted, training_size
-from .readers import Example, Reading
 
 _SHOWN = 5
 _SAME_SHAPE = 0.02
 _SHEET_SIDE = 128
+_AT_ONCE, _PORTION = 8, 512
 
 
 @dataclass(frozen=True)
@@ -57,22 +61,27 @@ class DataReport:
 
 
 def check_data(
-    reading: Reading, options: DataOptions, progress: Callable[[int, int], None] | None = None
+    reading: Reading,
+    options: DataOptions,
+    progress: Callable[[int, int], None] | None = None,
+    remembered: Remembered | None = None,
 ) -> DataReport:
-    """Look at every pair's headers and captions. `progress` is told (done, all)."""
+    """Look at every pair's headers and captions. `progress` is told (done, all) and may raise; what is `remembered` of
+    pictures is not read again."""
     problems, warnings = list(reading.problems), list[str]()
     examples = [*reading.examples, *reading.held_out]
     sizes: Counter[tuple[int, int]] = Counter()
     small = 0
     empty_allowed = options.allow_empty_captions or options.captions == "none"
-    for number, example in enumerate(examples):
+    for number, (example, looked) in enumerate(_look_at(examples, remembered)):
         if not all(example.captions) and not empty_allowed:
             problems.append(f'"{example.name}" has an empty caption')
-        size = _check_sizes(example, problems)
-        if size is not None:
-            wanted = training_size(size, options.resolution, options.aspect)
+        if isinstance(looked, str):
+            problems.append(looked)
+        else:
+            wanted = training_size(looked, options.resolution, options.aspect)
             sizes[wanted] += 1
-            small += size[0] < wanted[0] or size[1] < wanted[1]
+            small += looked[0] < wanted[0] or looked[1] < wanted[1]
         if progress is not None:
             progress(number + 1, len(examples))
     if not reading.examples:
@@ -89,18 +98,40 @@ def check_data(
     return DataReport(pairs, held_out, dict(sizes), len(captions), tuple(problems), tuple(warnings))
 
 
-def _check_sizes(example: Example, problems: list[str]) -> tuple[int, int] | None:
+def _look_at(
+    examples: Sequence[Example], remembered: Remembered | None
+) -> Iterator[tuple[Example, tuple[int, int] | str]]:
+    """Each example with its picture's size, or with what is wrong; several at once, since disks and archives wait."""
+    facts = _facts if remembered is None else remembered.look
+    with ThreadPoolExecutor(_AT_ONCE, "controlnet-check") as pool:
+        for start in range(0, len(examples), _PORTION):  # so that a stop need not wait for all
+            part = examples[start : start + _PORTION]
+            yield from zip(part, pool.map(lambda example: _size_of(example, facts), part), strict=True)
+
+
+def _facts(source: Source) -> Facts:
+    return source.facts()
+
+
+def _size_of(example: Example, facts: Callable[[Source], Facts]) -> tuple[int, int] | str:
     """The picture's size; a map of another shape would not lie on its picture."""
     try:
-        size = example.size()
-        hint = size if example.hint_size is None else example.hint_size()
-    except (OSError, ValueError, SyntaxError, TrainingError) as error:
-        problems.append(f'"{example.name}" cannot be read ({type(error).__name__})')
-        return None
+        size = facts(example.picture).size
+        hint = size if example.hint is None else facts(example.hint).size
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        struct.error,
+        Image.DecompressionBombError,
+        TrainingError,
+    ) as error:
+        return f'"{example.name}" cannot be read ({type(error).__name__})'
+    if 0 in (*size, *hint):
+        return f'"{example.name}" is empty'
     if abs(size[0] * hint[1] / (size[1] * hint[0]) - 1) > _SAME_SHAPE:
-        problems.append(
-            f'"{example.name}" is {size[0]}x{size[1]}, but its control map {hint[0]}x{hint[1]}: not the same shape'
-        )
+        return f'"{example.name}" is {size[0]}x{size[1]}, but its control map {hint[0]}x{hint[1]}: not the same shape'
     return size
 
 
@@ -117,12 +148,14 @@ def contact_sheet(examples: Sequence[Example], columns: int = 8) -> Pixels:
 
 
 def split(reading: Reading, options: DataOptions) -> tuple[list[Example], list[Example]]:
-    """(to train on, held out): the data set's own held-out pairs, else pairs spread evenly over it."""
+    """(to train on, held out): the data set's own held-out pairs, else pairs spread evenly over it. A pair that is
+    there several times is trained on or held out, never both."""
     if reading.held_out or not options.held_out:
         return reading.examples, reading.held_out[: options.held_out]
-    count = min(options.held_out, len(reading.examples) - 1)
-    chosen = {round(index) for index in np.linspace(0, len(reading.examples) - 1, count)} if count else set()
+    different = list(dict.fromkeys(reading.examples))
+    count = min(options.held_out, len(different) - 1)
+    chosen = {different[round(index)] for index in np.linspace(0, len(different) - 1, count)} if count else set()
     return (
-        [example for index, example in enumerate(reading.examples) if index not in chosen],
-        [reading.examples[index] for index in sorted(chosen)],
+        [example for example in reading.examples if example not in chosen],
+        [example for example in different if example in chosen],
     )

@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from .bounds import check_bounds, within
 from .errors import TrainingError
 from .options import TrainOptions
 
 Table = TypeVar("Table")
 CAPTION_FILES = ("pictures", "kohya")
 """Formats in which each picture has its caption in a file of the same name."""
+_HINT_LEVELS = 4
+_FORBIDDEN = set('<>:"/\\|?*')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +37,14 @@ class BaseOptions:
     start: Path | None = None
     vae: Path | None = None
     prediction: Literal["auto", "epsilon", "velocity"] = "auto"
-    hint_widths: tuple[int, ...] = (16, 32, 96, 256)
+    hint_widths: tuple[int, ...] = within(1, 4096, (16, 32, 96, 256))
     hint_init: Literal["torch", "he"] = "torch"
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "base")
+        if len(self.hint_widths) != _HINT_LEVELS:
+            raise TrainingError("hint_widths must be four numbers", field="base.hint_widths", found=self.hint_widths,
+                                remedy="the paper's are [16, 32, 96, 256]")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,31 +52,42 @@ class DataOptions:
     """`format`: see readers.py. `resolution`: of the short side, in pixels. `aspect`: "crop" cuts squares from the
     middle; "buckets" keeps the picture's shape to 64 pixels at about the area of the square. `held_out`: pictures
     that are not trained on and are sampled instead. `preprocessor` makes the maps of plain pictures; in other formats
-    it says what made them. `control_folder`: kohya's `conditioning_data_dir`. `count`: only so many pictures, 0: all.
+    it says what made them. `control_folder`: kohya's `conditioning_data_dir`, `metadata` its JSON file with captions.
+    `picture_column`, `hint_column`, `caption_column`: of a table whose columns have unusual names. `count`: only so
+    many pictures, 0: all.
     `captions`, where they are files beside the pictures: "files" must all be there; what lacks is written by the host's
     "interrogator"; "none" reads none and trains without prompts.
     """
 
     folder: Path = Path()
     format: str = "fill50k"
-    resolution: int = 512
+    resolution: int = within(64, 8192, 512)
     aspect: Literal["crop", "buckets"] = "crop"
-    held_out: int = 8
+    held_out: int = within(0, 10**4, 8)
     preprocessor: str = "none"
-    preprocessor_params: tuple[float, ...] = ()
+    preprocessor_params: tuple[float, ...] = within(-1e9, 1e9, ())
     control_folder: Path | None = None
+    metadata: Path | None = None
+    picture_column: str = ""
+    hint_column: str = ""
+    caption_column: str = ""
     captions: Literal["files", "interrogator", "none"] = "files"
     caption_extension: str = ".txt"
     allow_empty_captions: bool = False
     control: str = ""
-    count: int = 0
+    count: int = within(0, 10**9, 0)
 
     def __post_init__(self) -> None:
-        if self.resolution < 64 or self.resolution % 8:
+        check_bounds(self, "data")
+        if self.resolution % 8:
             raise TrainingError("the resolution must be a multiple of 8, from 64 on", field="data.resolution",
                                 found=self.resolution, remedy="use the base's own: 512, 768 or 1024")  # fmt: skip
-        if self.held_out < 0:
-            raise TrainingError("held_out cannot be negative", field="data.held_out", found=self.held_out)
+        suffix = self.caption_extension.strip()
+        if not suffix.strip(".") or set(suffix) & _FORBIDDEN:
+            raise TrainingError("the captions' files need a suffix", field="data.caption_extension",
+                                found=f'"{self.caption_extension}"', remedy='use ".txt" or ".caption"')  # fmt: skip
+        # kohya's users write it with and without the dot
+        object.__setattr__(self, "caption_extension", suffix if suffix.startswith(".") else f".{suffix}")
         if self.captions != "files" and self.format not in CAPTION_FILES:
             raise TrainingError("only files beside pictures can be left out or written", field="data.captions",
                                 found=f'"{self.captions}" with format "{self.format}"',
@@ -83,12 +103,15 @@ class SampleOptions:
     mean difference.
     """
 
-    every: int = 300
-    steps: int = 20
-    cfg: float = 9.0
-    seed: int = 0
+    every: int = within(0, 10**8, 300)
+    steps: int = within(1, 1000, 20)
+    cfg: float = within(0, 1000, 9.0)
+    seed: int = within(0, 2**63 - 1, 0)
     preprocessor: str = ""
     measure: Literal["lines", "pixels"] = "lines"
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "samples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,17 +125,19 @@ class OutputOptions:
     title: str = ""
     control_type: str = ""
     license: str = ""
-    save_every: int = 500
-    keep: int = 2
+    save_every: int = within(1, 10**8, 500)
+    keep: int = within(1, 10**4, 2)
     formats: tuple[Literal["v1.1", "diffusers"], ...] = ("v1.1",)
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        if self.save_every < 1 or self.keep < 1:
-            raise TrainingError("save_every and keep must be at least 1", field="output",
-                                found=f"{self.save_every} and {self.keep}")  # fmt: skip
-        if not self.name or Path(self.name).name != self.name:
-            raise TrainingError("the model needs a name that can be a file's", field="output.name", found=self.name)
+        check_bounds(self, "output")
+        if not self.name.strip(". ") or set(self.name) & _FORBIDDEN or not self.name.isprintable():
+            raise TrainingError("the model needs a name that can be a file's", field="output.name", found=self.name,
+                                remedy="letters, digits, spaces, dots and hyphens are right everywhere")  # fmt: skip
+        if not self.formats:
+            raise TrainingError("a training needs a format to be written in", field="output.formats", found="none",
+                                remedy='use ["v1.1"], ["diffusers"] or both')  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +162,7 @@ def read_config(path: Path, **changes: Mapping[str, Any]) -> TrainConfig:
     """
     library = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        tables = library.loads(path.read_text("utf-8"))
+        tables = library.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise TrainingError(f'"{path}" cannot be read', field="configuration", found=str(error)) from error
     for section, values in changes.items():
@@ -182,6 +207,8 @@ def _value(kind: Any, value: Any, name: str, folder: Path) -> Any:
     """`value` as the option's type; TOML has arrays and strings for tuples and paths."""
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(option for option in get_args(kind) if option is not type(None))
+    if isinstance(value, str | Path) and "\0" in str(value):
+        raise TrainingError(f"{name} cannot hold a zero byte", field=name, remedy="correct the configuration")
     if kind is Path and isinstance(value, str | Path):
         return folder / value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

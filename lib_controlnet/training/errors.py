@@ -11,3 +11,7 @@ class TrainingError(ControlNetError):
 
 class NotFinite(TrainingError):
     """The loss is no number any more; the weights are those from before that step."""
+
+
+class Stopped(Exception):
+    """Whoever looks on wants the training to end now; all that was made is kept."""

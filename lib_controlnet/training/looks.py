@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +9,20 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..engine.device_memory import is_out_of_memory
 from ..nets.controlnet import ControlNet
 from .adherence import adherence
 from .base import Base
-from .cache import EncodedData, Preprocess
+from .cache import EncodedData, Onlooker, Preprocess
 from .chance import generator_of
 from .config import TrainConfig
+from .errors import Stopped
 from .pictures import Pixels, as_pixels, fitted
+from .room import Room
 from .sampling import Condition, Guide, sample
 from .state import write_whole
 
 _CAPTION_STREAM = 3
-_AT_ONCE = 8
 _SHOWN = 8
 
 
@@ -38,51 +39,80 @@ class Observer:
     """Draws the held-out conditions at fixed seeds; conditions, reconstructions and reference maps are made once."""
 
     def __init__(
-        self, base: Base, held_out: EncodedData, config: TrainConfig, folder: Path, preprocess: Preprocess,
-        device: torch.device,
-    ) -> None:  # fmt: skip
-        self._base, self._data, self._config, self._folder, self._device = base, held_out, config, folder, device
+        self, base: Base, held_out: EncodedData, config: TrainConfig, folder: Path, preprocess: Preprocess, room: Room
+    ) -> None:
+        self._base, self._data, self._config, self._folder, self._room = base, held_out, config, folder, room
         self._preprocess = preprocess
         own = config.data.preprocessor
         self._preprocessor = config.samples.preprocessor or own
-        self._groups = [group[i : i + _AT_ONCE] for group in held_out.groups for i in range(0, len(group), _AT_ONCE)]
-        self._conditions = {index: held_out.hint(index) for group in self._groups for index in group}
-        base.autoencoder.to(device)
+        self._conditions = {index: held_out.hint(index) for group in held_out.groups for index in group}
+        self._at_once: dict[tuple[int, int], int] = {}
         self._reconstructions: dict[int, Pixels] = {}
-        for group in self._groups:
-            latents = held_out.batch(torch.tensor(group), generator_of(0, _CAPTION_STREAM)).latents.to(device)
-            made = as_pixels(base.autoencoder.decode(latents))
-            self._reconstructions |= dict(zip(group, made, strict=True))
+        for index in self._conditions:
+            latents = held_out.batch(torch.tensor([index]), generator_of(0, _CAPTION_STREAM)).latents
+            self._reconstructions[index] = as_pixels(room.decode(base.autoencoder, latents))[0]
+        base.autoencoder.to("cpu")
         pictures = {index: held_out.picture(index) for index in self._conditions}
         made_by_it = self._preprocessor == own
         self._wanted = self._conditions if made_by_it else {i: self._map(p) for i, p in pictures.items()}
         self.ceiling = self._score(self._reconstructions)
 
-    def look(self, control: ControlNet, step: int, tell: Callable[[int, int], None] | None = None) -> Look:
-        """Draw all held-out conditions with `control` as it is, write the grid, measure. `tell`: (done, all)."""
+    def look(self, control: ControlNet, step: int, onlooker: Onlooker) -> Look:
+        """Draw all held-out conditions with `control` as it is, write the grid, measure.
+
+        Raises Stopped where the onlooker wants it.
+        """
         made: dict[int, Pixels] = {}
-        for group in self._groups:
-            made |= self._draw(control, group)
-            if tell is not None:
-                tell(len(made), len(self._conditions))
+        for group in self._data.groups:
+            left = list(group)
+            while left:
+                drawn = self._draw_some(control, left, onlooker)
+                left = left[len(drawn) :]
+                made |= drawn
+                onlooker.stage("samples", len(made), len(self._conditions))
+        self._base.autoencoder.to("cpu")
         return Look(step, self._score(made), self._write_grid(made, step))
 
+    def _draw_some(self, control: ControlNet, indices: list[int], onlooker: Onlooker) -> dict[int, Pixels]:
+        """The first of `indices`: as many as there is room for, fewer from then on where there was not."""
+        height, width = self._conditions[indices[0]].shape[:2]
+        size = width, height
+        if size not in self._at_once:
+            self._at_once[size] = self._room.samples_at_once(self._base, control, size, len(indices))
+        count = min(self._at_once[size], len(indices))
+        try:
+            return self._draw(control, indices[:count], onlooker)
+        except (RuntimeError, MemoryError) as error:
+            if count == 1 or not is_out_of_memory(error):
+                raise
+        self._room.give_back()
+        self._at_once[size] = count // 2
+        return self._draw_some(control, indices, onlooker)
+
     @torch.no_grad()
-    def _draw(self, control: ControlNet, group: list[int]) -> dict[int, Pixels]:
+    def _draw(self, control: ControlNet, group: list[int], onlooker: Onlooker) -> dict[int, Pixels]:
         options = self._config.samples
-        batch = self._data.batch(torch.tensor(group), generator_of(0, _CAPTION_STREAM)).to(self._device)
-        only_mid = self._config.train.only_mid_control
+        batch = self._data.batch(torch.tensor(group), generator_of(0, _CAPTION_STREAM)).to(self._room.device)
+
+        def after() -> None:
+            if onlooker.stopping():
+                raise Stopped
+
         latents = sample(
             self._base.unet,
             Condition(batch.context, batch.empty_context, batch.y, batch.empty_y),
             self._base.noise,
             (batch.latents.shape[2], batch.latents.shape[3]),
-            seed=options.seed + group[0],
+            seed=[options.seed + index for index in group],
             steps=options.steps,
             cfg=options.cfg,
-            guide=Guide(control, batch.hints, only_mid_control=only_mid),
+            guide=Guide(control, batch.hints, only_mid_control=self._config.train.only_mid_control),
+            after=after,
         )
-        return dict(zip(group, as_pixels(self._base.autoencoder.decode(latents)), strict=True))
+        made: list[Pixels] = []
+        for portion in latents.split(self._room.pictures_at_once(self._base.autoencoder, _size(latents), len(latents))):
+            made += as_pixels(self._room.decode(self._base.autoencoder, portion))
+        return dict(zip(group, made, strict=True))
 
     def _score(self, made: dict[int, Pixels]) -> float:
         measure = self._config.samples.measure
@@ -104,3 +134,8 @@ class Observer:
         grid = Image.fromarray(np.concatenate(rows, axis=0))
         write_whole(path, lambda partial: grid.save(partial, "PNG"))
         return path
+
+
+def _size(latents: torch.Tensor) -> tuple[int, int]:
+    """(width, height) of the pictures."""
+    return 8 * latents.shape[3], 8 * latents.shape[2]

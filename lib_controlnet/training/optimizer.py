@@ -23,7 +23,7 @@ def make_optimizer(model: ControlledUNet, options: TrainOptions) -> torch.optim.
         groups.append(_group(decoder, options.decoder_learning_rate))
     if options.optimizer == "adamw":
         return adamw(groups, options)
-    return _eight_bit()(groups, **_settings(options))
+    return eight_bit()(groups, **_settings(options))
 
 
 def adamw(weights: list[Any], options: TrainOptions) -> torch.optim.Optimizer:
@@ -44,7 +44,8 @@ def _group(parameters: list[Any], rate: float) -> dict[str, Any]:
     return {"params": parameters, "lr": rate, "full_rate": rate}
 
 
-def _eight_bit() -> Any:
+def eight_bit() -> Any:
+    """bitsandbytes' AdamW. Raises TrainingError where it cannot be imported."""
     try:
         return importlib.import_module("bitsandbytes").optim.AdamW8bit
     except (ImportError, AttributeError, RuntimeError, OSError) as error:

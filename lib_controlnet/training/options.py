@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from .bounds import check_bounds, within
 from .errors import TrainingError
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -25,41 +26,34 @@ class TrainOptions:
     activations are computed again in the backward pass, which costs time and saves memory.
     """
 
-    steps: int
-    batch_size: int = 4
-    accumulation: int = 1
-    learning_rate: float = 1e-5
-    decoder_learning_rate: float = 2e-6
+    steps: int = within(1, 10**8)
+    batch_size: int = within(1, 4096, 4)
+    accumulation: int = within(1, 65536, 1)
+    learning_rate: float = within(0, 1e9, 1e-5)
+    decoder_learning_rate: float = within(0, 1e9, 2e-6)
     optimizer: Optimizer = "adamw"
     schedule: Schedule = "constant"
-    warm_up: int = 0
-    decay_from: float = 0.0
-    final_rate: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
-    weight_decay: float = 1e-2
-    clip_norm: float = 1.0
-    empty_prompts: float = 0.5
-    min_snr_gamma: float = 0.0
-    average_decay: float = 0.0
+    warm_up: int = within(0, 10**8, 0)
+    decay_from: float = within(0, 1, 0.0)
+    final_rate: float = within(0, 1, 0.0)
+    betas: tuple[float, float] = within(0, 0.9999999, (0.9, 0.999))
+    epsilon: float = within(0, 1, 1e-8)
+    weight_decay: float = within(0, 1e6, 1e-2)
+    clip_norm: float = within(0, 1e9, 1.0)
+    empty_prompts: float = within(0, 1, 0.5)
+    min_snr_gamma: float = within(0, 1e6, 0.0)
+    average_decay: float = within(0, 0.9999999, 0.0)
     sd_locked: bool = True
     only_mid_control: bool = False
     checkpointing: bool = False
     precision: Precision = "no"
-    seed: int = 0
+    seed: int = within(0, 2**63 - 1, 0)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation"):
-            if getattr(self, name) < 1:
-                raise _wrong(name, getattr(self, name), "at least 1")
-        for name in ("decay_from", "final_rate", "empty_prompts"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise _wrong(name, getattr(self, name), "between 0 and 1")
-        for name in ("warm_up", "min_snr_gamma", "clip_norm", "weight_decay", "learning_rate", "seed"):
-            if getattr(self, name) < 0:
-                raise _wrong(name, getattr(self, name), "0 or more")
-        if not 0 <= self.average_decay < 1:
-            raise _wrong("average_decay", self.average_decay, "0 or more and below 1")
+        check_bounds(self, "train")
+        if len(self.betas) != 2:
+            raise TrainingError("betas must be two numbers", field="train.betas", found=self.betas,
+                                remedy="correct the configuration")  # fmt: skip
 
     def factor(self, step: int) -> float:
         """Share of the learning rates in optimizer step `step`, counted from 0."""
@@ -75,9 +69,3 @@ class TrainOptions:
     def rate(self, step: int) -> float:
         """Learning rate of the ControlNet in optimizer step `step`, counted from 0."""
         return self.learning_rate * self.factor(step)
-
-
-def _wrong(name: str, found: float, wanted: str) -> TrainingError:
-    return TrainingError(
-        f"{name} must be {wanted}", field=f"train.{name}", found=found, remedy="correct the configuration"
-    )

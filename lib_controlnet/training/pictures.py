@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ..core.errors import UnitError
@@ -19,6 +21,16 @@ from .errors import TrainingError
 
 Pixels = NDArray[np.uint8]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What each orientation of EXIF's undoes."""
 _BUCKET = 64
 _MOST_STRETCHED = 2.5
 
@@ -27,13 +39,17 @@ def read_picture(source: Path | bytes, name: str) -> Pixels:
     """(H, W, 3) RGB uint8 of a file or its content, upright, transparent parts on black. Raises TrainingError."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            shallow = eight_bits(opened)
-            upright = ImageOps.exif_transpose(shallow) or shallow
+            opened.load()  # PIL turns TIFF by itself then, and says so
+            turned = _TURNED.get(_orientation(opened))
+            upright = _shallow(opened) if turned is None else _shallow(opened).transpose(turned)
             if "A" in upright.getbands() or "transparency" in upright.info:
                 clear = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear)
             return np.array(upright.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UnitError) as error:
+    except UnitError as error:
+        raise TrainingError(f'the picture "{name}" cannot be read: {error.problem}', field="data", found=error.found,
+                            remedy=error.remedy or "replace or remove it") from error  # fmt: skip
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise TrainingError(
             f'the picture "{name}" cannot be read',
             field="data",
@@ -42,12 +58,36 @@ def read_picture(source: Path | bytes, name: str) -> Pixels:
         ) from error
 
 
-def picture_size(source: Path) -> tuple[int, int]:
-    """(width, height) of an upright picture from its header. Raises OSError where it is none."""
+def _shallow(image: Image.Image) -> Image.Image:
+    """A picture of a deep grey mode as "L", scaled by what its mode can hold and never by what it happens to hold: all
+    maps of a set must mean the same. Raises UnitError for floats and 32-bit numbers of an unknown range."""
+    if image.mode != "F" and (image.mode != "I" or image.format == "PNG"):
+        return eight_bits(image)
+    values = np.asarray(image)
+    full = 1 if image.mode == "F" else 65535
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > full:
+        kind = "floats" if full == 1 else "32-bit numbers"
+        raise UnitError(
+            f"its {kind} have no known range",
+            found=f"{values.min():g} to {values.max():g}",
+            remedy=f"save all maps as 8-bit or 16-bit PNG, or as {kind} from 0 to {full}, scaled alike",
+        )
+    return Image.fromarray((values.astype(np.float64) * (255 / full)).round().astype(np.uint8))
+
+
+def header_size(source: BinaryIO) -> tuple[int, int]:
+    """(width, height) of an upright picture from its header. Raises OSError, ValueError or SyntaxError for none."""
     with Image.open(source) as opened:
-        turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         width, height = opened.size
-        return (height, width) if turned else (width, height)
+        return (height, width) if _orientation(opened) in (5, 6, 7, 8) else (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's; 1 where there is none. Phones write EXIF that no reader understands: then it says nothing."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except (ValueError, TypeError, SyntaxError, OSError, struct.error):
+        return 1
 
 
 def training_size(size: tuple[int, int], resolution: int, aspect: str) -> tuple[int, int]:

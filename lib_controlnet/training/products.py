@@ -14,17 +14,17 @@ from ..loading.whole import UNET
 from ..nets.controlnet import ControlNet
 from .base import Base, architecture
 from .config import TrainConfig
-from .export import export_control, export_diffusers, file_sha256, write_weights
+from .export import export_control, export_diffusers, write_weights
 from .trainer import ControlTrainer
 
 
 class Products:
     """Files of one training. `files`: name -> path of what was written."""
 
-    def __init__(self, config: TrainConfig, base: Base, trainer: ControlTrainer) -> None:
+    def __init__(self, config: TrainConfig, base: Base, trainer: ControlTrainer, base_sha256: str) -> None:
         self._config, self._base, self._trainer = config, base, trainer
         self.files: dict[str, Path] = {}
-        self._sha256: str | None = None
+        self._sha256 = base_sha256
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[ControlNet]:
@@ -66,8 +66,6 @@ class Products:
     def _metadata(self, curve: Sequence[tuple[int, float]]) -> dict[str, str]:
         """What the file says of itself: ModelSpec's keys, and under `controlnet.` what a loader or a person may ask."""
         config = self._config
-        if self._sha256 is None:
-            self._sha256 = file_sha256(config.base.checkpoint)
         recipe = {key: value for key, value in config.as_json()["train"].items() if key != "steps"}
         recipe["steps"] = self._trainer.step
         metadata = {

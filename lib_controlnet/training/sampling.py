@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,18 +48,21 @@ def sample(
     noise: NoiseSchedule,
     size: tuple[int, int],
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     steps: int = 20,
     cfg: float = 9.0,
     guide: Guide | None = None,
+    after: Callable[[], None] | None = None,
 ) -> Tensor:
-    """Latents (n, 4, h, w) of `size` (h, w) for the n prompts of `condition`; picture i starts from seed `seed` + i.
+    """Latents (n, 4, h, w) of `size` (h, w) for the n prompts of `condition`; picture i starts from seed `seed` + i, or
+    `seed[i]`. `after` is called after each step and may raise.
 
     DDIM (Song et al. 2021, eta 0) with the timesteps 951, 901 ... 1 of Stable Diffusion's samplers. The control acts on
     both halves of the guidance.
     """
     count, device = len(condition.context), condition.context.device
-    start = [torch.randn(4, *size, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]
+    seeds = range(seed, seed + count) if isinstance(seed, int) else seed
+    start = [torch.randn(4, *size, generator=torch.Generator().manual_seed(one)) for one in seeds]
     x = torch.stack(start).to(device)
     both = torch.cat([condition.empty.expand(count, -1, -1), condition.context])
     y = None
@@ -82,6 +86,8 @@ def sample(
         now, then = alphas[time], alphas[times[index + 1]]
         clean, epsilon = _parts(x, guided, now, noise)
         x = then.sqrt() * clean + (1 - then).sqrt() * epsilon
+        if after is not None:
+            after()
     return x
 
 

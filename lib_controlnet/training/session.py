@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -10,33 +11,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import filelock
 import torch
 from accelerate import Accelerator
 
-from .adherence import Convergence, find_convergence
+from .adherence import Convergence
 from .base import Base, load_base, new_control
 from .cache import EncodedData, Preprocess
 from .captions import no_interrogator
+from .chance import Order
 from .check import DataReport, check_data, split
 from .config import TrainConfig
-from .errors import NotFinite, TrainingError
-from .log import Log
+from .errors import Stopped, TrainingError
+from .examples import Example, Reader, Remembered
+from .export import file_sha256
 from .looks import Look, Observer
-from .products import Products
-from .readers import Reader, read_data
+from .needed import check_needed, check_preprocessors
+from .readers import read_data
 from .records import STOP
-from .state import load_state, save_state, states
+from .resuming import check_changes, marks
+from .room import Room
+from .run import Run
+from .state import load_state, states
 from .trainer import ControlTrainer, Progress
 
-_LOSS_OVER = 100
 _BYTES_OF_STATE = 16
 
 
 class Watcher(Protocol):
-    """Who looks on. Every method returns at once; `stopping` is asked after each step."""
+    """Who looks on. Every method returns at once; `stopping` is asked between all that takes long."""
 
     def stage(self, what: str, done: int, total: int) -> None: ...
     def data(self, report: DataReport) -> None: ...
+    def say(self, sentence: str) -> None: ...
     def begin(self, step: int, steps: int) -> None: ...
     def step(self, progress: Progress) -> None: ...
     def look(self, look: Look, convergence: Convergence | None) -> None: ...
@@ -61,18 +68,23 @@ class Outcome:
 
 
 class TrainingSession:
-    """Owner of one training. `extra_readers`: further data formats; `preprocess` runs a preprocessor by name."""
+    """Owner of one training. `extra_readers`: further data formats; `preprocess` runs a preprocessor by name.
+
+    `accept_changes`: a resumed training may go on with settings or data that make another run of it.
+    """
 
     def __init__(
         self, config: TrainConfig, watcher: Watcher, preprocess: Preprocess,
-        extra_readers: Mapping[str, Reader] | None = None, *, resume: bool = False,
+        extra_readers: Mapping[str, Reader] | None = None, *, resume: bool = False, accept_changes: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.watcher, self.folder = config, watcher, config.output.folder
-        self._preprocess, self._extra_readers, self._resume = preprocess, extra_readers, resume
+        self.preprocess, self._extra_readers = preprocess, extra_readers
+        self._resume, self._accept = resume, accept_changes
         self.accelerator = Accelerator(mixed_precision=config.train.precision)
         self.curve: list[tuple[int, float]] = []
         self.losses: list[float] = []
-        self._convergence: Convergence | None = None
+        self.marks: dict[str, Any] = {}
+        self.convergence: Convergence | None = None
 
     def run(self) -> Outcome:
         """Train to the end, or until the watcher wants to stop; either way the state is saved.
@@ -80,16 +92,31 @@ class TrainingSession:
         Raises TrainingError, ModelFileError or PreprocessorError with all that was trained on the disk.
         """
         began = time.monotonic()
+        try:
+            with self._alone():
+                return self._run(began)
+        except Stopped:  # before the first step: what was encoded is kept
+            self.agree(True)
+            return Outcome(0, None, True, None, None, None, None, True, time.monotonic() - began, {})
+
+    def _run(self, began: float) -> Outcome:
+        check_needed(self.config)
         train, held_out = self._prepare_data()
+        self.pause_if_asked()
         base = load_base(self.config.base)
-        if self.accelerator.is_main_process:
-            self._begin_folder(base)
+        self._begin_folder(base)
         self.accelerator.wait_for_everyone()
-        data, shown = self._encode(base, train, held_out)
+        self.marks = marks(file_sha256(self.config.base.checkpoint), train, held_out)
+        stored = self._stored()
+        data, shown = self._encode(base, train, held_out, 0 if stored is None else int(stored["step"]))
         control = new_control(base, self.config.base, self.config.train.seed)
         trainer = ControlTrainer(base.unet, control, data, base.noise, self.config.train, self.accelerator)
-        self._go_on(trainer)
-        run = _Run(self, base, trainer, shown)
+        if stored is not None:
+            trainer.restore(stored)
+            self.curve = [(int(step), float(value)) for step, value in stored["curve"]]
+            self.losses = [float(loss) for loss in stored["losses"]]
+        observer = None if shown is None else self._observer(base, shown)
+        run = Run(self, base, trainer, observer)
         locked = _digest(run.locked())
         try:
             stopped = run.train()
@@ -101,29 +128,87 @@ class TrainingSession:
             locked_unchanged=_digest(run.locked()) == locked,
             adherence=self.curve[-1][1] if self.curve else None,
             adherence_without=self.curve[0][1] if self.curve else None,
-            ceiling=run.observer.ceiling if run.observer else None,
-            convergence=self._convergence,
+            ceiling=None if observer is None else observer.ceiling,
+            convergence=self.convergence,
             stopped=stopped,
             seconds=time.monotonic() - began,
             files=run.products.files,
         )
 
-    def _prepare_data(self) -> tuple[list[Any], list[Any]]:
+    def pause_if_asked(self) -> None:
+        """Raises Stopped where the watcher, or the file by which pages ask, wants the training to end."""
+        if self.stopping():
+            raise Stopped
+
+    def stage(self, what: str, done: int, total: int) -> None:
+        """Tells the watcher."""
+        self.watcher.stage(what, done, total)
+
+    def stopping(self) -> bool:
+        """Whether this process was asked to end the training."""
+        return (self.folder / STOP).exists() or self.watcher.stopping()
+
+    def agree(self, wanted: bool) -> bool:
+        """All processes stop after the same step; then the file that asked for it goes."""
+        accelerator = self.accelerator
+        if accelerator.num_processes > 1:
+            total: Any = accelerator.reduce(torch.tensor(float(wanted), device=accelerator.device), "sum")
+            wanted = bool(total.item() > 0)
+        if wanted and accelerator.is_main_process:
+            (self.folder / STOP).unlink(missing_ok=True)
+        return wanted
+
+    def _alone(self) -> Any:
+        """The output folder for this training alone; held until the process ends or leaves the block.
+
+        Raises TrainingError where another one has it, as of processes that were to be one training and are not.
+        """
+        launched = int(os.environ.get("WORLD_SIZE", "1") or 1)
+        if launched != self.accelerator.num_processes:
+            raise TrainingError(
+                "the processes of this training do not know each other",
+                field="accelerate",
+                found=f"{launched} were launched, this one knows of {self.accelerator.num_processes}",
+                remedy="run accelerate config once, or launch with --multi_gpu; or start a single process",
+            )
+        _make_folder(self.folder)
+        if not self.accelerator.is_main_process:
+            return _Nothing()
+        lock = filelock.FileLock(str(self.folder / ".training.lock"))
+        try:
+            return lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise TrainingError(
+                "another training is writing into this folder",
+                field="output.folder",
+                found=str(self.folder),
+                remedy="wait for it, stop it, or choose another folder; several processes are launched by accelerate "
+                "with --multi_gpu or after accelerate config",
+            ) from error
+
+    def _prepare_data(self) -> tuple[list[Example], list[Example]]:
         reading = read_data(self.config.data, self._extra_readers)
         if reading.to_caption:
             raise no_interrogator(reading.to_caption)
-        report = check_data(reading, self.config.data, lambda done, total: self.watcher.stage("check", done, total))
+        pairs = [*reading.examples, *reading.held_out]
+        check_preprocessors(self.config, self.preprocess, any(pair.hint is None for pair in pairs))
+        remembered = Remembered(self.folder / "cache" / "seen.json")
+        report = check_data(reading, self.config.data, self._checked, remembered)
+        if self.accelerator.is_main_process:
+            remembered.keep()
         self.watcher.data(report)
         report.raise_problems()
         return split(reading, self.config.data)
 
+    def _checked(self, done: int, total: int) -> None:
+        self.stage("check", done, total)
+        self.pause_if_asked()
+
     def _begin_folder(self, base: Base) -> None:
         """Room for states, models and cache; an earlier training in the folder is moved aside unless resumed."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
-        except OSError as error:
-            raise TrainingError("the output folder cannot be made", field="output.folder", found=str(error)) from error
+        if not self.accelerator.is_main_process:
+            return
+        free = shutil.disk_usage(self.folder).free
         copied = sum(p.numel() for p in base.unet.input_blocks.parameters())
         wanted = copied * _BYTES_OF_STATE * (self.config.output.keep + 2)
         if free < wanted:
@@ -136,159 +221,65 @@ class TrainingSession:
         if not self._resume and states(self.folder):
             _move_aside(self.folder)
 
-    def _encode(self, base: Base, train: list[Any], held_out: list[Any]) -> tuple[EncodedData, EncodedData | None]:
-        """The first process encodes, the others read what it wrote."""
-        device = self.accelerator.device
-        made: list[EncodedData] = []
-        with self.accelerator.main_process_first():
-            for name, part in (("train", train), ("held_out", held_out)):
-                data = EncodedData(base, self.config.data, self.folder / "cache" / name, device, self._preprocess)
-                data.encode(part, self.watcher.stage)
-                data.release()
-                made.append(data)
-        wants_looks = self.config.samples.every > 0 and bool(held_out)
-        return made[0], made[1] if wants_looks else None
-
-    def _go_on(self, trainer: ControlTrainer) -> None:
+    def _stored(self) -> dict[str, Any] | None:
+        """The state to go on from, if its settings allow it."""
         stored = load_state(self.folder) if self._resume else None
-        if stored is None:
-            return
-        changed = changes(stored["config"], self.config.as_json())
-        if changed:
-            raise TrainingError(
-                "the saved training had other settings",
-                field="resume",
-                found=", ".join(changed),
-                remedy="go on with the settings it had (only steps may change), or start anew without --resume",
-            )
-        trainer.restore(stored)
-        self.curve = [(int(step), float(value)) for step, value in stored["curve"]]
-        self.losses = [float(loss) for loss in stored["losses"]]
+        if stored is not None:
+            for sentence in check_changes(stored, self.config.as_json(), self.marks, self._accept):
+                self.watcher.say(sentence)
+        return stored
 
-
-class _Run:
-    """The loop with everything that happens between its steps; only the first process writes and draws."""
-
-    def __init__(
-        self, session: TrainingSession, base: Base, trainer: ControlTrainer, shown: EncodedData | None
-    ) -> None:
-        self._session, self._trainer, self._config = session, trainer, session.config
-        self._main = session.accelerator.is_main_process
-        self.products = Products(session.config, base, trainer)
-        self.observer: Observer | None = None
-        self._log: Log | None = None
-        self._saved = -1
-        if not self._main:
-            return
-        self._log = Log(session.folder, trainer.step, session.config.output.tensorboard)
-        self._log.write("begin", first=trainer.step, steps=session.config.train.steps, name=session.config.output.name)
-        if shown is not None:
-            device = session.accelerator.device
-            base.unet.to(device)
-            self.observer = Observer(base, shown, self._config, session.folder / "samples", session._preprocess, device)
-            self._log.write("ceiling", value=self.observer.ceiling)
-
-    def train(self) -> bool:
-        """To the last step, True if the watcher stopped it before. The state is saved whatever ends the loop."""
-        trainer, watcher = self._trainer, self._session.watcher
-        watcher.begin(trainer.step, self._config.train.steps)
-        if trainer.step == 0:
-            self._look()
+    def _encode(
+        self, base: Base, train: list[Example], held_out: list[Example], step: int
+    ) -> tuple[EncodedData, EncodedData | None]:
+        """What the steps to come will visit, and what is shown; each process encodes its share."""
+        accelerator, options = self.accelerator, self.config.train
+        room = self._room(base)
+        made = [
+            EncodedData(base, self.config.data, self.folder / "cache" / name, room, self.preprocess, part,
+                        accelerator.process_index, accelerator.num_processes)
+            for name, part in (("train", train), ("held_out", held_out))
+        ]  # fmt: skip
+        order = Order(made[0].groups, options.batch_size * accelerator.num_processes, options.seed)
+        visited = order.visited(step * options.accumulation, options.steps * options.accumulation)
         stopped = False
         try:
-            while trainer.step < self._config.train.steps and not stopped:
-                self._after(trainer.train_step())
-                stopped = self._agree(self._wants_stop()) and trainer.step < self._config.train.steps
-        except NotFinite:
-            self._save()
-            raise
-        if self._session.curve and self._session.curve[-1][0] != trainer.step and not stopped:
-            self._look()
-        self._save()
-        self._tell("stopped" if stopped else "end", step=trainer.step)
-        return stopped
+            made[0].encode(visited, self)
+            made[1].encode(range(len(held_out)), self)
+        except Stopped:
+            stopped = True
+        for data in made:
+            data.release()
+        if self.agree(stopped):
+            raise Stopped
+        accelerator.wait_for_everyone()
+        for data in made:
+            data.look()
+        return made[0], made[1] if self.config.samples.every > 0 and held_out else None
 
-    def locked(self) -> Iterable[torch.Tensor]:
-        """Weights that must stay as they are."""
-        return (value for value in self._trainer.unet.parameters() if not value.requires_grad)
+    def _observer(self, base: Base, shown: EncodedData) -> Observer | None:
+        if not self.accelerator.is_main_process:
+            return None
+        return Observer(base, shown, self.config, self.folder / "samples", self.preprocess, self._room(base))
 
-    def close(self) -> None:
-        if self._log is not None:
-            self._log.close()
-
-    def _after(self, progress: Progress) -> None:
-        session = self._session
-        session.losses = [*session.losses[1 - _LOSS_OVER :], progress.loss]
-        self._tell("step", step=progress.step, loss=progress.loss, rate=progress.rate, norm=progress.gradient_norm)
-        session.watcher.step(progress)
-        every = self._config.samples.every
-        if every and progress.step % every == 0:
-            self._look()
-        if progress.step % self._config.output.save_every == 0:
-            self._save()
-
-    def _look(self) -> None:
-        if self.observer is None:
-            return
-        session, step = self._session, self._trainer.step
-        with self.products.in_use() as control, session.accelerator.autocast():
-            look = self.observer.look(control, step, lambda done, total: session.watcher.stage("samples", done, total))
-        session.curve.append((step, look.adherence))
-        found = find_convergence(session.curve, self.observer.ceiling)
-        session._convergence = found
-        self._tell("look", step=step, adherence=look.adherence, grid=look.grid.name)
-        if found is not None and found.step == step:
-            self._tell("convergence", step=step, after=found.after, value=found.value)
-        session.watcher.look(look, found)
-
-    def _save(self) -> None:
-        """A state and the model as it is; nothing where this step is saved already."""
-        session = self._session
-        if not self._main or self._saved == self._trainer.step:
-            return
-        content = {
-            **self._trainer.state(),
-            "curve": [list(point) for point in session.curve],
-            "losses": session.losses,
-            "config": session.config.as_json(),
-        }
-        save_state(session.folder, self._trainer.step, content, self._config.output.keep)
-        self.products.write(session.curve)
-        self._saved = self._trainer.step
-        self._tell("saved", step=self._trainer.step)
-
-    def _tell(self, event: str, **values: Any) -> None:
-        if self._log is not None:
-            self._log.write(event, **values)
-
-    def _wants_stop(self) -> bool:
-        asked = self._session.folder / STOP
-        if not asked.exists():
-            return self._session.watcher.stopping()
-        if self._main:
-            asked.unlink(missing_ok=True)
-        return True
-
-    def _agree(self, wanted: bool) -> bool:
-        """All processes stop after the same step."""
-        accelerator = self._session.accelerator
-        if accelerator.num_processes == 1:
-            return wanted
-        total: Any = accelerator.reduce(torch.tensor(float(wanted), device=accelerator.device), "sum")
-        return bool(total.item() > 0)
+    def _room(self, base: Base) -> Room:
+        deep = base.unet.config.adm_channels is not None
+        return Room(self.accelerator.device, self.config.train.precision, deep)
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that decide what is trained and differ. Looks and files may be others, and what one changes when a
-    training has to be prolonged or calmed: steps, rates, clipping, precision."""
-    free = {f"train.{name}" for name in ("steps", "learning_rate", "decoder_learning_rate", "clip_norm", "precision")}
-    found: list[str] = []
-    for section in ("base", "data", "train"):
-        for key, value in now[section].items():
-            old = before.get(section, {}).get(key, value)
-            if old != value and f"{section}.{key}" not in free:
-                found.append(f"{section}.{key}: {old} then, {value} now")
-    return found
+class _Nothing:
+    """A block that needs no lock: the first process has it."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError("the output folder cannot be made", field="output.folder", found=str(error),
+                            remedy="choose another folder") from error  # fmt: skip
 
 
 def _digest(weights: Iterable[torch.Tensor]) -> str:
@@ -305,5 +296,5 @@ def _move_aside(folder: Path) -> None:
     aside = folder / f"earlier-{number}"
     aside.mkdir()
     for path in list(folder.iterdir()):
-        if path.name not in ("cache", aside.name) and not path.name.startswith("earlier-"):
+        if path.name not in ("cache", ".training.lock", aside.name) and not path.name.startswith("earlier-"):
             path.rename(aside / path.name)

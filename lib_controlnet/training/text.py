@@ -22,6 +22,7 @@ TOKENIZER = Path(__file__).resolve().parents[2] / "models" / "demo" / "clip"
 
 _LDM_CLIP = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 _OPEN_CLIP = ("cond_stage_model.model.", "conditioner.embedders.1.model.", "conditioner.embedders.0.model.")
+TEXT_KEYS = (*_LDM_CLIP, *_OPEN_CLIP)
 _END_TOKEN, _LENGTH = 49407, 77
 
 

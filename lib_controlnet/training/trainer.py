@@ -16,10 +16,10 @@ from ..nets.controlnet import ControlNet
 from ..nets.unet import UNetModel
 from .ahead import Ahead
 from .average import MovingAverage
-from .chance import Draw, Order, draw, step_generator
+from .chance import Draw, Order, draw, rows_of, step_generator
 from .controlled import ControlledUNet
 from .dataset import Batch, ControlDataset
-from .errors import NotFinite, TrainingError
+from .errors import NotFinite, Stopped, TrainingError
 from .noise import NoiseSchedule
 from .optimizer import make_optimizer
 from .options import TrainOptions
@@ -56,8 +56,8 @@ class ControlTrainer:
         self.step = 0
         processes = self.accelerator.num_processes
         self.order = Order(data.groups, options.batch_size * processes, options.seed)
-        first = self.accelerator.process_index * options.batch_size
-        self._rows = slice(first, first + options.batch_size)
+        self._stopping: Callable[[], bool] | None = None
+        self.whole = True
         self._parts = Ahead(self._part)
         model = ControlledUNet(
             unet, control, train_decoder=not options.sd_locked, only_mid_control=options.only_mid_control
@@ -66,7 +66,7 @@ class ControlTrainer:
         if options.checkpointing:
             unet.use_checkpointing()
             control.use_checkpointing()
-        self.trained = [*model.control_parameters(), *model.decoder_parameters()]
+        self.trained = [*model.control.parameters(), *model.decoder_parameters()]
         self.model: Any = self.accelerator.prepare_model(model)
         self.optimizer: Any = self.accelerator.prepare_optimizer(make_optimizer(model, options))
         self.average = MovingAverage(self.trained, options.average_decay) if options.average_decay else None
@@ -82,25 +82,30 @@ class ControlTrainer:
             if watch is not None:
                 watch(progress)
 
-    def train_step(self) -> Progress:
-        """One optimizer step. Raises NotFinite, with all weights as they were, where the loss is no number."""
+    def train_step(self, stopping: Callable[[], bool] | None = None) -> Progress:
+        """One optimizer step; `whole` is False while it may have moved some of the weights and not yet all.
+
+        Raises NotFinite where the loss or the gradient is no number, and Stopped where `stopping` says so between two
+        passes; the weights are then as they were.
+        """
+        self._stopping = stopping if self.accelerator.num_processes == 1 else None
         factor = self.options.factor(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_rate"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._backward()
         if not torch.isfinite(loss):
-            raise NotFinite(
-                f"the loss of step {self.step + 1} is {loss.item()}; the step was not taken",
-                field="train",
-                remedy="lower train.learning_rate, or use train.precision = bf16 instead of fp16",
-            )
+            raise _diverged(f"the loss of step {self.step + 1} is {loss.item()}")
         limit = self.options.clip_norm or float("inf")
         norm: Any = self.accelerator.clip_grad_norm_(self.trained, limit)
+        if self.accelerator.scaler is None and not torch.isfinite(torch.as_tensor(norm)):
+            raise _diverged(f"the gradient's norm in step {self.step + 1} is {float(norm)}")
+        self.whole = False
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
         self.step += 1
+        self.whole = True
         return Progress(self.step, loss.item(), self.optimizer.param_groups[0]["lr"], float(norm))
 
     def _backward(self) -> Tensor:
@@ -108,13 +113,15 @@ class ControlTrainer:
         passes = self.options.accumulation
         losses: list[Tensor] = []
         for part in range(passes):
+            if part and self._stopping is not None and self._stopping():
+                raise Stopped
             number = self.step * passes + part
             batch, chance = self._parts(number, more=number + 1 < self.options.steps * passes)
             batch, chance = batch.to(self.device), chance.to(self.device)
             with self._syncing(part == passes - 1):
                 loss = self.loss(batch, chance)
                 self.accelerator.backward(loss / passes)
-            losses.append(loss.detach())
+            losses.append(loss.detach() / chance.share)
         mean: Any = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
         return mean
 
@@ -125,14 +132,17 @@ class ControlTrainer:
     def _part(self, number: int) -> tuple[Batch, Draw]:
         """This process's rows of pass `number`, counted over all steps."""
         generator = step_generator(self.options.seed, *divmod(number, self.options.accumulation))
-        indices = self.order.indices(number)
-        batch = self.data.batch(indices[self._rows], generator)
+        indices, accelerator = self.order.indices(number), self.accelerator
+        rows, counts = rows_of(len(indices), accelerator.process_index, accelerator.num_processes)
+        batch = self.data.batch(indices[rows], generator)
         shape = (len(indices), *batch.latents.shape[1:])
         chance = draw(generator, shape, self.noise.steps, self.options.empty_prompts)
-        return batch, chance.rows(self._rows)
+        share = self.order.share(indices)
+        weights = torch.tensor(counts) * (share * accelerator.num_processes / len(indices))
+        return batch, chance.rows(rows, weights, share)
 
     def loss(self, batch: Batch, chance: Draw) -> Tensor:
-        """Weighted mean squared error of the prediction, a scalar."""
+        """Weighted mean squared error of the prediction, a scalar: of a small batch the share that it counts for."""
         noisy = self.noise.add_noise(batch.latents, chance.noise, chance.timesteps)
         context = torch.where(chance.dropped[:, None, None], batch.empty_context, batch.context)
         y = batch.y
@@ -141,7 +151,8 @@ class ControlTrainer:
         answer = self.model(noisy, chance.timesteps, context, batch.hints, y)
         target = self.noise.target(batch.latents, chance.noise, chance.timesteps)
         error = (answer - target).square().mean((1, 2, 3))
-        return (error * self.noise.min_snr_weights(chance.timesteps, self.options.min_snr_gamma)).mean()
+        error = error * self.noise.min_snr_weights(chance.timesteps, self.options.min_snr_gamma)
+        return (error * chance.weights).sum()
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on to the bit."""
@@ -153,6 +164,14 @@ class ControlTrainer:
             "average": None if self.average is None else self.average.state(),
             "scaler": None if scaler is None else scaler.state_dict(),
         }
+
+    def check_finite(self) -> None:
+        """Raises NotFinite where a trained weight, averaged or not, cannot be written as a finite number in half
+        precision, as in the files that come out."""
+        values = [*self.trained, *([] if self.average is None else self.average.values)]
+        worst = max((float(value.detach().abs().max()) for value in values if value.numel()), default=0.0)
+        if not worst <= torch.finfo(torch.float16).max:
+            raise _diverged(f"after step {self.step} a weight is {worst}")
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -175,6 +194,15 @@ class ControlTrainer:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step = int(state["step"])
+
+
+def _diverged(what: str) -> NotFinite:
+    return NotFinite(
+        f"{what}; the training has diverged and saved nothing since its last state",
+        field="train",
+        remedy="go on with --resume from that state with a lower train.learning_rate, or start anew; in half precision "
+        "use train.precision = bf16 instead of fp16",
+    )
 
 
 def _set_precision(model: ControlledUNet, accelerator: Accelerator) -> None:

@@ -1,6 +1,6 @@
 """The command line of the trainer.
 
-    python launch.py train CONFIG.toml [--steps N] [--out DIR] [--resume] [--json]
+    python launch.py train CONFIG.toml [--steps N] [--out DIR] [--resume] [--accept-changes] [--json]
 
 The configuration is described in docs/training.md. Several processes: `accelerate launch -m standalone.train.cli ...`.
 """
@@ -38,8 +38,9 @@ def main(argv: Sequence[str]) -> int:
         if options.threads:
             torch.set_num_threads(options.threads)
         session = TrainingSession(
-            config, screen, Preprocessors(options.weights), {"demo": read_shapes}, resume=options.resume
-        )
+            config, screen, Preprocessors(options.weights), {"demo": read_shapes}, resume=options.resume,
+            accept_changes=options.accept_changes,
+        )  # fmt: skip
         outcome = session.run()
     except ControlNetError as error:
         screen.close()
@@ -103,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=0, help="instead of train.steps")
     parser.add_argument("--out", type=Path, help="instead of output.folder")
     parser.add_argument("--resume", action="store_true", help="go on from the newest state in the output folder")
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="with --resume: go on with other settings or data than before"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     parser.add_argument("--threads", type=int, default=0, help="threads of PyTorch (small networks: 1)")

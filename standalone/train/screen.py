@@ -45,6 +45,9 @@ class Screen:
         for warning in report.warnings:
             self._say(f"warning: {warning}")
 
+    def say(self, sentence: str) -> None:
+        self._say(sentence)
+
     def begin(self, step: int, steps: int) -> None:
         self._bar = self._new_bar(steps, "training")
         self._bar.update(step)

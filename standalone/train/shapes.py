@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from lib_controlnet.training.config import DataOptions
 from lib_controlnet.training.errors import TrainingError
-from lib_controlnet.training.readers import Example, Reading
+from lib_controlnet.training.examples import Example, Facts, Reading
+from lib_controlnet.training.pictures import Pixels
 from standalone.demo.controls import TYPES, control_map
 from standalone.demo.data import COUNT, HELD_OUT_SEED, SEED, training_prompt
 from standalone.demo.shapes import SIZE, Picture, pictures
@@ -36,16 +39,28 @@ def _example(kind: str, seed: int, index: int, picture: Picture, wordings: int) 
     name = f"{kind}-{seed}-{index:05d}"
     rng = random.Random(name)
     captions = (picture.prompt, *(training_prompt(picture, rng) for _ in range(wordings - 1)))
-    return Example(
-        name,
-        captions,
-        lambda: picture.image,
-        partial(_map, kind, picture, name),
-        lambda: (SIZE, SIZE),
-        lambda: (SIZE, SIZE),
-        name,
-    )
+    drawn = _Drawn(f"{seed}-{index:05d}", lambda: picture.image)
+    return Example(name, captions, drawn, _Drawn(name, partial(_map, kind, picture, name)))
 
 
-def _map(kind: str, picture: Picture, name: str):
+@dataclass(frozen=True)
+class _Drawn:
+    """A picture that is drawn when it is wanted; what it shows follows from its name."""
+
+    name: str
+    draw: Callable[[], Pixels]
+    far: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+    def facts(self) -> Facts:
+        return Facts((SIZE, SIZE), self.name)
+
+    def __call__(self) -> Pixels:
+        return self.draw()
+
+
+def _map(kind: str, picture: Picture, name: str) -> Pixels:
     return control_map(kind, picture, random.Random(name))

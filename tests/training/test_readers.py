@@ -183,7 +183,7 @@ def test_kohya_folders_that_do_not_pair_up(pairs: Path, tmp_path: Path) -> None:
 
 def test_unknown_formats_and_missing_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="there is no data format"):
-        read_data(options(tmp_path, format="parquet"))
+        read_data(options(tmp_path, format="coco"))
     with pytest.raises(TrainingError, match="is not there"):
         read_data(options(tmp_path / "nowhere"))
     with pytest.raises(TrainingError, match="metadata"):

@@ -25,6 +25,7 @@ class Memory:
         self.looks: list[Any] = []
         self.reports: list[Any] = []
         self.stages: list[tuple[str, int, int]] = []
+        self.said: list[str] = []
         self._stop_after = stop_after
 
     def stage(self, what: str, done: int, total: int) -> None:
@@ -32,6 +33,9 @@ class Memory:
 
     def data(self, report: Any) -> None:
         self.reports.append(report)
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
 
     def begin(self, step: int, steps: int) -> None:
         self.first = step

@@ -1,0 +1,247 @@
+"""Pairs of a data set: where their pictures and maps lie, what their headers say, how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from .config import DataOptions
+from .errors import TrainingError
+from .pictures import SUFFIXES, Pixels, header_size, read_picture
+
+_ENDS = 64 << 10
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`size`: (width, height) of the upright picture. `fingerprint`: follows from the content, not the place."""
+
+    size: tuple[int, int]
+    fingerprint: str
+
+
+class Source(Protocol):
+    """A picture that can be read. `key`: changes whenever the content may have, and is known without reading it.
+    `far`: reading it takes much longer than reading a file of its own would."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def far(self) -> bool: ...
+    def facts(self) -> Facts: ...
+    def __call__(self) -> Pixels: ...
+
+
+class EncodedPicture:
+    """A picture of any format in a stream that `opened` opens at its first byte."""
+
+    def __init__(self, name: str, key: str, opened: Callable[[], BinaryIO], far: bool = False) -> None:
+        self.name, self.key, self.far = name, key, far
+        self._opened = opened
+        self._facts: Facts | None = None
+
+    def facts(self) -> Facts:
+        """From the header and both ends of the file; read once. Raises OSError, ValueError or SyntaxError."""
+        if self._facts is None:
+            with self._opened() as stream:
+                self._facts = Facts(header_size(stream), _fingerprint(stream))
+        return self._facts
+
+    def know(self, facts: Facts) -> None:
+        """What an earlier check found."""
+        self._facts = facts
+
+    def __call__(self) -> Pixels:
+        """(H, W, 3) RGB uint8. Raises TrainingError."""
+        try:
+            with self._opened() as stream:
+                content = stream.read()
+        except (OSError, EOFError) as error:
+            raise TrainingError(f'the picture "{self.name}" cannot be read', field="data", found=error,
+                                remedy="replace or remove it") from error  # fmt: skip
+        return read_picture(content, self.name)
+
+
+def picture_file(path: Path, name: str) -> EncodedPicture:
+    """A picture file. Raises OSError where it is not there."""
+    stat = path.stat()
+    return EncodedPicture(name, f"{path}|{stat.st_size}|{stat.st_mtime_ns}", lambda: path.open("rb"))
+
+
+def _fingerprint(stream: BinaryIO) -> str:
+    """Hash of the length and of the first and the last 64 KB: most pictures as a whole, and of the large ones what no
+    change of a compressed picture leaves alone."""
+    stream.seek(0, io.SEEK_END)
+    length = stream.tell()
+    digest = hashlib.blake2b(str(length).encode(), digest_size=12)
+    for start in sorted({0, max(0, length - _ENDS)}):
+        stream.seek(start)
+        digest.update(stream.read(_ENDS))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One pair. `captions`: one is chosen at each visit. `hint` is None where a preprocessor makes it."""
+
+    name: str
+    captions: tuple[str, ...]
+    picture: Source
+    hint: Source | None
+
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the picture."""
+        return self.picture.facts().size
+
+    def hint_size(self) -> tuple[int, int]:
+        """(width, height) of the map; the picture's where it is yet to be made."""
+        return (self.hint or self.picture).facts().size
+
+
+@dataclass
+class Reading:
+    """What a reader found. `held_out`: pairs the data set itself keeps for samples. `problems`: one sentence each.
+    `to_caption`: pictures whose captions the host's interrogator is to write before the training."""
+
+    examples: list[Example] = field(default_factory=list)
+    held_out: list[Example] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    to_caption: list[Path] = field(default_factory=list)
+
+
+Reader = Callable[[DataOptions], Reading]
+
+
+class Remembered:
+    """What earlier checks saw in pictures, kept in a file: a set of many is looked through once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._facts: dict[str, Any] = {}
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return  # none yet, or one that a full disk cut: pictures are looked at again
+        if isinstance(found, dict):
+            self._facts = cast("dict[str, Any]", found)
+
+    def look(self, source: Source) -> Facts:
+        """The facts of `source`, read only where they are not known. Raises what `Source.facts` does."""
+        known = self._facts.get(source.key)
+        if known is not None and isinstance(source, EncodedPicture):
+            source.know(Facts((int(known[0]), int(known[1])), str(known[2])))
+        facts = source.facts()
+        with self._lock:
+            self._facts[source.key] = [*facts.size, facts.fingerprint]
+        return facts
+
+    def keep(self) -> None:
+        """Write the file; a folder that cannot be written only costs the next check its time."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._path.with_suffix(".part")
+            partial.write_text(json.dumps(self._facts), "utf-8")
+            partial.replace(self._path)
+        except OSError:
+            return
+
+
+def add_pair(found: Reading, name: str, picture: Path | None, hint: Path | None, captions: Iterable[str]) -> None:
+    """A pair of files, or a problem where one of them is not there."""
+    for what, path in (("picture", picture), ("control map", hint)):
+        if path is None or not path.is_file():
+            where = f" ({path.name})" if path is not None and path.name != name else ""
+            found.problems.append(f'"{name}" has no {what}{where}')
+            return
+    assert picture is not None
+    assert hint is not None
+    found.examples.append(file_example(name, picture, hint, captions))
+
+
+def file_example(name: str, picture: Path, hint: Path | None, captions: Iterable[str]) -> Example:
+    """A pair of picture files. Raises OSError where one is not there."""
+    made = None if hint is None else picture_file(hint, hint.name)
+    return Example(name, tuple(caption.strip() for caption in captions), picture_file(picture, name), made)
+
+
+def by_stem(folder: Path, found: Reading, without: Path | None = None) -> dict[str, Path]:
+    """Pictures in a folder and those below it, by path without the suffix, in order; two of one name are a problem.
+    `without`: a folder below it that is left out."""
+    named: dict[str, Path] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
+        inner = path.relative_to(folder)
+        if any(part.startswith(".") for part in inner.parts) or (without is not None and without in path.parents):
+            continue
+        stem = inner.with_suffix("").as_posix()
+        if stem in named:
+            found.problems.append(f'"{inner}" and "{named[stem].relative_to(folder)}" have the same base name')
+        named[stem] = path
+    return named
+
+
+def caption_file(path: Path, found: Reading) -> str:
+    """The text of a caption's file, "" with a problem where there is none."""
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError:
+        found.problems.append(f'the caption file "{path.name}" is not there')
+    except UnicodeDecodeError:
+        found.problems.append(f'the caption file "{path.name}" is not UTF-8')
+    return ""
+
+
+def captions_beside(picture: Path, options: DataOptions, found: Reading) -> list[str]:
+    """The caption in the file beside `picture`; none where it is yet to be written."""
+    path = picture.with_suffix(options.caption_extension)
+    if options.captions == "none":
+        return [""]
+    if options.captions == "interrogator" and not path.exists():
+        found.to_caption.append(picture)
+        return []
+    return [caption_file(path, found)]
+
+
+def captions_of(value: object) -> tuple[str, ...]:
+    """The captions in a cell of a table: a text, several, or nothing. Raises ValueError for anything else."""
+    if value is None:
+        return ("",)
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return (str(value).strip(),)
+    if isinstance(value, list | tuple) and value:
+        return tuple(text for one in cast("list[object]", value) for text in captions_of(one))
+    raise ValueError(f"no text but {type(value).__name__}")
+
+
+def json_lines(path: Path) -> Iterable[tuple[int, Mapping[str, Any] | None]]:
+    """(line, object) of a file with one JSON object a line, or one list of objects; None for what is no object.
+
+    Raises TrainingError for a file that is not there, no text, or no JSON.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path.name} cannot be read", field="data.folder", found=str(error)) from error
+    if text.lstrip().startswith("["):
+        rows = enumerate(_json(path.name, 1, text), 1)
+    else:  # str.splitlines would also cut at U+2028, which may stand in a caption
+        lines = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
+        rows = ((number, _json(path.name, number, line)) for number, line in lines if line.strip())
+    for number, row in rows:
+        yield number, cast("Mapping[str, Any]", row) if isinstance(row, dict) else None
+
+
+def _json(name: str, number: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TrainingError(
+            f"{name}, line {number} is no JSON", field="data", found=f"{len(text)} characters"
+        ) from error

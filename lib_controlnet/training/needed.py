@@ -1,0 +1,55 @@
+"""What a training needs of this machine besides its data: told before anything is read."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+
+from .cache import Preprocess
+from .config import TrainConfig
+from .errors import TrainingError
+from .optimizer import eight_bit
+
+_BLANK = np.zeros((64, 64, 3), np.uint8)
+
+
+def check_needed(config: TrainConfig) -> None:
+    """Raises TrainingError for a missing file or package."""
+    for name, path in (("checkpoint", config.base.checkpoint), ("start", config.base.start), ("vae", config.base.vae)):
+        if path is not None and not path.is_file():
+            kind = "a folder" if path.is_dir() else "nothing"
+            raise TrainingError(f"{name} must be a file", field=f"base.{name}", found=f"{kind} at {path}",
+                                remedy="correct the path; relative ones start at the configuration")  # fmt: skip
+    if config.train.optimizer == "adamw8bit":
+        eight_bit()
+    if config.output.tensorboard:
+        _tensorboard()
+
+
+def check_preprocessors(config: TrainConfig, preprocess: Preprocess, makes_maps: bool) -> None:
+    """Runs those that will be run, on a blank picture. `makes_maps`: some pictures have none yet.
+
+    Raises PreprocessorError where one is unknown or lacks its weights.
+    """
+    data, samples = config.data, config.samples
+    wanted: dict[str, tuple[float, ...]] = {}
+    if samples.every and samples.preprocessor:
+        wanted[samples.preprocessor] = ()
+    if makes_maps or samples.every:
+        wanted[data.preprocessor] = data.preprocessor_params
+    for name, settings in wanted.items():
+        if name != "none":
+            preprocess(name, _BLANK, len(_BLANK), settings)
+
+
+def _tensorboard() -> None:
+    try:
+        importlib.import_module("torch.utils.tensorboard")
+    except ImportError as error:
+        raise TrainingError(
+            "TensorBoard logs need the package tensorboard",
+            field="output.tensorboard",
+            found=str(error),
+            remedy='install it with "pip install tensorboard", or set tensorboard = false; log.jsonl is written anyway',
+        ) from error

@@ -1,0 +1,249 @@
+"""Data sets with a table: the paper's prompt.json, and Hugging Face's columns as JSON lines, CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from .config import DataOptions
+from .errors import TrainingError
+from .examples import (
+    EncodedPicture,
+    Example,
+    Reading,
+    Source,
+    add_pair,
+    by_stem,
+    caption_file,
+    captions_of,
+    json_lines,
+    picture_file,
+)
+
+COLUMNS = {
+    "picture": ("image", "file_name", "image_file_name", "target", "jpg", "picture"),
+    "hint": (
+        "conditioning_image", "conditioning_image_file_name", "conditioning_file_name", "conditioning", "control",
+        "control_image", "hint", "source",
+    ),
+    "text": ("text", "caption", "prompt", "txt", "captions"),
+}  # fmt: skip
+"""What the columns of a table are called, the usual name first."""
+_HELD_OUT = ("validation", "valid", "val", "test")
+_FILES = ("metadata.jsonl", "metadata.csv")
+Row = Mapping[str, Any]
+
+
+def fill50k(options: DataOptions) -> Reading:
+    """The paper's: `prompt.json` with one object a line, `source` and `target` below the folder."""
+    found = Reading()
+    for number, row in json_lines(options.folder / "prompt.json"):
+        names = [None, None] if row is None else [row.get("source"), row.get("target")]
+        try:
+            captions = captions_of({} if row is None or "prompt" not in row else row["prompt"])
+        except ValueError:
+            captions = ()
+        source, target = names
+        if not captions or not isinstance(source, str) or not isinstance(target, str):
+            found.problems.append(f"prompt.json, line {number}: no source, target and prompt")
+            continue
+        add_pair(found, target, options.folder / target, options.folder / source, captions)
+    return found
+
+
+def table(options: DataOptions) -> Reading:
+    """Hugging Face's data sets as they lie in a folder: metadata.jsonl, metadata.csv or Parquet files with the columns
+    image, conditioning_image, text, also below `train` and `validation`; a single such file; or three folders of these
+    names whose files pair by base name. Pairs of a validation split are held out."""
+    folder = options.folder
+    if folder.is_file():
+        found = Reading()
+        found.examples += _rows(folder, options, found)
+        return found
+    found, any_table = Reading(), False
+    for part in [folder, *_below(folder)]:
+        for path in _tables(part):
+            any_table = True
+            kept = found.held_out if _is_held_out(path, folder) else found.examples
+            kept += _rows(path, options, found)
+    return found if any_table else _three_folders(folder)
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The table of a folder: of metadata files one, of Parquet's shards all."""
+    named = next(([folder / name] for name in _FILES if (folder / name).is_file()), [])
+    return named or sorted(folder.glob("*.parquet")) or (sorted(folder.glob("*.csv")) + sorted(folder.glob("*.jsonl")))
+
+
+def _is_held_out(path: Path, folder: Path) -> bool:
+    """By the split's folder, or by the shard's name as the hub writes it (`validation-00000-of-00002.parquet`)."""
+    inner = path.relative_to(folder)
+    split = inner.parts[0] if len(inner.parts) > 1 and inner.parts[0] != "data" else path.name.partition("-")[0]
+    return split in _HELD_OUT
+
+
+def _rows(path: Path, options: DataOptions, found: Reading) -> Iterator[Example]:
+    if path.suffix == ".parquet":
+        yield from _Parquet(path, options).examples(found)
+        return
+    for place, row in _csv(path) if path.suffix == ".csv" else _jsonl(path):
+        example = None if row is None else _example(path.parent, place, row, options, found)
+        if row is None:
+            found.problems.append(f"{path.name}, {place}: no image and conditioning_image")
+        elif example is not None:
+            yield example
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, Row | None]]:
+    return ((f"line {number}", row) for number, row in json_lines(path))
+
+
+def _csv(path: Path) -> Iterator[tuple[str, Row]]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path.name} cannot be read", field="data.folder", found=str(error)) from error
+    first = text.partition("\n")[0]
+    separator = max((",", ";", "\t"), key=first.count)
+    try:
+        for number, row in enumerate(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator), 2):
+            yield f"line {number}", {key: value for key, value in row.items() if isinstance(key, str)}
+    except csv.Error as error:
+        raise TrainingError(f"{path.name} is no CSV", field="data.folder", found=str(error)) from error
+
+
+def _cells(row: Row, options: DataOptions) -> tuple[Any, Any, Any]:
+    """Picture, map and text of a row."""
+    asked = {"picture": options.picture_column, "hint": options.hint_column, "text": options.caption_column}
+    names = {kind: (asked[kind],) if asked[kind] else COLUMNS[kind] for kind in COLUMNS}
+    return cast("tuple[Any, Any, Any]", tuple(
+        next((row[name] for name in names[kind] if row.get(name) not in (None, "")), None) for kind in names
+    ))  # fmt: skip
+
+
+def _example(folder: Path, place: str, row: Row, options: DataOptions, found: Reading) -> Example | None:
+    picture, hint, text = _cells(row, options)
+    makes_maps = options.preprocessor != "none"
+    if not isinstance(picture, str) or not (isinstance(hint, str) or (hint is None and makes_maps)):
+        found.problems.append(f"metadata, {place}: no image and conditioning_image")
+        return None
+    sources: list[Source | None] = []
+    for what, name in (("picture", picture), ("control map", hint)):
+        path = None if name is None else folder / name
+        if path is not None and not path.is_file():
+            found.problems.append(f'"{picture}" has no {what} ({path.name})')
+            return None
+        sources.append(None if path is None else picture_file(path, picture if what == "picture" else path.name))
+    try:
+        captions = captions_of(text)
+    except ValueError as error:
+        found.problems.append(f"metadata, {place}: the caption is {error}")
+        return None
+    assert sources[0] is not None
+    return Example(picture, captions, sources[0], sources[1])
+
+
+@dataclass
+class _Parquet:
+    """Pictures in the cells of a Parquet file: bytes, or `{"bytes", "path"}` as the hub stores them."""
+
+    path: Path
+    options: DataOptions
+    _group: tuple[int, Any] | None = field(default=None, init=False)
+
+    def examples(self, found: Reading) -> Iterator[Example]:
+        """All rows, without their pictures."""
+        try:
+            file = _pyarrow().ParquetFile(str(self.path))
+            columns = set(file.schema_arrow.names)
+            picture, hint, text = (self._column(kind, columns) for kind in ("picture", "hint", "text"))
+            if picture is None or (hint is None and self.options.preprocessor == "none"):
+                found.problems.append(f'"{self.path.name}" has no columns image and conditioning_image')
+                return
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                texts = file.read_row_group(group, columns=[text])[text].to_pylist() if text else [None] * rows
+                for row in range(rows):
+                    yield self._example(group, row, picture, hint, captions_of(texts[row]))
+        except (OSError, ValueError) as error:  # pyarrow's errors are these
+            found.problems.append(f'"{self.path.name}" cannot be read ({error})')
+
+    def _column(self, kind: str, present: set[str]) -> str | None:
+        asked = {"picture": self.options.picture_column, "hint": self.options.hint_column,
+                 "text": self.options.caption_column}[kind]  # fmt: skip
+        return next((name for name in ((asked,) if asked else COLUMNS[kind]) if name in present), None)
+
+    def _example(self, group: int, row: int, picture: str, hint: str | None, captions: tuple[str, ...]) -> Example:
+        name = f"{self.path.name}/{group}/{row}"
+        stat = self.path.stat()
+        made = [
+            None if column is None else EncodedPicture(
+                name if column == picture else f"{name} ({column})",
+                f"{self.path}|{stat.st_size}|{stat.st_mtime_ns}|{group}|{row}|{column}",
+                partial(self._open, group, row, column),
+                far=True,
+            )
+            for column in (picture, hint)
+        ]  # fmt: skip
+        assert made[0] is not None
+        return Example(name, captions, made[0], made[1])
+
+    def _open(self, group: int, row: int, column: str) -> BinaryIO:
+        held = self._group
+        if held is None or held[0] != group:
+            held = group, _pyarrow().ParquetFile(str(self.path)).read_row_group(group)
+            self._group = held
+        cell = held[1][column][row].as_py()
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if isinstance(content, bytes):
+            return io.BytesIO(content)
+        name = cell.get("path") if isinstance(cell, dict) else cell
+        if not isinstance(name, str):
+            raise OSError(f"the cell holds {type(cell).__name__}, no picture")
+        return (self.path.parent / name).open("rb")
+
+
+def _pyarrow() -> Any:
+    try:
+        return importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise TrainingError(
+            "Parquet files need the package pyarrow", field="data.folder", found=str(error),
+            remedy='install it with "pip install pyarrow"',
+        ) from error  # fmt: skip
+
+
+def _three_folders(folder: Path) -> Reading:
+    parts = {kind: _folder_of(folder, names) for kind, names in (
+        ("picture", ("image", "images")), ("hint", ("conditioning_image", "conditioning_images")), ("text", ("text",)),
+    )}  # fmt: skip
+    found = Reading()
+    hints = by_stem(parts["hint"], found)
+    for stem, picture in by_stem(parts["picture"], found).items():
+        captions = [caption_file(parts["text"] / f"{stem}.txt", found)]
+        add_pair(found, picture.name, picture, hints.pop(stem, None), captions)
+    found.problems += [f'"{path.name}" has no picture' for path in hints.values()]
+    return found
+
+
+def _folder_of(folder: Path, names: Iterable[str]) -> Path:
+    present = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if present is None:
+        raise TrainingError(
+            "the folder has neither metadata.jsonl nor metadata.csv nor Parquet files nor the folders image, "
+            "conditioning_image and text",
+            field="data.folder",
+            found=f"no {' or '.join(names)} in {folder}",
+            remedy='add one of them, or choose another data.format ("fill50k", "kohya", "webdataset", "pictures")',
+        )
+    return present
