@@ -154,6 +154,15 @@ def _autoencoder(file: WeightFile) -> Any:
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+    own, sizes = autoencoder_sizes(file)
+    model: Any = AutoencoderKL(**sizes)
+    named = {VAE + key: value.float() for key, value in own.items()}
+    model.load_state_dict(convert_ldm_vae_checkpoint(named, sizes), strict=True)
+    return model.eval().requires_grad_(False)
+
+
+def autoencoder_sizes(file: WeightFile) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(weights of the auto-encoder in `file`, arguments of diffusers' AutoencoderKL). Raises ModelFileError."""
     keys = [key for key in file.weights if not key.startswith(("model.", "cond"))]
     own = {key.removeprefix(VAE): file.weights[key] for key in keys}
     if "decoder.conv_in.weight" not in own:
@@ -170,10 +179,7 @@ def _autoencoder(file: WeightFile) -> Any:
         "latent_channels": own["decoder.conv_in.weight"].shape[1],
         "norm_num_groups": 32,
     }
-    model: Any = AutoencoderKL(**sizes)
-    named = {VAE + key: value.float() for key, value in own.items()}
-    model.load_state_dict(convert_ldm_vae_checkpoint(named, sizes), strict=True)
-    return model.eval().requires_grad_(False)
+    return own, sizes
 
 
 @torch.no_grad()

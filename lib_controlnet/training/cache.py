@@ -85,6 +85,8 @@ class EncodedData:
         indices = list(wanted)
         try:
             self._encode_pictures(self._lacking(indices), onlooker)
+            self._base.autoencoder.to("cpu")
+            self._room.give_back()
             self._encode_captions({text for index in indices for text in self.examples[index].captions}, onlooker)
             self._make_maps(indices, onlooker)
         finally:

@@ -26,7 +26,7 @@ _AT_ONCE, _PORTION = 8, 512
 @dataclass(frozen=True)
 class DataReport:
     """`sizes`: (width, height) at which pictures are trained -> how many. `problems` prevent a training, `warnings` do
-    not; one sentence each."""
+    not; one sentence each. `lints`: what lints.py found, as data."""
 
     pairs: int
     held_out: int
@@ -34,6 +34,7 @@ class DataReport:
     captions: int
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    lints: tuple[dict[str, Any], ...] = ()
 
     def raise_problems(self) -> None:
         """Raises TrainingError that names the first problems."""
@@ -57,6 +58,7 @@ class DataReport:
             "captions": self.captions,
             "problems": list(self.problems),
             "warnings": list(self.warnings),
+            "lints": list(self.lints),
         }
 
 

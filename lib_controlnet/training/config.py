@@ -23,6 +23,11 @@ from .options import TrainOptions
 Table = TypeVar("Table")
 CAPTION_FILES = ("pictures", "kohya")
 """Formats in which each picture has its caption in a file of the same name."""
+LINTS = (
+    "rate", "empty captions", "long captions", "few", "duplicates", "held out", "one map", "duplicate maps",
+    "small maps", "constant", "same", "faint", "swapped", "shuffled",
+)  # fmt: skip
+"""What a data set can be found to be (lints.py), as `data.accept` names it."""
 _HINT_LEVELS = 4
 _FORBIDDEN = set('<>:"/\\|?*')
 
@@ -54,7 +59,7 @@ class DataOptions:
     that are not trained on and are sampled instead. `preprocessor` makes the maps of plain pictures; in other formats
     it says what made them. `control_folder`: kohya's `conditioning_data_dir`, `metadata` its JSON file with captions.
     `picture_column`, `hint_column`, `caption_column`: of a table whose columns have unusual names. `count`: only so
-    many pictures, 0: all.
+    many pictures, 0: all. `accept`: findings of the check (see LINTS) that are meant to be so.
     `captions`, where they are files beside the pictures: "files" must all be there; what lacks is written by the host's
     "interrogator"; "none" reads none and trains without prompts.
     """
@@ -75,6 +80,7 @@ class DataOptions:
     caption_extension: str = ".txt"
     allow_empty_captions: bool = False
     control: str = ""
+    accept: tuple[str, ...] = ()
     count: int = within(0, 10**9, 0)
 
     def __post_init__(self) -> None:
@@ -86,6 +92,10 @@ class DataOptions:
         if not suffix.strip(".") or set(suffix) & _FORBIDDEN:
             raise TrainingError("the captions' files need a suffix", field="data.caption_extension",
                                 found=f'"{self.caption_extension}"', remedy='use ".txt" or ".caption"')  # fmt: skip
+        for name in self.accept:
+            if name not in LINTS:
+                raise TrainingError("there is no such finding", field="data.accept", found=f'"{name}"',
+                                    remedy=f"there are: {', '.join(LINTS)}")  # fmt: skip
         # kohya's users write it with and without the dot
         object.__setattr__(self, "caption_extension", suffix if suffix.startswith(".") else f".{suffix}")
         if self.captions != "files" and self.format not in CAPTION_FILES:

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .captions import Caption, Captioning, no_interrogator
-from .check import DataReport, check_data, contact_sheet
+from .check import DataReport, check_data, contact_sheet, split
 from .config import TrainConfig, config_from
 from .errors import TrainingError
+from .examples import Reading, Remembered
+from .lints import with_lints
+from .needed import check_needed
 from .pictures import Pixels
 from .readers import read_data
 from .records import STOP, read_log, write_toml
@@ -71,7 +74,7 @@ class TrainingJobs:
         """The data's report and contact sheet, nothing started. Raises TrainingError for settings that are wrong."""
         config = self._read(tables)
         reading = read_data(config.data)
-        report = check_data(reading, config.data)
+        report = self._look(reading, config)
         return report, contact_sheet(reading.examples) if reading.examples and not report.problems else None
 
     def start(self, tables: Mapping[str, Any], *, resume: bool = False) -> Status:
@@ -83,7 +86,7 @@ class TrainingJobs:
             raise TrainingError("a training is running already", field="train", remedy="stop it first")
         config = self._read(tables)
         reading = read_data(config.data)
-        check_data(reading, config.data).raise_problems()
+        self._look(reading, config).raise_problems()
         self._config, self._process, self._captioning = config, None, None
         if not reading.to_caption:
             self._launch(config, resume)
@@ -95,6 +98,17 @@ class TrainingJobs:
         )
         self._captioning.start()
         return self.status()
+
+    def _look(self, reading: Reading, config: TrainConfig) -> DataReport:
+        """What the training itself will say of the data."""
+        check_needed(config)
+        remembered = Remembered(config.output.folder / "cache" / "seen.json")
+        report = check_data(reading, config.data, None, remembered)
+        if config.output.folder.is_dir():
+            remembered.keep()
+        if report.problems:
+            return report
+        return with_lints(report, *split(reading, config.data), config)
 
     def _launch(self, config: TrainConfig, resume: bool) -> None:
         """Starts the training's process."""

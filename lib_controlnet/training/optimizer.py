@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .adafactor import Adafactor, step_in_backward
 from .controlled import ControlledUNet
 from .errors import TrainingError
 from .options import TrainOptions
@@ -17,12 +18,17 @@ def make_optimizer(model: ControlledUNet, options: TrainOptions) -> torch.optim.
 
     Raises TrainingError where 8-bit AdamW is asked for and bitsandbytes cannot be imported.
     """
-    groups: list[dict[str, Any]] = [_group(list(model.control_parameters()), options.learning_rate)]
+    groups: list[dict[str, Any]] = [_group(list(model.control.parameters()), options.learning_rate)]
     decoder = list(model.decoder_parameters())
     if decoder:
         groups.append(_group(decoder, options.decoder_learning_rate))
     if options.optimizer == "adamw":
         return adamw(groups, options)
+    if options.optimizer == "adafactor":
+        made = Adafactor(groups, options.learning_rate, options.weight_decay, options.seed)
+        if options.fused_backward:
+            step_in_backward(made)
+        return made
     return eight_bit()(groups, **_settings(options))
 
 

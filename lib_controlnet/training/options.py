@@ -11,7 +11,7 @@ from .errors import TrainingError
 
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "bf16", "fp16"]
-Optimizer = Literal["adamw", "adamw8bit"]
+Optimizer = Literal["adamw", "adamw8bit", "adafactor"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,9 @@ class TrainOptions:
     times its height. `empty_prompts`: share of the prompts replaced by the empty one. `min_snr_gamma`, `clip_norm`,
     `average_decay`: 0 turns the feature off. `sd_locked` False trains the U-Net's decoder too, at
     `decoder_learning_rate`. `only_mid_control`: the decoder gets the middle's residual only. `checkpointing`:
-    activations are computed again in the backward pass, which costs time and saves memory.
+    activations are computed again in the backward pass, which costs time and saves memory. `weights` "bf16": what is
+    trained is kept in half of the memory and rounded stochastically. `fused_backward`: each weight moves as soon as its
+    gradient is there. Both are for "adafactor".
     """
 
     steps: int = within(1, 10**8)
@@ -47,6 +49,8 @@ class TrainOptions:
     only_mid_control: bool = False
     checkpointing: bool = False
     precision: Precision = "no"
+    weights: Literal["float32", "bf16"] = "float32"
+    fused_backward: bool = False
     seed: int = within(0, 2**63 - 1, 0)
 
     def __post_init__(self) -> None:
@@ -54,6 +58,14 @@ class TrainOptions:
         if len(self.betas) != 2:
             raise TrainingError("betas must be two numbers", field="train.betas", found=self.betas,
                                 remedy="correct the configuration")  # fmt: skip
+        if (self.weights == "bf16" or self.fused_backward) and self.optimizer != "adafactor":
+            raise TrainingError('weights = "bf16" and fused_backward are for Adafactor', field="train.optimizer",
+                                found=self.optimizer, remedy='use optimizer = "adafactor"')  # fmt: skip
+        if self.fused_backward and (self.accumulation > 1 or self.clip_norm or self.precision == "fp16"):
+            raise TrainingError("with fused_backward no gradient lives long enough to be summed, scaled or clipped",
+                                field="train.fused_backward", found=f"accumulation {self.accumulation}, clip_norm "
+                                f"{self.clip_norm:g}, precision {self.precision}",
+                                remedy="use accumulation = 1, clip_norm = 0 and bf16")  # fmt: skip
 
     def factor(self, step: int) -> float:
         """Share of the learning rates in optimizer step `step`, counted from 0."""

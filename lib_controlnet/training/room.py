@@ -18,8 +18,8 @@ from .base import Autoencoder, Base
 from .controlled import controlled_forward
 from .counting import PeakCounter
 
-_MOST_AT_ONCE = 8
-_SHARE = 0.6
+MOST_AT_ONCE = 8
+SHARE = 0.6
 """Of what is free: allocators round up, kernels take room of their own, and other programs grow."""
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,7 +37,7 @@ class Room:
     def free(self) -> int:
         """Bytes that may be used now."""
         found = free_bytes(self.device)
-        return int((psutil.virtual_memory().available if found is None else found) * _SHARE)
+        return int((psutil.virtual_memory().available if found is None else found) * SHARE)
 
     def give_back(self) -> None:
         """What PyTorch keeps for later goes back to the device."""
@@ -53,12 +53,12 @@ class Room:
             for way in ("encode", "decode"):
                 self._counts[way, size] = count_vae(autoencoder, way, size, self._dtype)
         each = max(self._counts[way, size] for way in ("encode", "decode"))
-        return max(1, min(wanted, _MOST_AT_ONCE, self.free() // each))
+        return max(1, min(wanted, MOST_AT_ONCE, self.free() // each))
 
     def samples_at_once(self, base: Base, control: ControlNet, size: tuple[int, int], wanted: int) -> int:
         """How many pictures of `size` (width, height) can be drawn together: at least one."""
         each = count_sampling(base.unet, control, size, self._dtype)
-        return max(1, min(wanted, _MOST_AT_ONCE, self.free() // each))
+        return max(1, min(wanted, MOST_AT_ONCE, self.free() // each))
 
     def encode(self, autoencoder: Autoencoder, pictures: Tensor) -> Tensor:
         """(n, 4, h, w) on the processor of pictures (n, 3, 8h, 8w) in -1..1."""

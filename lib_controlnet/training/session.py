@@ -25,6 +25,7 @@ from .config import TrainConfig
 from .errors import Stopped, TrainingError
 from .examples import Example, Reader, Remembered
 from .export import file_sha256
+from .lints import with_lints
 from .looks import Look, Observer
 from .needed import check_needed, check_preprocessors
 from .readers import read_data
@@ -196,9 +197,12 @@ class TrainingSession:
         report = check_data(reading, self.config.data, self._checked, remembered)
         if self.accelerator.is_main_process:
             remembered.keep()
+        report.raise_problems()
+        train, held_out = split(reading, self.config.data)
+        report = with_lints(report, train, held_out, self.config)
         self.watcher.data(report)
         report.raise_problems()
-        return split(reading, self.config.data)
+        return train, held_out
 
     def _checked(self, done: int, total: int) -> None:
         self.stage("check", done, total)

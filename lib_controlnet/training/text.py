@@ -39,9 +39,7 @@ class TextEncoders:
 
     def __init__(self, encoders: Sequence[_Encoder]) -> None:
         self._encoders = encoders
-        from transformers import CLIPTokenizer
-
-        self._tokenizer: Any = CLIPTokenizer.from_pretrained(str(TOKENIZER), local_files_only=True)
+        self._tokenizer = _tokenizer()
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Encoded:
@@ -57,6 +55,21 @@ class TextEncoders:
         for encoder in self._encoders:
             encoder.model.to(device)
         return self
+
+
+def longer_than_read(captions: Sequence[str]) -> set[str]:
+    """Those of `captions` whose end is cut off."""
+    long = [caption for caption in captions if len(caption.encode("utf-8", "replace")) > _LENGTH - 2]
+    if not long:
+        return set()  # a token has at least a byte
+    tokenizer = _tokenizer()
+    return {caption for caption in long if len(tokenizer(caption)["input_ids"]) > _LENGTH}
+
+
+def _tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(str(TOKENIZER), local_files_only=True)
 
 
 @dataclass(frozen=True, eq=False)

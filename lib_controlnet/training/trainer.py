@@ -62,7 +62,8 @@ class ControlTrainer:
         model = ControlledUNet(
             unet, control, train_decoder=not options.sd_locked, only_mid_control=options.only_mid_control
         )
-        _set_precision(model, self.accelerator)
+        self._check_device()
+        set_precision(model, options)
         if options.checkpointing:
             unet.use_checkpointing()
             control.use_checkpointing()
@@ -70,6 +71,15 @@ class ControlTrainer:
         self.model: Any = self.accelerator.prepare_model(model)
         self.optimizer: Any = self.accelerator.prepare_optimizer(make_optimizer(model, options))
         self.average = MovingAverage(self.trained, options.average_decay) if options.average_decay else None
+
+    def _check_device(self) -> None:
+        accelerator, options = self.accelerator, self.options
+        if options.precision == "fp16" and accelerator.device.type == "cpu":
+            raise TrainingError("fp16 cannot be trained on a processor", field="train.precision", found="fp16",
+                                remedy='use "bf16" or "no"')  # fmt: skip
+        if options.fused_backward and accelerator.num_processes > 1:
+            raise TrainingError("fused_backward is for one process", field="train.fused_backward",
+                                found=f"{accelerator.num_processes} processes", remedy="set it to false")  # fmt: skip
 
     @property
     def device(self) -> torch.device:
@@ -120,6 +130,9 @@ class ControlTrainer:
             batch, chance = batch.to(self.device), chance.to(self.device)
             with self._syncing(part == passes - 1):
                 loss = self.loss(batch, chance)
+                if self.options.fused_backward and not torch.isfinite(loss):
+                    raise _diverged(f"the loss of step {self.step + 1} is {loss.item()}")
+                self.whole = not self.options.fused_backward
                 self.accelerator.backward(loss / passes)
             losses.append(loss.detach() / chance.share)
         mean: Any = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
@@ -143,16 +156,7 @@ class ControlTrainer:
 
     def loss(self, batch: Batch, chance: Draw) -> Tensor:
         """Weighted mean squared error of the prediction, a scalar: of a small batch the share that it counts for."""
-        noisy = self.noise.add_noise(batch.latents, chance.noise, chance.timesteps)
-        context = torch.where(chance.dropped[:, None, None], batch.empty_context, batch.context)
-        y = batch.y
-        if y is not None and batch.empty_y is not None:
-            y = torch.where(chance.dropped[:, None], batch.empty_y, y)
-        answer = self.model(noisy, chance.timesteps, context, batch.hints, y)
-        target = self.noise.target(batch.latents, chance.noise, chance.timesteps)
-        error = (answer - target).square().mean((1, 2, 3))
-        error = error * self.noise.min_snr_weights(chance.timesteps, self.options.min_snr_gamma)
-        return (error * chance.weights).sum()
+        return diffusion_loss(self.model, self.noise, self.options, batch, chance)
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on to the bit."""
@@ -196,6 +200,20 @@ class ControlTrainer:
         self.step = int(state["step"])
 
 
+def diffusion_loss(model: Any, noise: NoiseSchedule, options: TrainOptions, batch: Batch, chance: Draw) -> Tensor:
+    """See `ControlTrainer.loss`; `model` is called as ControlledUNet is."""
+    noisy = noise.add_noise(batch.latents, chance.noise, chance.timesteps)
+    context = torch.where(chance.dropped[:, None, None], batch.empty_context, batch.context)
+    y = batch.y
+    if y is not None and batch.empty_y is not None:
+        y = torch.where(chance.dropped[:, None], batch.empty_y, y)
+    answer = model(noisy, chance.timesteps, context, batch.hints, y)
+    target = noise.target(batch.latents, chance.noise, chance.timesteps)
+    error = (answer - target).square().mean((1, 2, 3))
+    error = error * noise.min_snr_weights(chance.timesteps, options.min_snr_gamma)
+    return (error * chance.weights).sum()
+
+
 def _diverged(what: str) -> NotFinite:
     return NotFinite(
         f"{what}; the training has diverged and saved nothing since its last state",
@@ -205,19 +223,14 @@ def _diverged(what: str) -> NotFinite:
     )
 
 
-def _set_precision(model: ControlledUNet, accelerator: Accelerator) -> None:
-    """What is trained is kept in float32, what is locked in the precision of the arithmetic."""
-    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise TrainingError(
-            "fp16 cannot be trained on a processor",
-            field="train.precision",
-            found="fp16",
-            remedy='use "bf16" or "no"',
-        )
+def set_precision(model: ControlledUNet, options: TrainOptions) -> None:
+    """What is trained is kept in float32 unless the options say otherwise, what is locked in the precision of the
+    arithmetic."""
     dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
-    model.control.float()
+    locked = dtypes.get(options.precision, torch.float32)
+    model.control.to(dtypes.get(options.weights, torch.float32))
     model.unet.float()
     for part in (model.unet.time_embed, model.unet.input_blocks, model.unet.middle_block):
-        part.to(dtypes.get(accelerator.mixed_precision, torch.float32))
+        part.to(locked)
     if not list(model.decoder_parameters()):
-        model.unet.to(dtypes.get(accelerator.mixed_precision, torch.float32))
+        model.unet.to(locked)

@@ -1,6 +1,7 @@
 """The command line of the trainer.
 
-    python launch.py train CONFIG.toml [--steps N] [--out DIR] [--resume] [--accept-changes] [--json]
+    python launch.py train CONFIG.toml [--steps N] [--out DIR] [--resume [--accept-changes]] [--json]
+    python launch.py train CONFIG.toml --plan [--memory GIB] [--json]
 
 The configuration is described in docs/training.md. Several processes: `accelerate launch -m standalone.train.cli ...`.
 """
@@ -23,6 +24,7 @@ from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.engine.preprocess import PreprocessRunner
 from lib_controlnet.training.config import TrainConfig, read_config
 from lib_controlnet.training.pictures import Pixels
+from lib_controlnet.training.planning import plan
 from lib_controlnet.training.session import Outcome, TrainingSession
 
 from .screen import Screen, memory
@@ -35,6 +37,10 @@ def main(argv: Sequence[str]) -> int:
     screen = Screen(hidden=options.quiet)
     try:
         config = _config(options)
+        if options.plan:
+            found = plan(config, None if options.memory is None else int(options.memory * 2**30))
+            print(json.dumps(found.as_json()) if options.json else found)
+            return 0 if found.fits else 1
         if options.threads:
             torch.set_num_threads(options.threads)
         session = TrainingSession(
@@ -104,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=0, help="instead of train.steps")
     parser.add_argument("--out", type=Path, help="instead of output.folder")
     parser.add_argument("--resume", action="store_true", help="go on from the newest state in the output folder")
+    parser.add_argument("--plan", action="store_true", help="count what memory it takes, and train nothing")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="with --plan: of another card than this computer's")
     parser.add_argument(
         "--accept-changes", action="store_true", help="with --resume: go on with other settings or data than before"
     )

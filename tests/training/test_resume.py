@@ -18,7 +18,7 @@ from lib_controlnet.training.state import load_state, save_state, states
 from .killed import train
 from .tiny import Memory, config, session
 
-KILLS, STEPS = 12, 80
+KILLS, STEPS = 8, 40
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -34,7 +34,7 @@ def test_killed_many_times_and_resumed_equals_the_uninterrupted(checkpoint: Path
     assert answer.returncode == 0, answer.stderr[-3000:]
     report = json.loads(answer.stdout.splitlines()[-1])
     assert report["kills"] == KILLS
-    assert len(set(report["steps_at_kills"])) > 5, "the kills must fall on different steps"
+    assert len(set(report["steps_at_kills"])) > 3, "the kills must fall on different steps"
     train(checkpoint, pairs, tmp_path / "whole", STEPS)
     one, other = load_state(tmp_path / "killed"), load_state(tmp_path / "whole")
     assert one is not None

@@ -98,11 +98,11 @@ def test_first_step_moves_exactly_the_zero_convolutions_and_the_second_the_copy(
     assert copied <= moved(run.control, first)
 
 
-def test_locked_unet_is_bit_identical_after_200_steps_and_gets_no_gradient() -> None:
-    run = trainer(replace(OPTIONS, steps=200, batch_size=1))
+def test_locked_unet_is_bit_identical_after_60_steps_and_gets_no_gradient() -> None:
+    run = trainer(replace(OPTIONS, steps=60, batch_size=1))
     before = snapshot(run.unet)
     run.run()
-    assert run.step == 200
+    assert run.step == 60
     assert moved_keys(run.unet, before) == set()
     assert all(parameter.grad is None for parameter in run.unet.parameters())
 
@@ -167,10 +167,10 @@ def test_same_seed_same_weights_other_seed_others() -> None:
 
 def test_loss_falls_when_the_hint_tells_the_answer() -> None:
     """Eight examples learnt by heart: with nothing but the timestep's noise to guess, the loss must drop."""
-    run = trainer(replace(OPTIONS, steps=60, learning_rate=3e-3, batch_size=4, empty_prompts=0.0))
+    run = trainer(replace(OPTIONS, steps=40, learning_rate=3e-3, batch_size=4, empty_prompts=0.0))
     losses: list[float] = []
     run.run(lambda progress: losses.append(progress.loss))
-    assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (1.0, 400, 400), (0.5, 160, 240)])
@@ -213,8 +213,8 @@ def test_a_batch_is_drawn_from_every_example_once_an_epoch() -> None:
     order = Order([[0, 1, 2], [3, 4, 5, 6, 7]], 2, seed=1)
     epochs = [[order.indices(5 * epoch + n).tolist() for n in range(5)] for epoch in (0, 1)]
     for epoch in epochs:
-        assert {index for batch in epoch for index in batch} == set(range(8))
-        assert all(len(batch) == 2 and len({index < 3 for index in batch}) == 1 for batch in epoch)
+        assert sorted(index for batch in epoch for index in batch) == list(range(8))
+        assert all(len(batch) <= 2 and len({index < 3 for index in batch}) == 1 for batch in epoch)
     assert epochs[0] != epochs[1]
     assert [order.indices(n).tolist() for n in range(5)] == epochs[0]
 

@@ -1,0 +1,150 @@
+"""Data and settings that would train without an error and come to nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib_controlnet.training.check import check_data, split
+from lib_controlnet.training.errors import TrainingError
+from lib_controlnet.training.lints import find_lints, with_lints
+from lib_controlnet.training.readers import read_data
+
+from .tiny import Memory, config, make_pairs, session
+
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pairs(tmp_path_factory.mktemp("lints") / "pairs", COUNT)
+
+
+def names(folder: Path, checkpoint: Path = Path("none"), **changes: Any) -> set[str]:
+    settings = config(checkpoint, folder, folder / "out", **changes)
+    reading = read_data(settings.data)
+    assert check_data(reading, settings.data).problems == ()
+    return {lint.name for lint in find_lints(*split(reading, settings.data), settings)}
+
+
+def files(folder: Path, part: str) -> list[Path]:
+    return [folder / part / f"{n}.png" for n in range(COUNT)]
+
+
+def swap(folder: Path) -> None:
+    (folder / "source").rename(folder / "other")
+    (folder / "target").rename(folder / "source")
+    (folder / "other").rename(folder / "target")
+
+
+def shuffle(folder: Path) -> None:
+    maps = [path.read_bytes() for path in files(folder, "source")]
+    for path, content in zip(files(folder, "source"), [*maps[7:], *maps[:7]], strict=True):
+        path.write_bytes(content)
+
+
+def black(folder: Path) -> None:
+    for path in files(folder, "source"):
+        Image.new("RGB", (64, 64)).save(path)
+
+
+def some_black(folder: Path) -> None:
+    for path in files(folder, "source")[::3]:
+        Image.new("RGB", (64, 64)).save(path)
+
+
+def same(folder: Path) -> None:
+    for hint, picture in zip(files(folder, "source"), files(folder, "target"), strict=True):
+        shutil.copy(picture, hint)
+
+
+def copied(folder: Path) -> None:
+    for path in files(folder, "source")[1:]:
+        shutil.copy(files(folder, "source")[0], path)
+
+
+def half_size(folder: Path) -> None:
+    for path in files(folder, "source"):
+        Image.open(path).resize((32, 32)).save(path)
+
+
+def duplicates(folder: Path) -> None:
+    for part in ("source", "target"):
+        shutil.copy(files(folder, part)[5], files(folder, part)[6])
+
+
+def one_picture(folder: Path) -> None:
+    for part in ("source", "target"):
+        for path in files(folder, part)[1:]:
+            shutil.copy(files(folder, part)[0], path)
+
+
+def shallow_depth(folder: Path) -> None:
+    """Millimetres in 16 bits, unscaled."""
+    for number, path in enumerate(files(folder, "source")):
+        ramp = np.linspace(500, 3000 + number, 64 * 64).reshape(64, 64)
+        Image.fromarray(ramp.astype(np.uint16)).save(path)
+
+
+def long_captions(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "prompt.json").read_text("utf-8").splitlines()]
+    rows[3]["prompt"] = "a very long caption of a disc " * 20
+    (folder / "prompt.json").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+
+
+BAD: list[tuple[Callable[[Path], None], str]] = [
+    (swap, "swapped"), (shuffle, "shuffled"), (black, "constant"), (some_black, "constant"), (same, "same"),
+    (copied, "one map"), (half_size, "small maps"), (duplicates, "duplicates"), (one_picture, "few"),
+    (one_picture, "held out"), (shallow_depth, "faint"), (long_captions, "long captions"),
+]  # fmt: skip
+
+
+def test_good_data_is_only_little(good: Path) -> None:
+    assert names(good) == {"few"}
+
+
+@pytest.mark.parametrize(("spoil", "name"), BAD, ids=[f"{spoil.__name__} {name}" for spoil, name in BAD])
+def test_what_is_silently_wrong_is_found(spoil: Callable[[Path], None], name: str, good: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(good, tmp_path / "pairs")
+    spoil(folder)
+    found = names(folder)
+    assert name in found
+    assert len(found - {"few", name}) <= 2, found
+
+
+@pytest.mark.parametrize(("rate", "found"), [(1.0, True), (0.05, True), (5e-3, True), (1e-5, False), (1e-12, True)])
+def test_rates(rate: float, found: bool, good: Path) -> None:
+    assert ("rate" in names(good, train={"learning_rate": rate})) is found
+
+
+def test_what_leaves_no_doubt_does_not_start(checkpoint: Path, good: Path, tmp_path: Path) -> None:
+    """Unless it is meant."""
+    folder = shutil.copytree(good, tmp_path / "pairs")
+    black(folder)
+    with pytest.raises(TrainingError, match=r'22 of 22 control maps.*are black.*data.accept = \["constant"\]'):
+        session(config(checkpoint, folder, tmp_path / "out")).run()
+    watcher = Memory()
+    meant = config(checkpoint, folder, tmp_path / "out", data={"accept": ["constant", "one map"]}, train={"steps": 1})
+    assert session(meant, watcher).run().steps == 1
+    assert watcher.reports[0].problems == ()
+    with pytest.raises(TrainingError, match="no such finding"):
+        config(checkpoint, folder, tmp_path / "out", data={"accept": ["blak"]})
+
+
+def test_the_report_carries_sentences_and_data(good: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(good, tmp_path / "pairs")
+    half_size(folder)
+    settings = config(Path("none"), folder, tmp_path / "out")
+    reading = read_data(settings.data)
+    report = with_lints(check_data(reading, settings.data), *split(reading, settings.data), settings).as_json()
+    lint = next(lint for lint in report["lints"] if lint["name"] == "small maps")
+    assert "22 control maps are smaller than their pictures (the first one 2.0 times)" in lint["sentence"]
+    assert lint["examples"] == ["target/1.png", "target/2.png", "target/3.png", "…"]
+    assert any(lint["sentence"] in warning for warning in report["warnings"])
