@@ -5,51 +5,82 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..measure.lines import bright, edge_score
+from ..measure.metrics import metric_of
 from .pictures import Pixels
 
-_CONVERGED = 0.5
+_JUMP, _ABOVE_A_LINE, _STAYS = 0.2, 2.5, 0.75
+_LATER = 2
+_LEAST_REACH = 0.1
 
 
 def adherence(found: Pixels, wanted: Pixels, measure: str) -> float:
     """0..1: the map `found` of a generated picture against the map `wanted`, both (h, w, 3) uint8.
 
-    "lines": F1 of what is brighter than half, within 2 pixels. "pixels": 1 minus the mean difference (depth, normals,
-    segmentation).
+    "lines": F1 of what is brighter than half, within 2 pixels. "pixels": 1 minus the mean difference. Others: the
+    metric of that kind of map (measure/metrics.py).
     """
     if measure == "lines":
         return edge_score(bright(found), bright(wanted)).f1
-    return 1 - float(np.abs(found.astype(np.float64) - wanted).mean()) / 255
+    if measure == "pixels":
+        return 1 - float(np.abs(found.astype(np.float64) - wanted).mean()) / 255
+    return metric_of(measure).compare(found, wanted).adherence or 0.0
+
+
+class Point(NamedTuple):
+    """A look: adherence of samples drawn with their own maps, and of samples drawn with other pictures' maps to the
+    maps that they were not given."""
+
+    step: int
+    matched: float
+    mismatched: float
+
+    @property
+    def control(self) -> float:
+        """What the map itself brings: prompt, seed and what all pictures have in common are in both."""
+        return self.matched - self.mismatched
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """Sudden convergence: not yet at step `after`, there at step `step`, where adherence was `value`; `rise` is the
-    largest rise between two looks, which ended at `steepest`."""
+    """Sudden convergence: not yet at step `after`, there at step `step`, where the map brought `value`, `rise` more
+    than before."""
 
     after: int
     step: int
     value: float
     rise: float
-    steepest: int
 
 
-def find_convergence(curve: Sequence[tuple[int, float]], ceiling: float) -> Convergence | None:
-    """The step at which samples began to follow the condition, in a curve of (step, adherence) that starts without
-    control; None while they do not.
+def find_convergence(curve: Sequence[Point], floor: float, ceiling: float) -> Convergence | None:
+    """The jump in what the map brings, named by its two looks; None where there is none.
 
-    That is the first look at which half of the way is gone from the level without control to `ceiling`, the adherence
-    of the true pictures after the auto-encoder, which no training can pass.
+    A jump is a rise of a fifth of the way from `floor` (adherence without control) to `ceiling` (that of the true
+    pictures after the auto-encoder, which no training can pass) from one look to the next; it is far steeper than the
+    curve as a whole, for else that only climbs; and it stays, at this look and at two later ones at least.
     """
-    if len(curve) < 2:
+    reach, values = ceiling - floor, [point.control for point in curve]
+    if reach < _LEAST_REACH or len(curve) < _LATER + 2:
         return None
-    floor = curve[0][1]
-    wanted = floor + _CONVERGED * (ceiling - floor)
-    for (before, _), (step, value) in itertools.pairwise(curve):
-        if value >= wanted and value > floor:
-            rise, steepest = max((b[1] - a[1], b[0]) for a, b in itertools.pairwise(curve))
-            return Convergence(before, step, value, rise, steepest)
-    return None
+    usual = (values[-1] - values[0]) / (len(values) - 1)
+    rises = [(b - a, index) for index, (a, b) in enumerate(itertools.pairwise(values), 1)]
+    rise, at = max(rises, key=lambda one: (one[0], -one[1]))
+    later = values[at:]
+    stays = len(later) > _LATER and min(later) >= values[at - 1] + _STAYS * rise
+    if not stays or rise < _JUMP * reach or rise < _ABOVE_A_LINE * usual:
+        return None
+    return Convergence(curve[at - 1].step, curve[at].step, round(values[at], 4), round(rise, 4))
+
+
+def half_way(curve: Sequence[Point], floor: float, ceiling: float) -> int | None:
+    """The first step from which on the map brought half of what it can at every look; None before."""
+    found = None
+    for point in reversed(curve):
+        if ceiling - floor < _LEAST_REACH or point.control < (ceiling - floor) / 2:
+            break
+        found = point.step
+    return found

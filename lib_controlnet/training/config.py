@@ -28,6 +28,8 @@ LINTS = (
     "small maps", "constant", "same", "faint", "swapped", "shuffled",
 )  # fmt: skip
 """What a data set can be found to be (lints.py), as `data.accept` names it."""
+COMPARED = ("lines", "depth", "normals", "segments", "regions", "pictures", "colours")
+"""Kinds of maps of which a comparison needs nothing but the maps (measure/metrics.py)."""
 _HINT_LEVELS = 4
 _FORBIDDEN = set('<>:"/\\|?*')
 
@@ -109,8 +111,8 @@ class SampleOptions:
     """Pictures drawn from held-out conditions every `every` steps (0: never): DDIM, the paper's 20 steps and CFG 9.
 
     `preprocessor` is run on them and the result compared with the condition if it made that, else with its map of the
-    true picture; "" takes that of the data. `measure`: "lines" is the F1 of lines within 2 pixels, "pixels" 1 minus the
-    mean difference.
+    true picture; "" takes that of the data, or canny where there is none. `measure`: "auto" follows from what the
+    preprocessor's maps show; "lines" is the F1 of lines within 2 pixels, "pixels" 1 minus the mean difference.
     """
 
     every: int = within(0, 10**8, 300)
@@ -118,7 +120,9 @@ class SampleOptions:
     cfg: float = within(0, 1000, 9.0)
     seed: int = within(0, 2**63 - 1, 0)
     preprocessor: str = ""
-    measure: Literal["lines", "pixels"] = "lines"
+    measure: Literal["auto", "lines", "pixels", "depth", "normals", "segments", "regions", "pictures", "colours"] = (
+        "auto"
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self, "samples")

@@ -37,6 +37,7 @@ _RECENT = 50
 @dataclass(frozen=True)
 class Status:
     """What a page shows. `losses`, `curve`: (step, value), thinned out. `error`: the sentence that ended it.
+    `mismatched`: adherence of samples drawn with other pictures' maps.
     `captions`: (written, all) where the interrogator writes them before the training."""
 
     state: State
@@ -49,6 +50,7 @@ class Status:
     steps_per_second: float | None = None
     seconds_left: float | None = None
     adherence: float | None = None
+    mismatched: float | None = None
     convergence: int | None = None
     losses: tuple[tuple[int, float], ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
@@ -170,7 +172,8 @@ class TrainingJobs:
             steps_per_second=speed,
             seconds_left=(total - step) / speed if speed and state == "running" else None,
             adherence=looks[-1]["adherence"] if looks else None,
-            convergence=found[0] if found else None,
+            mismatched=looks[-1].get("mismatched") if looks else None,
+            convergence=found[-1] if found else None,
             losses=tuple((line["step"], line["loss"]) for line in steps[:: len(steps) // _CURVE_POINTS + 1]),
             curve=tuple((line["step"], line["adherence"]) for line in looks),
             grid=str(folder / "samples" / looks[-1]["grid"]) if looks else "",

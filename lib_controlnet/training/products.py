@@ -12,6 +12,7 @@ import torch
 from ..loading.reader import read_weights
 from ..loading.whole import UNET
 from ..nets.controlnet import ControlNet
+from .adherence import Point
 from .base import Base, architecture
 from .config import TrainConfig
 from .export import export_control, export_diffusers, write_weights
@@ -36,7 +37,7 @@ class Products:
             yield trainer.control
         trainer.control.train()
 
-    def write(self, curve: Sequence[tuple[int, float]]) -> None:
+    def write(self, curve: Sequence[Point]) -> None:
         """All formats, with the weights of now. Raises TrainingError where the disk refuses."""
         output = self._config.output
         metadata = self._metadata(curve)
@@ -52,7 +53,7 @@ class Products:
                 self._write_base(self.files["base"])
         self.files["log"] = output.folder / "log.jsonl"
         if curve:
-            self.files["samples"] = output.folder / "samples" / f"step-{curve[-1][0]:06d}.png"
+            self.files["samples"] = output.folder / "samples" / f"step-{curve[-1].step:06d}.png"
 
     def _write_base(self, path: Path) -> None:
         """The checkpoint with the decoder that was trained."""
@@ -63,7 +64,7 @@ class Products:
                 weights[UNET + key] = value.detach().cpu().to(weights[UNET + key].dtype)
         write_weights(weights, path, file.metadata, torch.float16)
 
-    def _metadata(self, curve: Sequence[tuple[int, float]]) -> dict[str, str]:
+    def _metadata(self, curve: Sequence[Point]) -> dict[str, str]:
         """What the file says of itself: ModelSpec's keys, and under `controlnet.` what a loader or a person may ask."""
         config = self._config
         recipe = {key: value for key, value in config.as_json()["train"].items() if key != "steps"}
@@ -82,5 +83,6 @@ class Products:
             "controlnet.start": "base" if config.base.start is None else config.base.start.name,
         }
         if curve:
-            metadata["controlnet.adherence"] = str(curve[-1][1])
+            metadata["controlnet.adherence"] = str(curve[-1].matched)
+            metadata["controlnet.adherence_mismatched"] = str(curve[-1].mismatched)
         return {key: value for key, value in metadata.items() if value}

@@ -10,7 +10,7 @@ import torch
 
 from ..core.errors import ControlNetError
 from ..engine.device_memory import is_out_of_memory
-from .adherence import Convergence, find_convergence
+from .adherence import Convergence, Point, find_convergence, half_way
 from .base import Base
 from .config import TrainConfig
 from .errors import NotFinite, Stopped, TrainingError
@@ -34,7 +34,9 @@ class Owner(Protocol):
 
     config: TrainConfig
     accelerator: Any
-    curve: list[tuple[int, float]]
+    curve: list[Point]
+    floor: float | None
+    half_way: int | None
     losses: list[float]
     marks: dict[str, Any]
     convergence: Convergence | None
@@ -121,20 +123,25 @@ class Run:
     def _look(self) -> bool:
         """Draw and measure, where that was not done at this step; True if it was stopped in the middle."""
         owner, step = self._owner, self._trainer.step
-        if self._observer is None or (owner.curve and owner.curve[-1][0] == step):
+        if self._observer is None or (owner.curve and owner.curve[-1].step == step):
             return False
         try:
             with self.products.in_use() as control, owner.accelerator.autocast():
                 look = self._observer.look(control, step, owner)
         except Stopped:
             return True
-        owner.curve.append((step, look.adherence))
-        found = find_convergence(owner.curve, self._observer.ceiling)
-        owner.convergence = found
-        self._tell("look", step=step, adherence=look.adherence, grid=look.grid.name)
-        if found is not None and found.step == step:
-            self._tell("convergence", step=step, after=found.after, value=found.value)
-        owner.watcher.look(look, found)
+        owner.curve.append(look.point)
+        owner.floor = self._observer.floor
+        floor, ceiling = self._observer.floor or 0.0, self._observer.ceiling
+        before = owner.convergence
+        owner.convergence = find_convergence(owner.curve, floor, ceiling)
+        owner.half_way = half_way(owner.curve, floor, ceiling)
+        self._tell("look", step=step, adherence=look.adherence, mismatched=look.mismatched, floor=floor,
+                   ceiling=ceiling, grid=look.grid.name)  # fmt: skip
+        new = owner.convergence if owner.convergence != before else None
+        if new is not None:
+            self._tell("convergence", step=new.step, after=new.after, value=new.value, rise=new.rise)
+        owner.watcher.look(look, new)
         return False
 
     def _save(self) -> None:
@@ -147,6 +154,7 @@ class Run:
         content = {
             **trainer.state(),
             "curve": [list(point) for point in owner.curve],
+            "floor": owner.floor,
             "losses": owner.losses,
             "config": owner.config.as_json(),
             "marks": dict(owner.marks),

@@ -15,7 +15,7 @@ import filelock
 import torch
 from accelerate import Accelerator
 
-from .adherence import Convergence
+from .adherence import Convergence, Point
 from .base import Base, load_base, new_control
 from .cache import EncodedData, Preprocess
 from .captions import no_interrogator
@@ -54,15 +54,18 @@ class Watcher(Protocol):
 @dataclass(frozen=True)
 class Outcome:
     """`loss`: mean over the last 100 steps. `adherence`: None where no samples were drawn. `locked_unchanged`: the bits
-    of the locked weights are those from before."""
+    of the locked weights are those from before. `adherence_mismatched`: of samples drawn with other pictures' maps;
+    `adherence_without`: without control; `half_way`: the step from which on maps bring half of what they can."""
 
     steps: int
     loss: float | None
     locked_unchanged: bool
     adherence: float | None
+    adherence_mismatched: float | None
     adherence_without: float | None
     ceiling: float | None
     convergence: Convergence | None
+    half_way: int | None
     stopped: bool
     seconds: float
     files: Mapping[str, Path]
@@ -82,7 +85,9 @@ class TrainingSession:
         self.preprocess, self._extra_readers = preprocess, extra_readers
         self._resume, self._accept = resume, accept_changes
         self.accelerator = Accelerator(mixed_precision=config.train.precision)
-        self.curve: list[tuple[int, float]] = []
+        self.curve: list[Point] = []
+        self.floor: float | None = None
+        self.half_way: int | None = None
         self.losses: list[float] = []
         self.marks: dict[str, Any] = {}
         self.convergence: Convergence | None = None
@@ -98,7 +103,7 @@ class TrainingSession:
                 return self._run(began)
         except Stopped:  # before the first step: what was encoded is kept
             self.agree(True)
-            return Outcome(0, None, True, None, None, None, None, True, time.monotonic() - began, {})
+            return Outcome(0, None, True, None, None, None, None, None, None, True, time.monotonic() - began, {})
 
     def _run(self, began: float) -> Outcome:
         check_needed(self.config)
@@ -114,7 +119,8 @@ class TrainingSession:
         trainer = ControlTrainer(base.unet, control, data, base.noise, self.config.train, self.accelerator)
         if stored is not None:
             trainer.restore(stored)
-            self.curve = [(int(step), float(value)) for step, value in stored["curve"]]
+            self.curve = [Point(int(look[0]), *map(float, look[1:])) for look in stored["curve"] if len(look) > 2]
+            self.floor = stored.get("floor")
             self.losses = [float(loss) for loss in stored["losses"]]
         observer = None if shown is None else self._observer(base, shown)
         run = Run(self, base, trainer, observer)
@@ -127,10 +133,12 @@ class TrainingSession:
             steps=trainer.step,
             loss=sum(self.losses) / len(self.losses) if self.losses else None,
             locked_unchanged=_digest(run.locked()) == locked,
-            adherence=self.curve[-1][1] if self.curve else None,
-            adherence_without=self.curve[0][1] if self.curve else None,
+            adherence=self.curve[-1].matched if self.curve else None,
+            adherence_mismatched=self.curve[-1].mismatched if self.curve else None,
+            adherence_without=self.floor,
             ceiling=None if observer is None else observer.ceiling,
             convergence=self.convergence,
+            half_way=self.half_way,
             stopped=stopped,
             seconds=time.monotonic() - began,
             files=run.products.files,
@@ -264,7 +272,9 @@ class TrainingSession:
     def _observer(self, base: Base, shown: EncodedData) -> Observer | None:
         if not self.accelerator.is_main_process:
             return None
-        return Observer(base, shown, self.config, self.folder / "samples", self.preprocess, self._room(base))
+        made = Observer(base, shown, self.config, self.folder / "samples", self.preprocess, self._room(base))
+        made.floor = self.floor
+        return made
 
     def _room(self, base: Base) -> Room:
         deep = base.unet.config.adm_channels is not None

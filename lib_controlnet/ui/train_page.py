@@ -211,7 +211,8 @@ def status_html(status: Any) -> str:
     if status.seconds_left:
         parts.append(f"{status.seconds_left / 60:.0f} min left")
     if status.adherence is not None:
-        parts.append(f"adherence {status.adherence:.3f}")
+        beside = "" if status.mismatched is None else f" ({status.mismatched:.3f} with another picture's map)"
+        parts.append(f"adherence {status.adherence:.3f}{beside}")
     if status.convergence is not None:
         parts.append(f"sudden convergence at step {status.convergence}")
     # The page's script asks again while it reads "running"; the time makes each answer another one.

@@ -22,6 +22,7 @@ from annotator.sd_controlnet import registry
 from annotator.sd_controlnet.spec import Runtime
 from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.engine.preprocess import PreprocessRunner
+from lib_controlnet.measure.metrics import kind_of
 from lib_controlnet.training.config import TrainConfig, read_config
 from lib_controlnet.training.pictures import Pixels
 from lib_controlnet.training.planning import plan
@@ -76,6 +77,10 @@ class Preprocessors:
         runtime = Runtime(device=device, weight_folders=tuple(weights))
         self._runner = PreprocessRunner(registry.discover(), lambda: runtime, stays=True)  # type: ignore[arg-type]
 
+    def kind(self, name: str) -> str:
+        """What the maps of a preprocessor show, as a meter compares them."""
+        return kind_of(self._runner.entry(name).spec)
+
     def __call__(self, name: str, picture: Pixels, resolution: int, settings: Sequence[float]) -> Pixels:
         thresholds = dict(zip(("threshold_a", "threshold_b"), settings, strict=False))
         return self._runner.run(name, picture, resolution=resolution, **thresholds).map  # type: ignore[arg-type]
@@ -89,8 +94,13 @@ def report_of(outcome: Outcome) -> dict[str, Any]:
         "loss": None if outcome.loss is None else round(outcome.loss, 6),
         "locked_unchanged": outcome.locked_unchanged,
         "f1": outcome.adherence,
+        "f1_mismatched": outcome.adherence_mismatched,
         "f1_without": outcome.adherence_without,
         "f1_ceiling": outcome.ceiling,
+        "control": None
+        if outcome.adherence is None
+        else round(outcome.adherence - (outcome.adherence_mismatched or 0.0), 4),
+        "half_way": outcome.half_way,
         "convergence": None if found is None else dataclasses.asdict(found),
         "stopped": outcome.stopped,
         "seconds": round(outcome.seconds, 1),

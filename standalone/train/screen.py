@@ -60,11 +60,14 @@ class Screen:
         self._bar.update(1)
 
     def look(self, look: Look, convergence: Convergence | None) -> None:
-        self._say(f"step {look.step}: adherence {look.adherence:.3f}, {look.grid}")
-        if convergence is not None and convergence.step == look.step:
+        self._say(
+            f"step {look.step}: adherence {look.adherence:.3f} with its own map, {look.mismatched:.3f} with another's: "
+            f"{look.point.control:+.3f}, {look.grid}"
+        )
+        if convergence is not None:
             self._say(
-                f"sudden convergence: between steps {convergence.after} and {convergence.step} the samples began to "
-                f"follow the condition ({convergence.value:.3f})"
+                f"sudden convergence: between steps {convergence.after} and {convergence.step} what the map brings "
+                f"rose by {convergence.rise:.3f} to {convergence.value:.3f}, and stayed"
             )
 
     def stopping(self) -> bool:

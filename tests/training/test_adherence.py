@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lib_controlnet.training.adherence import adherence, find_convergence
+from lib_controlnet.training.adherence import Point, adherence, find_convergence, half_way
 
 
 def lines(*columns: int) -> np.ndarray:
@@ -26,13 +26,65 @@ def test_pixels_are_compared_by_their_difference() -> None:
     assert adherence(grey, grey, "pixels") == 1.0
 
 
-def test_sudden_convergence_is_the_first_look_past_half_of_the_way() -> None:
-    """The curve of training.md's shapes: .144 without control, .147 at 174, .493 at 405, .621 at 636; ceiling .86."""
-    curve = [(0, 0.144), (174, 0.147), (405, 0.493), (636, 0.621), (870, 0.730)]
-    found = find_convergence(curve, 0.86)
+CEILING, FLOOR = 0.86, 0.144
+
+
+def curve(*values: float, every: int = 100, noise: float = 0.0, seed: int = 0) -> list[Point]:
+    """Looks at which maps bring `values`."""
+    chance = np.random.default_rng(seed)
+    drawn = [value + noise * chance.standard_normal() for value in values]
+    return [Point(every * n, FLOOR + value, FLOOR) for n, value in enumerate(drawn)]
+
+
+def test_a_jump_that_stays_is_named_with_its_two_looks() -> None:
+    """training.md's curve: .144 without control, .147 at 174, .493 at 405, .621 at 636 and so on; ceiling .86."""
+    steps = {0: 0.144, 174: 0.147, 405: 0.493, 636: 0.621, 870: 0.730, 1340: 0.785, 1530: 0.789}
+    looks = [Point(step, value, 0.144) for step, value in steps.items()]
+    found = find_convergence(looks, FLOOR, CEILING)
     assert found is not None
-    assert (found.after, found.step) == (405, 636)
-    assert (found.steepest, found.rise) == (405, pytest.approx(0.346))
-    assert find_convergence(curve[:3], 0.86) is None
-    assert find_convergence(curve[:1], 0.86) is None
-    assert find_convergence([(0, 0.1), (100, 0.1), (200, 0.1)], 0.1) is None
+    assert (found.after, found.step, found.rise) == (174, 405, pytest.approx(0.346))
+    assert half_way(looks, FLOOR, CEILING) == 636
+    assert find_convergence(looks[:3], FLOOR, CEILING) is None
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        curve(*np.linspace(0, 0.6, 15)),
+        curve(*np.linspace(0, 0.6, 4)),
+        curve(0, 0, 0, 0.4, 0, 0.02, 0, 0.01),
+        curve(0, 0, 0, 0, 0, 0.4),
+        curve(*[0] * 12),
+        curve(0, 0.5),
+        [Point(100 * n, 0.1 + 0.05 * n, 0.1 + 0.05 * n) for n in range(12)],
+    ],
+    ids=["a line", "a short line", "one lucky look", "the last look", "nothing", "two looks", "any map does as well"],
+)
+def test_what_is_no_jump(looks: list[Point]) -> None:
+    assert find_convergence(looks, FLOOR, CEILING) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_pairs_do_not_converge(seed: int) -> None:
+    assert find_convergence(curve(*[0] * 20, noise=0.03, seed=seed), FLOOR, CEILING) is None
+    assert half_way(curve(*[0] * 20, noise=0.03, seed=seed), FLOOR, CEILING) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_jump_is_found_in_noise(seed: int) -> None:
+    found = find_convergence(curve(*[0] * 5, *[0.5] * 9, noise=0.02, seed=seed), FLOOR, CEILING)
+    assert found is not None
+    assert (found.after, found.step) == (400, 500)
+
+
+def test_a_ceiling_below_the_floor_says_nothing() -> None:
+    jump = curve(*[0] * 5, *[0.5] * 9)
+    assert find_convergence(jump, 0.3, 0.25) is None
+    assert half_way(jump, 0.3, 0.25) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "step"), [((0, 0.2, 0.4, 0.5), 200), ((0, 0.4, 0.2, 0.4), 300), ((0, 0.4, 0.5, 0.2), None)]
+)
+def test_half_of_the_way_is_that_from_which_on_it_holds(values: tuple[float, ...], step: int | None) -> None:
+    assert half_way(curve(*values), FLOOR, CEILING) == step

@@ -21,6 +21,7 @@ from lib_controlnet.families.controlnet import FAMILY
 from lib_controlnet.loading.canonical import canonical
 from lib_controlnet.loading.reader import read_weights
 from lib_controlnet.training import records, trainer
+from lib_controlnet.training.base import load_base
 from lib_controlnet.training.errors import NotFinite, TrainingError
 from lib_controlnet.training.pictures import read_picture
 from lib_controlnet.training.state import load_state
@@ -38,6 +39,9 @@ def test_a_training_from_folder_to_files(checkpoint: Path, pairs: Path, tmp_path
     assert outcome.loss == pytest.approx(sum(watcher.losses) / 8)
     assert [look.step for look in watcher.looks] == [0, 4, 8]
     assert watcher.reports[0].pairs == 4
+    # without control the map brings nothing, and that is the floor
+    assert watcher.looks[0].adherence == watcher.looks[0].mismatched == outcome.adherence_without
+    assert outcome.adherence_mismatched == watcher.looks[-1].mismatched
     for look in watcher.looks:
         assert read_picture(look.grid, "grid").shape == (2 * SIDE, 3 * SIDE, 3)
     grid = read_picture(watcher.looks[0].grid, "grid")
@@ -82,6 +86,21 @@ def test_both_formats_are_the_same_network_and_our_loader_reads_them(
     assert middle.any()
     assert torch.allclose(middle, wanted_middle, atol=1e-5)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(down, wanted_down, strict=True))
+
+
+def test_without_a_preprocessor_lines_are_compared_with_the_true_pictures(
+    checkpoint: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """The paper's own layout: a colour picture against a map would have a ceiling of next to nothing."""
+    settings = config(checkpoint, pairs, tmp_path / "out", data={"preprocessor": "none"}, samples={"every": 8})
+    run = session(settings)
+    train, held_out = run._prepare_data()
+    base = load_base(settings.base)
+    shown = run._encode(base, train, held_out, 0)[1]
+    assert shown is not None
+    observer = run._observer(base, shown)
+    assert observer is not None
+    assert observer._score({index: shown.picture(index) for index in range(2)}) == 1.0
 
 
 def test_the_file_says_what_made_it(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
