@@ -77,10 +77,11 @@ class Observer:
         if len(indices) == 1:
             return {index: np.ascontiguousarray(self._conditions[index][::-1, ::-1]) for index in indices}
         turned = [*indices[len(indices) // 2 :], *indices[: len(indices) // 2]]
-        return {
-            index: fitted(self._conditions[other], self._conditions[index].shape[1::-1])
-            for index, other in zip(indices, turned, strict=True)
-        }
+        made: dict[int, Pixels] = {}
+        for index, other in zip(indices, turned, strict=True):
+            height, width = self._conditions[index].shape[:2]
+            made[index] = fitted(self._conditions[other], (width, height))
+        return made
 
     def look(self, control: ControlNet, step: int, onlooker: Onlooker) -> Look:
         """Draw all held-out conditions with `control` as it is, write the grid, measure.
