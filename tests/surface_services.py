@@ -61,8 +61,8 @@ def embedding(_runtime: Runtime) -> Any:
     """The mean colour, as an embedding of three numbers, and how many pixels it was taken of."""
 
     def detect(image: np.ndarray, **_options: Any) -> Detection:
-        mean = torch.tensor(image[..., :3].reshape(-1, 3).mean(axis=0), dtype=torch.float32)
-        return Detection(tensors={"mean": mean, "pixels": torch.tensor([float(image.shape[0] * image.shape[1])])})
+        mean = torch.tensor(image[..., :3].reshape(-1, 3).mean(axis=0), dtype=torch.float32)[None]
+        return Detection(tensors={"mean": mean, "pixels": torch.tensor([[float(image.shape[0] * image.shape[1])]])})
 
     return detect
 

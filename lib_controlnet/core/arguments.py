@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -61,13 +62,16 @@ FIELDS: tuple[str, ...] = (
     "batch_weights",
     "union_type",
     *IMAGE_PROMPT,
+    "uncond_image",
+    "embedding_files",
     "use_preview",
     "preview",
 )
 """A unit's part of the script's arguments, in order.
 
 Of the panel only: `own_image` (without it img2img's picture is used), `use_region` (without it the region mask is not),
-`use_preview` (the map in `preview` is the picture, and no preprocessor runs).
+`use_preview` (the map in `preview` is the picture, and no preprocessor runs), `embedding_files` (uploaded safetensors,
+which are the unit's embeddings).
 """
 
 
@@ -137,6 +141,11 @@ def as_mapping(values: Sequence[object]) -> dict[str, object]:
         fields.update(image=None, mask=None)
     batch, merge = fields.pop("batch_images"), fields.pop("merge_images")
     field, uploads = ("merge_images", merge) if fields["input_mode"] == "merge" else ("batch_images", batch)
+    files = [
+        uploaded(name, "ipadapter_input") for item in _list(fields.pop("embedding_files")) if (name := _file_name(item))
+    ]
+    if files:
+        fields["embeddings"] = [base64.b64encode(file.read_bytes()).decode() for file in files]
     fields["images"] = [uploaded(name, field) for item in _list(uploads) if (name := _file_name(item))]
     return fields
 

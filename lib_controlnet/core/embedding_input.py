@@ -72,15 +72,17 @@ def _decoded(item: object) -> Embeddings:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise UnitError("the embedding is not base64", found=str(error), remedy=_REMEDY) from error
-    if content.startswith(_PICKLES):
-        raise UnitError(
-            "the embedding is a pickle, which can run code when it is read, and is never unpickled",
-            found="what torch.save writes",
-            remedy=_REMEDY,
-        )
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError) as error:
+        if content.startswith(
+            _PICKLES
+        ):  # asked now: the length of a safetensors' header may begin with these bytes too
+            raise UnitError(
+                "the embedding is a pickle, which can run code when it is read, and is never unpickled",
+                found="what torch.save writes",
+                remedy=_REMEDY,
+            ) from None
         raise UnitError("the embedding is not in the safetensors format", found=str(error), remedy=_REMEDY) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -32,9 +33,9 @@ def picture_output(label: str, **options: Any) -> gr.Image:
     return not_saved(uploads_only(gr.Image(label=label, type="numpy", interactive=False, **options)))
 
 
-def files_input(label: str, **options: Any) -> gr.File:
-    """An upload of several pictures, given to handlers as temporary files."""
-    return not_saved(uploads_only(gr.File(label=label, file_count="multiple", file_types=["image"], **options)))
+def files_input(label: str, types: Sequence[str] = ("image",), **options: Any) -> gr.File:
+    """An upload of several pictures, or files of other `types`, given to handlers as temporary files."""
+    return not_saved(uploads_only(gr.File(label=label, file_count="multiple", file_types=list(types), **options)))
 
 
 def webcam_toggle(on: bool) -> Update | None:

@@ -13,7 +13,7 @@ from ..core.image_prompt import Combine, EmbedsScaling, Slots, Uncond, WeightTyp
 from ..core.modes import PulidMode
 from ..core.units import IMAGE_PROMPT, parse_unit
 from ..engine.facts import Facts
-from .gradio_compat import not_saved
+from .gradio_compat import files_input, not_saved, picture_input, small_button
 
 _SLOTS = {16: Slots(6, 1, 9), 11: Slots(4, 1, 6)}
 """By the number of layer weights that a file takes: SD 1.x and 2.x, SDXL."""
@@ -22,11 +22,16 @@ _TOP, _BOTTOM = 30, 32
 
 @dataclass
 class ImagePromptEditor:
-    """`part` is shown where the model takes what is in it; `pulid` where it is PuLID's."""
+    """`part` is shown where the model takes what is in it; `pulid` where it is PuLID's.
+
+    `write` makes a file of what the preprocessor finds, which `written` gives.
+    """
 
     part: Any
     plot: Any
     pulid: Any
+    write: Any
+    written: Any
 
 
 def build_image_prompt(values: dict[str, Any], prefix: str) -> ImagePromptEditor:
@@ -71,7 +76,31 @@ def build_image_prompt(values: dict[str, Any], prefix: str) -> ImagePromptEditor
             )
         )
         pulid = _pulid(values, prefix)
-    return ImagePromptEditor(part, plot, pulid)
+        files = _files(values, prefix)
+    return ImagePromptEditor(part, plot, pulid, *files)
+
+
+def _files(values: dict[str, Any], prefix: str) -> tuple[Any, Any]:
+    """The pictures' own inputs; the button that writes embeddings, and what it has written."""
+    with gr.Row(elem_classes=["controlnet_row"]):
+        values["uncond_image"] = picture_input(
+            "Picture for the negative prompt", elem_id=f"{prefix}_controlnet_ip_uncond_image", height=180
+        )
+        values["embedding_files"] = files_input(
+            "Embeddings in place of the picture",
+            [".safetensors"],
+            elem_id=f"{prefix}_controlnet_ipadapter_input",
+        )
+    with gr.Row(elem_classes=["controlnet_row"]):
+        write = small_button(
+            "Write embeddings",
+            "Make a file of what the preprocessor finds in the picture, to be given again in its place",
+            elem_id=f"{prefix}_controlnet_write_embeddings",
+        )
+        written = gr.File(
+            label="Written", interactive=False, visible=False, elem_id=f"{prefix}_controlnet_written_embeddings"
+        )
+    return write, written
 
 
 def _pulid(values: dict[str, Any], prefix: str) -> Any:

@@ -15,6 +15,7 @@ from ..core.units import configured_units
 from ..engine.services import PageServices
 from . import paste
 from .drawing import palette_html
+from .embeddings import connect_embeddings
 from .events import connect, shown_errors
 from .gradio_compat import not_saved, small_button
 from .presets import PresetWidgets, build_presets, connect_presets
@@ -63,6 +64,7 @@ def _tabs(services: PageServices, tabname: str, is_img2img: bool, count: int) ->
                 unit = build_unit(services, tabname, is_img2img, index)
                 connect(services, tabname, is_img2img, index, unit)
                 connect_preview(services, tabname, index, unit)
+                connect_embeddings(services, tabname, index, unit)
                 units.append(unit)
                 presets.append(build_presets(services, tabname, index, count))
     for index, widgets in enumerate(presets):

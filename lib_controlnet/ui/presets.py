@@ -172,7 +172,7 @@ def _connect_copy(
 def settings_of(arguments: Sequence[Any], index: int) -> ControlNetUnit:
     """What a unit's widgets say, without its pictures."""
     fields = as_mapping(arguments[: len(FIELDS)])
-    without = dict.fromkeys((*PICTURES, "images"), None) | {"input_mode": "simple", "enabled": True}
+    without = dict.fromkeys((*PICTURES, "images", "embeddings"), None) | {"input_mode": "simple", "enabled": True}
     return parse_unit({**fields, **without}, index)
 
 

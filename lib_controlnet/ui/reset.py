@@ -15,8 +15,8 @@ from .sliders import slider_updates
 from .unit_panel import UnitWidgets
 from .unit_pictures import SINGLE
 
-PICTURES = ("image", "mask", "region_mask")
-_FILES = ("batch_images", "merge_images")
+PICTURES = ("image", "mask", "region_mask", "uncond_image")
+_FILES = ("batch_images", "merge_images", "embedding_files")
 _SLIDERS = ("resolution", "threshold_a", "threshold_b")
 _EMPTY = {**dict.fromkeys((*PICTURES, *_FILES)), "batch_dir": "", "output_dir": "", "use_region": False}
 """What a unit without settings has in the widgets that no text of parameters names."""

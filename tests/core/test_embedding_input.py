@@ -64,3 +64,15 @@ def test_pictures_lie_one_behind_the_other() -> None:
     assert whole["zero_hidden_state"].shape == (1, 3, 2), "it stands for no picture, however many there are"
     with pytest.raises(UnitError, match="several kinds"):
         stacked([first, {"b": torch.ones(1, 2)}])
+
+
+def test_a_headers_length_is_no_pickles_mark() -> None:
+    """Of 128 and 384 bytes the first byte is that with which a pickle begins."""
+    starts = set[int]()
+    for length in range(1, 300, 8):
+        name = "n" * length
+        content = safetensors.torch.save({name: torch.ones(1, 4)})
+        starts.add(content[0])
+        (table,) = read_embeddings(base64.b64encode(content).decode())
+        assert list(table) == [name]
+    assert 0x80 in starts

@@ -8,12 +8,15 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import torch
+from PIL import Image
 
 from lib_controlnet.core.arguments import FIELDS, FIRST_UNIT, units_from_args
-from lib_controlnet.core.errors import ControlNetError, UnitError
+from lib_controlnet.core.errors import ControlNetError, PreprocessorError, UnitError
 from lib_controlnet.core.uploads import upload_folder, uploaded
 from lib_controlnet.engine.presets import loads
-from lib_controlnet.engine.services import Services
+from lib_controlnet.engine.services import PageServices, Services
+from lib_controlnet.ui.embeddings import written
 from lib_controlnet.ui.gradio_compat import files_input
 from lib_controlnet.ui.presets import _content
 from lib_controlnet.ui.uploads import uploads_only
@@ -79,7 +82,7 @@ def test_the_folder_is_gradios(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("field", ["merge_images", "batch_images"])
+@pytest.mark.parametrize("field", ["merge_images", "batch_images", "embedding_files"])
 @pytest.mark.parametrize("form", ["name", "names", "object", "dict"])
 def test_api_callers_cannot_name_them_by_position(folder: Path, way: str, field: str, form: str) -> None:
     name = foreign(folder)[way]
@@ -105,6 +108,22 @@ def test_by_position_uploads_are_taken(folder: Path) -> None:
     values["merge_images"] = [str(folder / "abc" / "a.png")]
     (unit,) = units_from_args([None] * FIRST_UNIT + [values[name] for name in FIELDS], 1)
     assert unit.images == ((folder / "abc" / "a.png").resolve(),)
+
+
+def test_what_the_page_writes_of_a_picture_stands_for_it(folder: Path, services: PageServices) -> None:
+    picture = Image.new("RGB", (8, 8), (200, 30, 60))
+    fields: dict[str, Any] = dict.fromkeys(FIELDS)
+    fields.update(enabled=True, preprocessor="clip_vision", model="any", image=picture, own_image=True)
+    fields.update(resize_mode="Crop and Resize", input_mode="simple", resolution=-1, threshold_a=-1, threshold_b=-1)
+    file = written(services, fields, 0, (64, 64))
+    fields.update(image=None, embedding_files=[str(file)], uncond_image=picture)
+    (unit,) = units_from_args([None] * FIRST_UNIT + [fields[name] for name in FIELDS], 1)
+    assert unit.image is None
+    assert torch.equal(unit.embeddings[0]["mean"], torch.tensor([[200.0, 30.0, 60.0]]))
+    assert unit.uncond_image is not None
+    assert unit.uncond_image.tolist()[0][0] == [200, 30, 60]
+    with pytest.raises(PreprocessorError, match="makes a map"):
+        written(services, {**fields, "image": picture, "preprocessor": "canny"}, 0, (64, 64))
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -351,7 +351,7 @@ def test_detect_returns_embeddings(client: TestClient, tensor_format: str | None
     assert set(answer) == {"tensor", "info"}
     raw = base64.b64decode(answer["tensor"][0])
     found = torch.load(io.BytesIO(raw), weights_only=True) if tensor_format == "torch" else load_tensors(raw)
-    assert found["pixels"].tolist() == [24 * 40]
+    assert found["pixels"].tolist() == [[24 * 40]]
     assert torch.allclose(found["mean"], torch.tensor(RGB.reshape(-1, 3).mean(axis=0)).float())
 
 
