@@ -54,6 +54,7 @@ DEFAULTS: Mapping[str, Any] = {
     "hr_weight_schedule": None,
     "uncond_weight": 1.0,
     "batch_weights": None,
+    "reuse_control": -1.0,
     "effective_region_mask": None,
     "union_control_type": ControlNetUnionControlType.UNKNOWN,
     "input_mode": InputMode.SIMPLE,

@@ -60,6 +60,7 @@ FIELDS: tuple[str, ...] = (
     "hr_weight_schedule",
     "uncond_weight",
     "batch_weights",
+    "reuse_control",
     "union_type",
     *IMAGE_PROMPT,
     "uncond_image",

@@ -157,6 +157,8 @@ def _extras(unit: ControlNetUnit) -> Iterator[tuple[str, object]]:
         yield "Uncond Weight", f"{unit.uncond_weight:g}"
     if unit.batch_weights is not None:
         yield "Batch Weights", _joined(unit.batch_weights)
+    if unit.reuse_control >= 0.0:
+        yield "Reuse Control", f"{unit.reuse_control:g}"
     yield from _image_prompt(unit)
 
 

@@ -39,6 +39,7 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "hr_weight_schedule": ("hr_weight_schedule",),
     "uncond_weight": ("uncond_weight",),
     "batch_weights": ("batch_weights",),
+    "reuse_control": ("reuse_control",),
     "region_mask": ("effective_region_mask", "region_mask"),
     "ip_weight_type": ("ip_weight_type", "weight_type"),
     "ip_style_boost": ("ip_style_boost", "style_boost", "weight_style"),

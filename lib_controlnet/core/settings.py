@@ -65,6 +65,7 @@ OPTIONS: Mapping[str, Option] = {
     "controlnet_pinned_memory": Option(default=True),
     "controlnet_side_stream": Option(default=False),
     "controlnet_stream_blocks": Option(default=False),
+    "controlnet_reuse_control": Option(0.0, 0, 1),
     "control_net_inpaint_blur_sigma": Option(7, 0, 64),
     "control_net_no_detectmap": Option(default=False),
     "control_net_detectmap_autosaving": Option(default=False),

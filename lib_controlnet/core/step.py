@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
@@ -36,6 +36,8 @@ class Step:
     planned   denoiser calls of the pass as the sampler plans them, 0 where nobody told
     kept      the pass's owner of row numbers and flags on the device
     told      rows whose `y` has been replaced by what a control says, to which others add
+    turn      which denoiser call of the pass this U-Net call is a part of, from 1; 0 where nobody told
+    prompts   another one where the host comes to other parts of its prompts (`[a:b:0.5]`)
     """
 
     x: Tensor
@@ -51,6 +53,8 @@ class Step:
     planned: int = 0
     kept: RowTensors = field(default_factory=RowTensors, repr=False, compare=False)
     told: frozenset[int] = frozenset()
+    turn: int = 0
+    prompts: Hashable = ()
 
     @property
     def batch(self) -> int:

@@ -63,7 +63,9 @@ class ControlNetUnit:
     strongly the unit acts. `layer_weights`: one number for each residual, encoder order then middle. `weight_schedule`:
     the weight at each step instead of `weight`, by which `layer_weights` are multiplied; `hr_weight_schedule`: the same
     for the hires pass, where there is no other the one of the base pass. `uncond_weight`: by which the rows of the
-    negative prompt are multiplied. `batch_weights`: by which each picture of a batch is. `images`: those of a batch
+    negative prompt are multiplied. `batch_weights`: by which each picture of a batch is. `reuse_control`: residuals of
+    an earlier step serve while they are expected to have changed by less than this share; 0 never, -1 as the option
+    says. `images`: those of a batch
     (one generation for each) or to be merged; `batch_dir`: a folder with the batch's instead. `loopback`: a batch goes
     on from its own results. `notes`: what reading it let pass, to be told to the user.
     """
@@ -99,6 +101,7 @@ class ControlNetUnit:
     output_dir: str = ""
     loopback: bool = False
     images: tuple[Source, ...] = ()
+    reuse_control: float = -1.0
     embeddings: tuple[Embeddings, ...] = ()
     uncond_image: Pixels | None = None
     ip_weight_type: WeightType = WeightType.normal
@@ -305,6 +308,7 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "hr_weight_schedule": read_curve,
     "uncond_weight": partial(read_number, low=0.0, high=2.0),
     "batch_weights": read_strengths,
+    "reuse_control": partial(read_number, low=-1.0, high=1.0),
     "union_type": partial(legacy.read_choice, UnionType),
     "input_mode": partial(legacy.read_choice, InputMode),
     "batch_dir": read_folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from ..families.base import BoundControl
@@ -18,6 +19,8 @@ class Active:
     call: PartCall
     along: tuple[UnitRun, ...] = ()
     """Units whose control is computed with this one's."""
+    origin: Hashable = None
+    """Of a control that was made of several: which ones, and how strong each is in it."""
 
     @property
     def bound(self) -> BoundControl:

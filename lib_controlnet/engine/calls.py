@@ -22,6 +22,7 @@ from .joining import Joining
 from .parts import Part, PartCall
 from .placement import Placement
 from .preparation import UnitPreparation
+from .reuse import Reuse
 from .tiles import TiledHint
 
 Result = TypeVar("Result")
@@ -53,6 +54,7 @@ class Calls:
         self._preparation = preparation
         self._placement = placement
         self._joining = Joining()
+        self.reuse = Reuse(placement.make_room)
         self.count = 0
 
     def in_range(self, step: Step) -> list[UnitRun]:
@@ -62,6 +64,7 @@ class Calls:
     def announced(self, step: Step) -> None:
         """A call begins: counts it for the units in range. Raises HostError where their hints do not fit it."""
         self.count += 1
+        self.reuse.announced(step)
         for run in self.in_range(step):
             run.acting.in_range += 1
             self._check_size(run, step)
@@ -154,7 +157,7 @@ class Calls:
             if run.tile is not None:
                 bound, region, step = self._of_tile(one, run.tile, step)
             selected = step.select(rows)
-            part = self._computed(one, lambda: bound.residuals(selected))
+            part = self.reuse.residuals(one, selected, lambda: self._computed(one, lambda: bound.residuals(selected)))
             if part is None:
                 return None
             for each in (run, *one.along):

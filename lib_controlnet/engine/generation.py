@@ -168,6 +168,11 @@ class UnitRun:
         """The preprocessor's data sheet."""
         return self.results[0].spec
 
+    @property
+    def reuses(self) -> bool:
+        """Its residuals may serve for several steps of the pass that has begun."""
+        return self.takes_part and self.unit.reuse_control > 0.0 and self.model.reusable
+
     def weight_at(self, progress: float) -> float:
         """Its weight at a step."""
         return self.unit.weight if self.curve is None else self.curve.at(progress)

@@ -40,7 +40,8 @@ class Joining:
         if joint is None:
             return group
         call = replace(first.call, weights=strongest.call.weights)
-        return [Active(first.run, Part(first.part.model, joint), call, tuple(one.run for one in group[1:]))]
+        along = tuple(one.run for one in group[1:])
+        return [Active(first.run, Part(first.part.model, joint), call, along, origin=(bounds, known))]
 
 
 def _together(one: Active) -> Hashable:

@@ -35,9 +35,11 @@ class Placement:
     it comes again when it is needed.
     """
 
-    def __init__(self, services: Services, runtime: Runtime) -> None:
+    def __init__(self, services: Services, runtime: Runtime, let_go: Callable[[], None] = lambda: None) -> None:
+        """`let_go` drops what else the session keeps on the device, where the memory is too small for it."""
         self._services = services
         self._runtime = runtime
+        self._let_go = let_go
         self._models: list[ControlModel] = []
         self._staying: Sequence[ControlModel] = ()
         """Those that the U-Net call under way cannot do without."""
@@ -141,13 +143,13 @@ class Placement:
                 self._keep((model, *self._staying))
             setting = self._services.setting
             by_block = self.sparing and bool(setting("controlnet_stream_blocks", False))
-            self._make_room(0 if by_block else model.residence.size)
+            self.make_room(0 if by_block else model.residence.size)
             pinned = bool(setting("controlnet_pinned_memory", True))
             model.residence.come(self._runtime.device, pinned=pinned, by_block=by_block)
         return ask()
 
-    def _make_room(self, size: int) -> None:
-        """Before a model comes: some drivers do not fail where memory is short, but become very slow."""
+    def make_room(self, size: int) -> None:
+        """Before a model comes or residuals stay: some drivers do not fail where memory is short, but get very slow."""
         device = self._runtime.device
         if self._runtime.reserve is not None:
             self._runtime.reserve(size)
@@ -161,6 +163,7 @@ class Placement:
         """Everything of ours but `model` leaves the device, and from now on the session's models take turns."""
         device, others = self._runtime.device, len(self._models) > 1
         self.sparing = True
+        self._let_go()
         self._services.models.release(keep=(model, *self._staying))
         self._services.preprocess.unload()
         give_back(device)

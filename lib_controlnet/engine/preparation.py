@@ -58,7 +58,7 @@ class UnitPreparation:
     ) -> UnitRun:
         results, resize_mode = self._results(unit, spec, target)
         notes = [*_notes(results), *self._model_notes(model), *_unheard(unit, model), *_suspected(results, model_name)]
-        unit = replace(unit, notes=(*unit.notes, *notes))
+        unit = replace(unit, notes=(*unit.notes, *notes), reuse_control=self._reuse(unit, model))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
         run = UnitRun(unit, model_name, model, results, resize_mode, guidance, None)
         run.asked_region = self._generation.region(unit, spec)
@@ -106,6 +106,11 @@ class UnitPreparation:
             text = "Unit %d: the host paints within a mask itself: %s becomes %s."
             log.warning(text, unit.index, unit.preprocessor, seen.preprocessor)
         return seen, target
+
+    def _reuse(self, unit: ControlNetUnit, model: ControlModel) -> float:
+        """The unit's budget, or the option's where it has none and that does something."""
+        wanted = float(self._services.setting("controlnet_reuse_control", 0))
+        return wanted if unit.reuse_control < 0.0 < wanted and model.reusable else unit.reuse_control
 
     def _model_notes(self, model: ControlModel) -> list[str]:
         if not (model.holds_base and self._generation.runtime.base_rounded):
@@ -273,11 +278,12 @@ def _curve(unit: ControlNetUnit, pass_: Pass) -> WeightCurve | None:
 
 
 def _unheard(unit: ControlNetUnit, model: ControlModel) -> list[str]:
-    """What a unit asks of a picture that acts as a prompt, where its model takes none."""
-    if model.embeddings:
-        return []
+    """What a unit asks of a picture that acts as a prompt, or of residuals, where its model takes or has none."""
     default = ControlNetUnit()
-    asked = [name for name in IMAGE_PROMPT if getattr(unit, name) != getattr(default, name)]
+    names = () if model.embeddings else IMAGE_PROMPT
+    asked = [name for name in names if getattr(unit, name) != getattr(default, name)]
+    if unit.reuse_control > 0.0 and not model.reusable:
+        asked.append("reuse_control")
     return [f"with this model these have no effect: {', '.join(asked)}"] if asked else []
 
 

@@ -43,8 +43,8 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Idle:
-    """A unit that did nothing in a pass because its settings say so: a sentence for the user."""
+class Remark:
+    """What a unit did not do in a pass, and why: a sentence for the user."""
 
     unit: int
     text: str
@@ -69,7 +69,7 @@ class ControlSession:
         """None before the first pass."""
         self._active: list[list[Active]] = []
         """What acts in the U-Net calls under way, the innermost last."""
-        self._placement = Placement(services, generation.runtime)
+        self._placement = Placement(services, generation.runtime, self._short_of_memory)
         self._side = SideStream()
         weakref.finalize(self, self._placement.leave).atexit = False  # a job that broke off is never closed
 
@@ -98,6 +98,7 @@ class ControlSession:
     def hold(self) -> Held:
         """Another pass may be sampled with this session before the one that has begun goes on."""
         if self._placement.sparing:
+            self._forget_kept()
             self._placement.leave()
         held = Held(self.runs, self._calls, self._active, self._pass, self._size)
         _let_act(self._active, False)
@@ -122,8 +123,19 @@ class ControlSession:
 
     @property
     def size(self) -> int:
-        """Bytes on the device of the models that act."""
-        return self._placement.size
+        """Bytes on the device of the models that act, and of the residuals that are kept for later steps."""
+        width, height = self._size
+        rows = 2 * self._generation.batch_size  # with guidance
+        kept = (run.model.residual_bytes(rows, height // 8, width // 8) for run in self.runs if run.reuses)
+        return self._placement.size + sum(kept)
+
+    def _forget_kept(self) -> None:
+        if self._calls is not None:
+            self._calls.reuse.forget()
+
+    def _short_of_memory(self) -> None:
+        if self._calls is not None:
+            self._calls.reuse.give_up()
 
     def rebase(self, base: BaseModel) -> None:
         """Another U-Net takes over (refiner, hires checkpoint): units that do not fit it raise when they would act."""
@@ -140,6 +152,7 @@ class ControlSession:
                     found=f"{base.title} took over during the generation",
                     remedy="let the unit end before that (ending control step), or use one kind of checkpoint",
                 )
+        self._forget_kept()
 
     def attach(self, sites: LdmSites) -> None:
         """The pass's controls ask for their places in the U-Net in use; again where the host swaps it."""
@@ -209,22 +222,23 @@ class ControlSession:
             picture = _as_far(picture, new, run, index)
         return picture
 
-    def end(self, steps: int) -> list[Idle]:
-        """A sampling of `steps` denoiser steps has ended: the units that did nothing because their settings say so.
+    def end(self, steps: int) -> list[Remark]:
+        """A sampling of `steps` denoiser steps has ended: which units did nothing, or computed what was to be reused.
 
         Where the host is short of the device's memory it gets that of the models for what comes next: decoding.
         Raises ControlNetError for a unit that was to act and did not.
         """
+        self._forget_kept()
         self._placement.rest(*self._size)
-        idle: list[Idle] = []
+        said: list[Remark] = []
         for run in self.runs:
             run.tile, run.tile_orders = None, {}  # a tiler may leave its last piece there
-            text = self._judged(run, steps)
+            text = self._judged(run, steps) or ("" if self._calls is None else self._calls.reuse.told(run))
             if text:
-                idle.append(Idle(run.unit.index, text))
+                said.append(Remark(run.unit.index, text))
         if self.closed:
             raise not_called(steps, closed=True)
-        return idle
+        return said
 
     def _judged(self, run: UnitRun, steps: int) -> str:
         """Why a unit rightly did nothing, "" where it acted or has no part in the pass."""
@@ -255,6 +269,7 @@ class ControlSession:
 
     def break_off(self) -> None:
         """A sampling ended before its time: nothing of it is left on the device."""
+        self._forget_kept()
         self._placement.leave()
 
     def hint_for(self, index: int, pass_: Pass) -> Tensor:

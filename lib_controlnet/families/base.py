@@ -220,6 +220,13 @@ class ControlModel(Protocol):
     """The kinds of embeddings (see core.embeddings) that it takes in place of maps, the usual one first; empty where it
     takes maps. It takes those of several pictures in one unit together."""
 
+    reusable: bool
+    """Its network computes residuals at every step, which change little from one to the next: see `engine/reuse.py`."""
+
+    def residual_bytes(self, rows: int, height: int, width: int) -> int:
+        """What its residuals take of `rows` rows of a latent of that size, where they may be kept."""
+        ...
+
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where it cannot control `base`."""
         ...
@@ -242,6 +249,12 @@ class PlainModel:
     holds_base: bool = False
     from_fp8: bool = False
     embeddings: Sequence[str] = ()
+    reusable: bool = False
+
+    def residual_bytes(self, rows: int, height: int, width: int) -> int:
+        """Nothing is kept."""
+        del rows, height, width
+        return 0
 
 
 class OwnControl(PlainModel):

@@ -150,6 +150,7 @@ class LoadedControlNet(Generic[Network]):
 
     ramp: Sequence[float] = ()
     embeddings: Sequence[str] = ()
+    reusable = True
 
     def __init__(
         self,
@@ -174,6 +175,10 @@ class LoadedControlNet(Generic[Network]):
         """Raises BaseModelError where `base` has not the blocks, text and embeddings that this file needs."""
         own = self.config.unet
         check_base(self.path, base, describe_config(own), _disagreement(own, base.config))
+
+    def residual_bytes(self, rows: int, height: int, width: int) -> int:
+        """What its residuals take of `rows` rows of a latent of that size."""
+        return rows * self.config.unet.residual_numbers(height, width) * self.net.dtype.itemsize
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundControlNet[Network]:
         """The network with hints `(1, hint_channels, H, W)` of one size: one, or one for each image of the batch."""

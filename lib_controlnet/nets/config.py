@@ -53,6 +53,12 @@ class UNetConfig:
     def middle_channels(self) -> int:
         return self.channel_mult[-1] * self.model_channels
 
+    def residual_numbers(self, height: int, width: int) -> int:
+        """Numbers in the skips and the middle block's output of one row of a latent `height` x `width`."""
+        scales = [2 ** (index // (self.num_res_blocks + 1)) for index in range(len(self.input_channels))]
+        channels = zip((*self.input_channels, self.middle_channels), (*scales, scales[-1]), strict=True)
+        return sum(count * -(-height // scale) * -(-width // scale) for count, scale in channels)
+
     def heads(self, channels: int) -> int:
         """Number of attention heads in a block of `channels`."""
         return self.num_heads if self.num_heads is not None else channels // (self.head_dim or 64)

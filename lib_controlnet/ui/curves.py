@@ -76,6 +76,15 @@ def build_schedule(values: dict[str, Any], prefix: str, is_img2img: bool) -> Sch
                     elem_id=f"{prefix}_controlnet_batch_weighting",
                 )
             )
+        values["reuse_control"] = gr.Slider(
+            label="Reuse control while it changes by less than (0: never, -1: as in the settings)",
+            minimum=-1.0,
+            maximum=1.0,
+            step=0.05,
+            value=-1.0,
+            elem_id=f"{prefix}_controlnet_reuse_control_slider",
+            elem_classes=["cnet-setting"],
+        )
     values["weight_schedule"], values["hr_weight_schedule"] = base.text, hires.text
     return ScheduleEditor(shape, base, hires, hires_part)
 

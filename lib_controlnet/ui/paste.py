@@ -34,6 +34,7 @@ _PLAIN = (
     "save_map",
     "loopback",
     "uncond_weight",
+    "reuse_control",
 )
 _NUMBERS = ("layer_weights", "batch_weights")
 _CURVES = ("weight_schedule", "hr_weight_schedule")

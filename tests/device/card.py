@@ -177,7 +177,8 @@ class Card:
         held = source.held if isinstance(source, OnCard) else source
         self._checked_type(dtype)
         made = held.detach().to(dtype, copy=True)
-        waits = blocking or not (to_card and getattr(source, "pinned", False))
+        # What comes down without blocking does so into pinned memory of PyTorch's own, to be read after an event.
+        waits = blocking or (to_card and not getattr(source, "pinned", False))
         self.note("up" if to_card else "down", f"{tuple(made.shape)} {dtype}", _bytes(made), waits=waits)
         return OnCard(made, self) if to_card else made
 

@@ -91,6 +91,7 @@ def unit(random: Random) -> dict[str, Any]:
         "weight_schedule": lambda: [[0, round(random.uniform(0.3, 2), 2)], [0.5, random.choice((0, 1))], [1, 2]],
         "hr_weight_schedule": lambda: random.choice(("0=1/0.5=0", "0:0", [[0.3, 0.7]])),
         "uncond_weight": lambda: random.choice((0, 0.5, 1, 2)),
+        "reuse_control": lambda: random.choice((-1, 0, 0.3, 1)),
         "ip_weight_type": lambda: random.choice(("normal", "style transfer", "ease in")),
     }
     for name in random.sample(sorted(choices), random.randrange(0, 6)):
@@ -127,6 +128,7 @@ FIELDS = (
     "pixel_perfect", "hr_option", "lowvram", "inpaint_crop_input_image", "save_detected_map", "advanced_weighting",
     "effective_region_mask", "union_control_type", "input_mode", "batch_images", "output_dir", "loopback", "images",
     "weight_schedule", "hr_weight_schedule", "uncond_weight", "batch_weights", "ip_weight_type", "ip_layer_weights",
+    "reuse_control",
     "ip_combine", "pulid_mode", "ipadapter_input", "use_preview_as_input", "is_ui", "batch_mask_dir", "invert_image",
 )  # fmt: skip
 

@@ -83,6 +83,7 @@ def _fields(services: Services) -> Iterator[Field]:
     yield "Hires Weight Schedule", "hr_weight_schedule", str, None, 0.0
     yield "Uncond Weight", "uncond_weight", float, None, 0.0
     yield "Batch Weights", "batch_weights", str, None, 0.0
+    yield "Reuse Control", "reuse_control", float, None, 0.0
     yield "Union Control Type", "union_type", str, words(UnionType), 0.0
     yield "IP-Adapter Weight Type", "ip_weight_type", str, words(WeightType), 0.0
     yield "IP-Adapter Style Boost", "ip_style_boost", float, None, 0.0

@@ -284,12 +284,12 @@ class Runner:
         return self._begin(job, p, params.x, None) if job.wanted or top is not None else None
 
     def _conclude(self, sampling: Sampling) -> None:
-        """A sampling has returned: raises what stops the job, or says which units rightly did nothing."""
+        """A sampling has returned: raises what stops the job, or says what units did not do."""
         if was_interrupted():
             return
         try:
-            for idle in sampling.conclude():
-                say(sampling.p, idle.text, unit=idle.unit)
+            for remark in sampling.conclude():
+                say(sampling.p, remark.text, unit=remark.unit)
         except Exception as error:
             raise self._fail(sampling.job, sampling.p, error, stopped=True) from error
 

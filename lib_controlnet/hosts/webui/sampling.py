@@ -12,9 +12,10 @@ from ...core.residuals import Residuals
 from ...core.rows import RowTensors
 from ...core.step import Pass, RowCursor, RowTeller, Step
 from ...engine.injection import UNetCall
-from ...engine.session import ControlSession, Held, Idle
+from ...engine.session import ControlSession, Held, Remark
 from ..base import Hooks, Host
 from .jobs import Job, carried_job
+from .prompt_parts import prompt_parts
 
 Fail = Callable[[Job, Any, Exception], Exception]
 """(job, its processing object, what happened) -> the error that the job is stopped with."""
@@ -47,6 +48,7 @@ class Sampling:
         self._cursor: RowTeller = RowCursor((), 0)
         self._progress = 0.0
         self._planned = 0
+        self._prompts: tuple[int, ...] = ()
         self._kept = RowTensors()
         self._pass = Pass.hires if getattr(p, "is_hr_pass", False) else Pass.base
         self._steps = 0
@@ -88,6 +90,7 @@ class Sampling:
         self._steps += 1
         self._cursor = self._host.rows(params)
         self._planned = max(params.denoiser.total_steps, 1)
+        self._prompts = prompt_parts(params)
         self._progress = self._host.progress(params, self.session.timed)
         self._watch(getattr(params.denoiser, "inner_model", None))
         unet = self._host.unet()
@@ -135,8 +138,8 @@ class Sampling:
         conclude(self)
         return result
 
-    def conclude(self) -> list[Idle]:
-        """The sampling has ended: which units rightly did nothing. Raises ControlNetError, see `ControlSession.end`."""
+    def conclude(self) -> list[Remark]:
+        """The sampling has ended: what is to be said of the units. Raises ControlNetError, see `ControlSession.end`."""
         if self._concluded or self.session is None or self.job.error is not None:
             return []
         self._concluded = True
@@ -212,7 +215,8 @@ class Sampling:
             raise self.job.error
         rows = self._cursor.take(len(given.x), given.options)
         called = (self._cursor.rows, self._cursor.again, self._planned)
-        step = Step(*given.tensors, *rows, self._progress, self._pass, *called, self._kept)
+        kept, when = self._kept, self._prompts
+        step = Step(*given.tensors, *rows, self._progress, self._pass, *called, kept, turn=self._steps, prompts=when)
         if self.session is None or self._unet is None:
             return step, None
         with self._keeping():

@@ -1,0 +1,248 @@
+"""Residuals that a network gave at an earlier denoiser call and that serve again while they hardly change.
+
+What a ControlNet adds depends on the latents, which change slowly while a picture is drawn. Two things decide whether
+residuals are computed or those of an earlier call serve ("Reuse control", off by default):
+
+- the schedule: the first two calls of a unit are computed, and none serves for more than LONGEST of the pass's calls;
+- the change, measured for each unit whenever its residuals are computed anew: they serve while, as they changed last,
+  they are expected to have changed by less than the unit's budget.
+
+No call waits for the device. A change is measured there, and looked at LAG denoiser calls later, when it has long been
+copied. To look at it at once would be a wait; to take it whenever it happens to have come would let pictures depend on
+the speed of the machine.
+
+Weights, curves, layer weights, strengths, region masks and pooling act on what serves as on what was computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.residuals import Residuals
+from ..core.step import Step
+from .active import Active
+from .generation import UnitRun
+
+FIRST = 2
+"""Calls that are computed before any residuals serve again: a change needs two."""
+LAG = 2
+"""Denoiser calls after which a measured change is looked at."""
+LONGEST = 0.2
+"""Part of a pass's denoiser calls for which residuals serve, that for which they were computed included."""
+FEWEST = 6
+"""Denoiser calls of a pass that is long enough; in shorter ones every call changes too much."""
+
+Later = Callable[[], float]
+"""A number that the device computes, for when it is there."""
+
+
+@dataclass(eq=False)
+class _Kept:
+    """Residuals with what they were computed from as far as a key does not tell it."""
+
+    residuals: Residuals
+    read: tuple[Tensor, ...]
+    """Context and y, where comparing them costs nothing."""
+    turn: int
+    count: int = 1
+    """How many times they have been computed."""
+    used: int = 0
+    """The last denoiser call that had them."""
+    known: tuple[int, float] | None = None
+    """The last change that is known, and over how many denoiser calls."""
+    measured: list[tuple[int, int, Later]] = field(default_factory=list[tuple[int, int, Later]])
+    """(denoiser call, calls since the one before, change) of those that are not known yet."""
+
+    def changed(self, turn: int, age: int) -> float | None:
+        """By how much they are expected to have changed `age` denoiser calls later; None where nothing is known.
+
+        From a change over fewer calls in proportion, from one over more as a random walk does: rather too much.
+        """
+        while self.measured and self.measured[0][0] + LAG <= turn:
+            _, span, change = self.measured.pop(0)
+            self.known = span, change()
+        if self.known is None:
+            return None
+        span, change = self.known
+        return change * (age / span if age > span else math.sqrt(age / span))
+
+
+@dataclass(eq=False)
+class _Tally:
+    """What became of one unit's calls."""
+
+    computed: int = 0
+    served: int = 0
+    refused: str = ""
+    """Why some were computed whatever the change."""
+
+
+class Reuse:
+    """The kept residuals of one pass. `later`: how to read a number of the device without a wait.
+
+    make_room: is told the bytes that are about to be kept, once for each place that keeps some.
+    """
+
+    def __init__(self, make_room: Callable[[int], None], later: Callable[[Tensor], Later | None] | None = None) -> None:
+        self._make_room = make_room
+        self._later = read_later if later is None else later
+        self._kept: dict[Hashable, _Kept] = {}
+        self._tallies: dict[UnitRun, _Tally] = {}
+        self._turn = 0
+        self._place = 0
+        """Of the U-Net call under way among those of its denoiser call."""
+        self._short = False
+
+    def announced(self, step: Step) -> None:
+        """A U-Net call begins."""
+        if step.turn == self._turn:
+            self._place += 1
+            return
+        stale = [key for key, kept in self._kept.items() if kept.used < self._turn]
+        for key in stale:  # rows were laid out in another way since, or the unit did not act
+            del self._kept[key]
+        self._turn, self._place = step.turn, 0
+
+    def residuals(self, one: Active, step: Step, compute: Callable[[], Residuals | None]) -> Residuals | None:
+        """What `compute` gives for `step`, the rows of the call in which the control has a say, or gave before."""
+        runs = (one.run, *one.along)
+        budget = min(run.unit.reuse_control for run in runs)
+        if budget <= 0.0 or not one.part.model.reusable:
+            return compute()
+        tallies = [self._tallies.setdefault(run, _Tally()) for run in runs]
+        refused = self._refused(one, step)
+        if refused:
+            for tally in tallies:
+                tally.refused, tally.computed = refused, tally.computed + 1
+            return compute()
+        key = self._key(one, step)
+        kept = self._kept.get(key)
+        if kept is not None and _reads_the_same(kept, step) and self._serves(kept, step, budget):
+            kept.used = step.turn
+            for tally in tallies:
+                tally.served += 1
+            return kept.residuals
+        for tally in tallies:
+            tally.computed += 1
+        return self._keep(key, compute(), step)
+
+    def forget(self) -> None:
+        """Nothing that was kept serves any more: the U-Net is another, or the pass is over."""
+        self._kept.clear()
+
+    def give_up(self) -> None:
+        """The device has no memory to keep anything in."""
+        self.forget()
+        self._short = True
+
+    def told(self, run: UnitRun) -> str:
+        """What is to be said of a unit that asked for reuse and had none of it, "" otherwise."""
+        tally = self._tallies.get(run)
+        if tally is None or tally.served:
+            return ""
+        why = tally.refused or (
+            f"its control changed by more than {run.unit.reuse_control:g} between steps"
+            if tally.computed > FIRST
+            else ""
+        )
+        return f"reuse control had no effect, every step was computed: {why}" if why else ""
+
+    def _refused(self, one: Active, step: Step) -> str:
+        """Why a call is computed whatever the change, "" where it need not be."""
+        if self._short:
+            return "the device's memory is too small to keep control"
+        if one.run.tile is not None or step.again:
+            return "the picture is drawn in tiles"
+        if not step.turn or not step.planned:
+            return "nothing tells how far the sampling is"
+        if step.planned < FEWEST:
+            return f"the sampling has only {step.planned} calls of the model, between which control changes too much"
+        return ""
+
+    def _key(self, one: Active, step: Step) -> Hashable:
+        """Equal where residuals may serve: the same control for the same rows, of the same size, in the same order."""
+        origin = (one.bound,) if one.origin is None else one.origin
+        x, context = step.x, step.context
+        given = (x.shape, x.dtype, x.device, context.shape, step.told, step.prompts, step.pass_)
+        return (origin, self._place, one.call.batch, one.call.rows, step.is_cond, step.images, given)
+
+    def _serves(self, kept: _Kept, step: Step, budget: float) -> bool:
+        age = step.turn - kept.turn
+        changed = kept.changed(step.turn, age)
+        if kept.count < FIRST or not 0 < age < math.ceil(step.planned * LONGEST):
+            return False
+        # Not known yet, or never on this device: nothing serves twice.
+        return age == 1 if changed is None else changed < budget
+
+    def _keep(self, key: Hashable, residuals: Residuals | None, step: Step) -> Residuals | None:
+        """`residuals`, which were computed at `step`, in place of those that were kept before."""
+        before = self._kept.get(key)
+        if residuals is None or self._short:
+            self._kept.pop(key, None)
+            return residuals
+        made = _Kept(residuals, _read(step), step.turn, used=step.turn)
+        if before is None:
+            self._make_room(size_of(residuals))
+        else:
+            made.count, made.known, made.measured = before.count + 1, before.known, before.measured
+            change = self._later(change_of(residuals, before.residuals))
+            if change is not None:
+                made.measured.append((step.turn, step.turn - before.turn, change))
+        self._kept[key] = made
+        return residuals
+
+
+def change_of(new: Residuals, old: Residuals) -> Tensor:
+    """By how much of itself the row that changed most has changed, () float32: |new - old| / |new| over all outputs."""
+    difference, whole = (
+        torch.stack([_squares(tensor) for tensor in tensors]).sum(dim=0)
+        for tensors in ([a - b for a, b in zip(new.outputs(), old.outputs(), strict=True)], new.outputs())
+    )
+    return (difference / whole).sqrt().amax()
+
+
+def _squares(tensor: Tensor) -> Tensor:
+    """(B,) float32: the sums of the squares of each row."""
+    return tensor.flatten(1).norm(2, dim=1, dtype=torch.float32).square()
+
+
+def size_of(residuals: Residuals) -> int:
+    """Bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in residuals.outputs())
+
+
+def read_later(value: Tensor, streams: Any = torch.cuda) -> Later | None:
+    """The number () of the device for when it is there; None where it cannot be had without a wait.
+
+    streams: `torch.cuda`, or what stands in for it.
+    """
+    if value.device.type == "cpu":
+        number = float(value)
+        return lambda: number
+    if value.device.type != "cuda":
+        return None
+    copied, done = value.to("cpu", non_blocking=True), streams.Event()
+    done.record(streams.current_stream(value.device))
+
+    def read() -> float:
+        done.synchronize()  # two denoiser calls later that has long happened
+        return float(copied)
+
+    return read
+
+
+def _read(step: Step) -> tuple[Tensor, ...]:
+    """What residuals depend on beside the latents: compared on the processor only, since a card would be waited for."""
+    if step.x.device.type != "cpu":
+        return ()
+    return (step.context,) if step.y is None else (step.context, step.y)
+
+
+def _reads_the_same(kept: _Kept, step: Step) -> bool:
+    return all(torch.equal(*pair) for pair in zip(kept.read, _read(step), strict=True))

@@ -1,0 +1,374 @@
+"""Residuals that serve for several steps: when, for which rows, and that what acts on them acts as before."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lib_controlnet.core.modes import ControlMode
+from lib_controlnet.core.residuals import Residuals
+from lib_controlnet.core.schedule import WeightCurve
+from lib_controlnet.core.step import Pass, Step
+from lib_controlnet.engine.reuse import change_of
+from lib_controlnet.engine.session import ControlSession
+from lib_controlnet.families.base import BaseModel, BoundControl, OwnControl
+from tests.families.driving import session_with
+
+from .test_session import CONFIG, SIZE, FakeGeneration, began, picture, reference, step, unit
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models")
+    for name, seed in (("first", 1), ("second", 2)):
+        save_file(reference(seed).state_dict(), path / f"{name}.safetensors")
+    return path
+
+
+def at(turn: int, planned: int = 20, drift: float = 0.001, **fields: Any) -> Step:
+    """A U-Net call of denoiser call `turn`, whose latents have moved on a little."""
+    given = step(progress=(turn - 1) / planned, **fields)
+    moved = given.x + drift * turn * torch.ones_like(given.x)
+    return replace(given, x=moved, turn=turn, planned=planned)
+
+
+class Watched:
+    """A session whose networks' runs are counted."""
+
+    def __init__(self, session: ControlSession) -> None:
+        self.session = session
+        self.runs: list[int] = []
+        for run in session.runs:
+            run.model.net.register_forward_hook(lambda *_: self.runs.append(self.turn))
+        self.turn = 0
+
+    def __call__(self, now: Step) -> list[Tensor]:
+        self.turn = now.turn
+        control = self.session.begin_call(now)[1]
+        self.session.end_call(now.x, [])
+        self.session.done()
+        return [] if control is None else list(control.outputs())
+
+
+def watched(folder: Path, *units: Any, **given: Any) -> Watched:
+    return Watched(began(folder, *(units or (unit(reuse_control=1.0),)), **given))
+
+
+def same(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    return len(first) == len(second) > 0 and all(map(torch.equal, first, second))
+
+
+SCHEDULES = {
+    5: [1, 2, 3, 4, 5],
+    6: [1, 2, 4, 6],
+    8: [1, 2, 4, 6, 8],
+    10: [1, 2, 4, 6, 8, 10],
+    12: [1, 2, 5, 8, 11],
+    20: [1, 2, 6, 10, 14, 18],
+    50: [1, 2, 12, 22, 32, 42],
+}
+"""Denoiser calls of a pass -> those that are computed where next to nothing changes: a fifth of the pass apart."""
+
+
+@pytest.mark.parametrize("planned", SCHEDULES)
+def test_what_is_computed_is_as_without_reuse_and_what_serves_is_what_was_computed(folder: Path, planned: int) -> None:
+    full, reused = watched(folder, unit()), watched(folder)
+    last: list[Tensor] = []
+    for turn in range(1, planned + 1):
+        expected, found = full(at(turn, planned)), reused(at(turn, planned))
+        last = expected if turn in SCHEDULES[planned] else last
+        assert same(found, last)
+        assert turn in SCHEDULES[planned] or not same(found, expected)
+    assert full.runs == list(range(1, planned + 1))
+    assert reused.runs == SCHEDULES[planned]
+
+
+@pytest.mark.parametrize("fields", [{}, {"reuse_control": 0.0}, {"reuse_control": -1.0}], ids=str)
+def test_off_is_the_default_and_a_budget_of_zero(folder: Path, fields: dict[str, Any]) -> None:
+    plain = watched(folder, unit(**fields))
+    for turn in range(1, 7):
+        plain(at(turn))
+    assert plain.runs == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("own", "served"), [(-1.0, True), (0.0, False), (0.5, True)])
+def test_the_option_counts_where_the_unit_says_nothing(folder: Path, own: float, served: bool) -> None:
+    made = watched(folder, unit(reuse_control=own), controlnet_reuse_control=0.4)
+    for turn in range(1, 4):
+        made(at(turn))
+    assert made.runs == ([1, 2] if served else [1, 2, 3])
+    assert made.session.runs[0].unit.reuse_control == {-1.0: 0.4}.get(own, own)  # as the infotext says it
+
+
+class Told(BoundControl):
+    """Gives at call n residuals that are all `values[n]`, and counts its calls."""
+
+    spatial = False
+
+    def __init__(self, value: Callable[[int], float]) -> None:
+        self.value = value
+        self.computed: list[int] = []
+
+    def residuals(self, step: Step) -> Residuals:
+        self.computed.append(step.turn)
+        full = torch.full((step.batch, 2, 4, 4), self.value(step.turn), device=step.x.device)
+        return Residuals(skip=(full,), middle=-full)
+
+
+def told(value: Callable[[int], float], planned: int, budget: float) -> list[int]:
+    bound = Told(value)
+    model = OwnControl("told", lambda _hints, _settings: bound)
+    model.outputs, model.reusable = 2, True
+    session = session_with([model], reuse_control=budget)
+    for turn in range(1, planned + 1):
+        session.begin_call(at(turn, planned))
+        session.done()
+    return bound.computed
+
+
+def test_residuals_serve_while_they_are_expected_to_have_changed_little() -> None:
+    """By hand. A tenth more at each call, budget 1/4, a pass of 50 (none serves beyond 10).
+
+    Call 2 measures 1 - 1/1.1 = 0.0909, known from call 4 on. 3 and 4 have it (0.0909, 0.182), 5 would have 0.273.
+    Call 5 measures 1 - 1/1.1^3 = 0.2487 over 3 calls, known from 7 on: 7 has 0.2487 * sqrt(2/3), 8 has 0.2487, 9 would
+    have 0.332. Call 9 measures 1 - 1/1.1^4 = 0.317 over 4, known from 11: 10 is as 6, 11 would have 0.317 * sqrt(2/4) =
+    0.224, 12 0.317 * sqrt(3/4) = 0.2745. Call 12 measures as 5: 13, 14 and 15 have it.
+    """
+    assert told(lambda n: 1.1**n, 50, 0.25)[:6] == [1, 2, 5, 9, 12, 16]
+
+
+def test_what_changes_faster_than_the_budget_is_computed_at_every_call_that_knows_it() -> None:
+    """A half more at each call: 1 - 1/1.5 = 0.33, over two 0.56, of which one would have 0.39. Call 3 cannot know."""
+    assert told(lambda n: 1.5**n, 20, 0.3) == [1, 2, *range(4, 21)]
+
+
+def test_a_change_that_grows_is_followed() -> None:
+    """Nothing changes up to call 9, everything is twice as much at each from then on. Found out when they are computed
+    after a fifth of 50, in call 12: 7/8 over 10 calls, known from 14 on, which would have 7/8 * sqrt(2/10) = 0.39. 15
+    would have 0.28, and is the last: 14 measures 3/4 over 2 calls, known from 16 on.
+    """
+    assert told(lambda n: 2.0 ** max(n - 9, 0), 50, 0.3)[:8] == [1, 2, 12, 14, 16, 17, 18, 19]
+
+
+def test_values_that_are_not_numbers_are_computed_anew() -> None:
+    nan = float("nan")
+    assert told(lambda n: nan if n > 1 else 1.0, 20, 1.0)[:6] == [1, 2, 4, 5, 6, 7]
+    assert told(lambda n: float(n < 2), 20, 1.0)[:6] == [1, 2, 4, 5, 6, 7]
+
+
+def test_the_change_is_that_of_the_row_that_changed_most() -> None:
+    """Against NumPy-like sums written out."""
+    generator = torch.Generator().manual_seed(1)
+    new, old = (
+        [torch.randn(3, *size, generator=generator) for size in ((2, 4, 4), (5, 2, 2), (1, 1, 1))] for _ in range(2)
+    )
+    expected = max(
+        (
+            sum(float(((a - b)[row].double() ** 2).sum()) for a, b in zip(new, old, strict=True))
+            / sum(float((a[row].double() ** 2).sum()) for a in new)
+        )
+        ** 0.5
+        for row in range(3)
+    )
+    found = change_of(Residuals(skip=tuple(new[:2]), middle=new[2]), Residuals(skip=tuple(old[:2]), middle=old[2]))
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+    half = Residuals(encoder=(new[0].half(),)), Residuals(encoder=(old[0].half(),))
+    assert change_of(*half).dtype == torch.float32
+
+
+OTHERS: dict[str, Callable[[Step], Step]] = {
+    "only cond rows": lambda s: s.select([0]),
+    "only uncond rows": lambda s: s.select([1]),
+    "uncond first": lambda s: replace(s, is_cond=(False, True)),
+    "other pictures": lambda s: replace(s, images=(0, 1)),
+    "another prompt": lambda s: replace(s, context=s.context + 0.01),
+    "a longer prompt": lambda s: replace(s, context=s.context.repeat(1, 2, 1)),
+    "another part of the prompt": lambda s: replace(s, prompts=(1,)),
+    "another size": lambda s: replace(s, x=s.x[..., :4]),
+    "half precision": lambda s: replace(s, x=s.x.double()),
+    "replaced y": lambda s: replace(s, told=frozenset((0,))),
+    "later": lambda s: replace(s, turn=s.turn + 1),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_nothing_serves_for_other_rows_prompts_or_sizes(folder: Path, name: str) -> None:
+    full, reused = watched(folder, unit()), watched(folder)
+    if name == "another size":
+        for one in (full, reused):
+            one.session._calls._check_size = lambda *_: None  # type: ignore[union-attr,method-assign]
+    for turn in (1, 2):
+        assert same(full(at(turn)), reused(at(turn)))
+    odd = OTHERS[name](at(3))
+    if name == "later":  # it did not act in call 3, and is computed anew however little has changed
+        reused.session.runs[0].rests = True
+        reused(at(3))
+        reused.session.runs[0].rests = False
+    assert same(reused(odd), full(odd))
+    assert reused.runs == [1, 2, odd.turn]
+
+
+def test_calls_of_one_step_are_told_apart(folder: Path) -> None:
+    """Rows in a call each, among them two prompts of one picture."""
+    full, reused = watched(folder, unit()), watched(folder)
+
+    def calls(turn: int) -> list[Step]:
+        whole = at(turn, batch=3, is_cond=(True, True, False), images=(0, 0, 0))
+        return [whole.select([row]) for row in range(3)]
+
+    kept: list[list[Tensor]] = []
+    for turn in range(1, 7):
+        expected = [full(call) for call in calls(turn)]
+        kept = expected if turn in (1, 2, 6) else kept
+        found = [reused(call) for call in calls(turn)]
+        assert all(map(same, found, kept))
+        assert not same(found[0], found[1])
+    assert reused.runs == [1] * 3 + [2] * 3 + [6] * 3
+
+
+def test_rows_laid_out_anew_begin_anew(folder: Path) -> None:
+    """As where the host skips uncond rows for some steps: what was kept of both does not come back."""
+    reused = watched(folder)
+    for turn in range(1, 5):
+        reused(at(turn) if turn != 4 else at(turn).select([0]))
+    reused(at(5))
+    assert reused.runs == [1, 2, 4, 5]
+
+
+def test_passes_jobs_and_networks_keep_nothing_for_each_other(folder: Path) -> None:
+    reused = watched(folder)
+    session = reused.session
+    for turn in (1, 2, 3):
+        reused(at(turn))
+    session.rebase(BaseModel(CONFIG, "refiner.safetensors"))
+    reused(at(4))
+    assert reused.runs == [1, 2, 4]
+    session.end(4)
+    session.begin(Pass.hires, SIZE, SIZE)
+    for turn in (1, 2, 3):
+        reused(replace(at(turn), pass_=Pass.hires))
+    assert reused.runs == [1, 2, 4, 1, 2]
+    inner = session.hold()
+    session.begin(Pass.base, SIZE, SIZE)
+    reused(at(3))
+    session.resume(inner)
+    reused(replace(at(4), pass_=Pass.hires))
+    assert reused.runs == [1, 2, 4, 1, 2, 3]
+    other = watched(folder)
+    other(at(3))
+    assert other.runs == [3]
+
+
+ACTING: dict[str, dict[str, Any]] = {
+    "weight": {"weight": 0.4},
+    "curve": {"weight_schedule": WeightCurve(((0.0, 1.3), (0.2, 0.1), (1.0, 1.0)))},
+    "layers": {"layer_weights": tuple(0.1 * n for n in range(7))},
+    "prompt is more important": {"control_mode": ControlMode.prompt},
+    "control is more important": {"control_mode": ControlMode.control},
+    "region": {"region_mask": picture(5)[:, :, 0]},
+    "uncond": {"uncond_weight": 0.3},
+    "pictures": {"batch_weights": (0.2, 0.9)},
+    "range": {"guidance_start": 0.1, "guidance_end": 0.25},
+}
+
+
+@pytest.mark.parametrize("name", ACTING)
+def test_what_acts_on_residuals_acts_on_those_that_serve(folder: Path, name: str) -> None:
+    """The latents stand still, so that what serves is what would be computed: every step is equal to the bit."""
+    rows: dict[str, Any] = {"batch": 4, "is_cond": (True, True, False, False), "images": (0, 1, 0, 1)}
+    jobs = [
+        watched(
+            folder,
+            unit(**ACTING[name], reuse_control=budget),
+            unit(1, model="second", reuse_control=budget),
+            generation=FakeGeneration(batch_size=2) if name == "pictures" else None,
+        )
+        for budget in (0.0, 0.5)
+    ]
+    for turn in range(1, 9):
+        full, reused = (job(at(turn, drift=0.0, **rows)) for job in jobs)
+        assert same(full, reused)
+    assert len(jobs[1].runs) < len(jobs[0].runs)
+
+
+def test_units_serve_each_by_its_own_budget(folder: Path) -> None:
+    session = began(folder, unit(reuse_control=1.0), unit(1, model="second"), unit(2, model="second"))
+    counts = [0, 0]
+    for place in (0, 1):
+        session.runs[place].model.net.register_forward_hook(
+            lambda *_, place=place: counts.__setitem__(place, counts[place] + 1)
+        )
+    for turn in range(1, 6):
+        session.begin_call(at(turn))
+        session.done()
+    assert counts == [2, 10]
+
+
+def test_what_is_kept_is_let_go_of_with_the_pass(folder: Path) -> None:
+    for ends in (lambda s: s.end(3), lambda s: s.break_off(), lambda s: s.close()):
+        made = watched(folder)
+        refs: list[weakref.ref[Tensor]] = []
+        for turn in (1, 2, 3):
+            refs = [weakref.ref(tensor) for tensor in made(at(turn))]
+        assert all(ref() is not None for ref in refs)
+        ends(made.session)
+        assert all(ref() is None for ref in refs)
+
+
+@pytest.fixture
+def remarks(folder: Path) -> Callable[..., list[str]]:
+    def of(planned: int, calls: int, change: Callable[[Step], Step] = lambda s: s, **fields: Any) -> list[str]:
+        made = watched(folder, unit(**{"reuse_control": 0.3, **fields}))
+        for turn in range(1, calls + 1):
+            made(change(at(turn, planned)))
+        return [remark.text for remark in made.session.end(calls)]
+
+    return of
+
+
+def test_a_refusal_says_why(remarks: Callable[..., list[str]]) -> None:
+    assert remarks(20, 20) == []
+    assert remarks(20, 20, reuse_control=0.0) == []
+    (few,) = remarks(4, 4)
+    assert "every step was computed: the sampling has only 4 calls" in few
+    (untold,) = remarks(20, 4, lambda s: replace(s, turn=0))
+    assert "nothing tells how far the sampling is" in untold
+    noisy = torch.Generator().manual_seed(4)
+    (fast,) = remarks(20, 6, lambda s: replace(s, prompts=(s.turn,), x=torch.randn(s.x.shape, generator=noisy)))
+    assert "its control changed by more than 0.3 between steps" in fast
+
+
+def test_tiles_are_computed_each(folder: Path) -> None:
+    made = watched(folder)
+    half = torch.rand(2, 3, SIZE, SIZE // 2)
+    for turn in range(1, 5):
+        made.session.tile(0, half)
+        now = at(turn, batch=4, is_cond=(True, False) * 2, images=(0,) * 4)
+        made(replace(now, x=now.x[..., : SIZE // 16], group=2))
+    assert made.runs == [1, 2, 3, 4]
+    (remark,) = made.session.end(4)
+    assert "the picture is drawn in tiles" in remark.text
+
+
+def test_the_memory_of_what_is_kept_is_asked_for(folder: Path) -> None:
+    """The numbers by hand: 4 blocks of 32 channels and the middle; 8x8, and 4x4 from the fourth output on."""
+    asked: list[int] = []
+    generation = FakeGeneration()
+    generation.runtime = replace(generation.runtime, reserve=asked.append)
+    made = watched(folder, generation=generation)
+    before = made.session._placement.size
+    made(at(1))
+    kept = sum(tensor.numel() * 4 for tensor in made(at(2)))
+    by_hand = 2 * 4 * (3 * 32 * 64 + 32 * 16 + 2 * 64 * 16 + 64 * 16)
+    assert kept == by_hand
+    assert made.session.size - before == by_hand
+    assert by_hand in asked
+    assert watched(folder, unit()).session.size == before

@@ -1,0 +1,66 @@
+"""Reuse control in whole jobs of the embedded host: when it computes, what it says, and what it leaves."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from .conftest import Host, pixels, unit
+
+
+@pytest.fixture
+def computed(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The denoiser calls that are computed, in jobs where nothing changes and no prompt is looked at."""
+    reuse = importlib.import_module("sd_controlnet.engine.reuse")  # as the host has mounted it
+    bound_class = importlib.import_module("sd_controlnet.families.controlnet").BoundControlNet
+    turns: list[int] = []
+    original = bound_class.residuals
+
+    def residuals(bound: Any, step: Any) -> Any:
+        turns.append(step.turn)
+        return original(bound, step)
+
+    monkeypatch.setattr(bound_class, "residuals", residuals)
+    monkeypatch.setattr(reuse, "change_of", lambda *_: torch.zeros(()))
+    monkeypatch.setattr(reuse, "_read", lambda _step: ())
+    return turns
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [1, 2, 4, 6, 8, 10]),
+        ({"prompt": "[a red heart:a blue star:0.5]"}, [1, 2, 4, 6, 7, 8, 10]),  # calls 7 to 10 hear the star
+        ({"prompt": "a heart", "negative_prompt": "[cold:warm:2]"}, [1, 2, 4, 5, 7, 9]),
+        ({"sampler_name": "DDIM"}, [1, 2, 4, 6, 8]),  # nine calls, as the host samples it
+        ({"steps": 4}, [1, 2, 3, 4]),
+    ],
+)
+def test_when_a_job_computes(host: Host, computed: list[int], settings: dict[str, Any], expected: list[int]) -> None:
+    host.txt2img(unit(reuse_control=0.3), **{"steps": 10, **settings})
+    assert computed == expected
+
+
+def test_the_hires_pass_is_counted_apart(host: Host, computed: list[int]) -> None:
+    host.txt2img(
+        unit(reuse_control=0.3), steps=8, enable_hr=True, hr_scale=2, hr_upscaler="Latent", hr_second_pass_steps=8
+    )
+    assert computed[:5] == [1, 2, 4, 6, 8]
+    assert computed[5:8] == [1, 2, 4]
+
+
+def test_it_is_said_and_nothing_of_it_stays(host: Host) -> None:
+    plain, before = host.txt2img(steps=6), host.txt2img(unit(), steps=6)
+    reused = host.txt2img(unit(reuse_control=1.0), steps=6)
+    assert "Reuse Control: 1" in reused.infotexts[0]
+    assert "Reuse Control" not in before.infotexts[0]
+    assert not np.array_equal(pixels(reused), pixels(before))
+    assert np.array_equal(pixels(host.txt2img(unit(), steps=6)), pixels(before))
+    assert np.array_equal(pixels(host.txt2img(steps=6)), pixels(plain))
+    few = host.txt2img(unit(reuse_control=1.0), steps=3)
+    assert "only 3 calls of the model" in few.infotexts[0]
+    assert np.array_equal(pixels(few), pixels(host.txt2img(unit(), steps=3)))
