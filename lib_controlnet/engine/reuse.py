@@ -209,7 +209,7 @@ def change_of(new: Residuals, old: Residuals) -> Tensor:
 
 def _squares(tensor: Tensor) -> Tensor:
     """(B,) float32: the sums of the squares of each row."""
-    return tensor.flatten(1).norm(2, dim=1, dtype=torch.float32).square()
+    return tensor.float().square().sum(dim=(1, 2, 3))
 
 
 def size_of(residuals: Residuals) -> int:

@@ -40,6 +40,10 @@ def at(turn: int, planned: int = 20, drift: float = 0.001, **fields: Any) -> Ste
     return replace(given, x=moved, turn=turn, planned=planned)
 
 
+def _net(run: Any) -> torch.nn.Module:
+    return run.model.net
+
+
 class Watched:
     """A session whose networks' runs are counted."""
 
@@ -47,7 +51,7 @@ class Watched:
         self.session = session
         self.runs: list[int] = []
         for run in session.runs:
-            run.model.net.register_forward_hook(lambda *_: self.runs.append(self.turn))
+            _net(run).register_forward_hook(lambda *_: self.runs.append(self.turn))
         self.turn = 0
 
     def __call__(self, now: Step) -> list[Tensor]:
@@ -303,7 +307,7 @@ def test_units_serve_each_by_its_own_budget(folder: Path) -> None:
     session = began(folder, unit(reuse_control=1.0), unit(1, model="second"), unit(2, model="second"))
     counts = [0, 0]
     for place in (0, 1):
-        session.runs[place].model.net.register_forward_hook(
+        _net(session.runs[place]).register_forward_hook(
             lambda *_, place=place: counts.__setitem__(place, counts[place] + 1)
         )
     for turn in range(1, 6):
