@@ -95,7 +95,8 @@ class WeightFile:
     def source(self) -> str:
         """Where the file comes from, for a person to read."""
         kind = "" if self.repo_type == "model" else f"{self.repo_type}s/"
-        return f"huggingface.co/{kind}{self.repo}/{self.path or self.name}" if self.repo else self.note
+        address = f"https://huggingface.co/{kind}{self.repo}/resolve/main/{self.path or self.name}"
+        return address if self.repo else self.note
 
 
 @dataclass(frozen=True)

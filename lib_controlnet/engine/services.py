@@ -47,5 +47,7 @@ class PageServices(Services):
     """The host's interrogator on a picture (h, w, 3) uint8. Raises HostError where there is none, or it fails."""
     palette: Callable[[], Sequence[tuple[str, str]]] = tuple
     """What a map of segments may show: (name, "#rrggbb") of each."""
+    model_files: WeightFiles | None = None
+    """Brings control models into the first of the model folders; None where that is not to be offered."""
     setting_problems: Callable[[], Sequence[str]] = tuple
     """A sentence for each option of ours that has a wrong value."""

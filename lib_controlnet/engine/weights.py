@@ -5,9 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from ..core.errors import ControlNetError, PreprocessorError
-from ..core.preprocessors import PreprocessorSpec, WeightFile, WeightStore
+from ..core.preprocessors import WeightFile, WeightStore
+
+
+class Needing(Protocol):
+    """What needs files: a preprocessor's data sheet, or a control model that is offered."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def weights(self) -> Sequence[WeightFile]: ...
 
 
 class WeightFiles:
@@ -27,11 +37,11 @@ class WeightFiles:
         """Where the file is; None where it is missing."""
         return self._module.existing_file(file, tuple(self._folders()))
 
-    def missing(self, spec: PreprocessorSpec) -> list[WeightFile]:
+    def missing(self, spec: Needing) -> list[WeightFile]:
         """The files of a preprocessor that are in no folder."""
         return [file for file in spec.weights if self.path(file) is None]
 
-    def download(self, spec: PreprocessorSpec, progress: Callable[[float, str], None]) -> None:
+    def download(self, spec: Needing, progress: Callable[[float, str], None]) -> None:
         """Brings what is missing into the first folder; `progress` is told the part done and the file's name.
 
         Raises PreprocessorError: no network, no room, stopped, or a file that its owner gives to registered users only.
@@ -45,7 +55,7 @@ class WeightFiles:
         """Stops the download that runs now, if any; the next one resumes it."""
         self._cancelled.set()
 
-    def _bring(self, spec: PreprocessorSpec, file: WeightFile, progress: Callable[[float, str], None]) -> None:
+    def _bring(self, spec: Needing, file: WeightFile, progress: Callable[[float, str], None]) -> None:
         if not file.repo:
             raise PreprocessorError(
                 f"{file.name} cannot be downloaded from here",

@@ -24,6 +24,7 @@ from ..core.units import IMAGE_PROMPT
 from ..engine import defaults
 from ..engine.defaults import model_facts
 from ..engine.services import PageServices, Services
+from . import model_offer
 from .curves import choose_curve, draw_curve
 from .drawing import picture_note, reader, reader_when_changed, remembered, remembered_mask
 from .gradio_compat import find_component, webcam_toggle
@@ -191,7 +192,31 @@ def _connect_notes(services: PageServices, unit: UnitWidgets) -> None:
         [unit.values["preprocessor"], unit.values["model"]],
         [unit.notes.text, unit.problem.text],
     ).then(lambda: gr.update(visible=False), None, shown, **QUICK).then(say, sources, targets, **QUICK)
-    unit.notes.stop.click(services.weights.cancel, None, None, **QUICK)
+    unit.notes.stop.click(lambda: _stop_downloads(services), None, None, **QUICK)
+    _connect_offer(services, unit)
+
+
+def _connect_offer(services: PageServices, unit: UnitWidgets) -> None:
+    """The button that brings a model for the type, where none is here that fits."""
+    kind, model, button = unit.control_type, unit.values["model"], unit.notes.offer
+
+    def bring(chosen: str, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008 (gradio's way)
+        try:
+            return [*model_offer.bring(services, chosen, progress), ""]
+        except ControlNetError as error:
+            return [gr.update(), gr.update(), unit.problem.said(error)]
+
+    for listener in (kind.change, unit.notes.recheck.click):
+        unit.problem.on(listener, lambda chosen: model_offer.offer_update(services, chosen), [kind], [button], **QUICK)
+    button.click(lambda: gr.update(visible=True), None, [unit.notes.stop], **QUICK).then(
+        bring, [kind], [model, button, unit.problem.text]
+    ).then(lambda: gr.update(visible=False), None, [unit.notes.stop], **QUICK)
+
+
+def _stop_downloads(services: PageServices) -> None:
+    services.weights.cancel()
+    if services.model_files is not None:
+        services.model_files.cancel()
 
 
 def _connect_layers(services: PageServices, unit: UnitWidgets) -> None:

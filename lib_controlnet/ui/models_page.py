@@ -11,10 +11,12 @@ from typing import Any
 import gradio as gr
 
 from ..core.errors import ControlNetError
+from ..core.model_catalogue import named
 from ..engine import defaults
 from ..engine.library import ModelEntry
 from ..engine.services import PageServices
 from ..engine.weights import human_size
+from . import model_offer
 from .events import QUICK, download_weights, shown_errors
 from .gradio_compat import not_saved
 
@@ -35,6 +37,11 @@ def build(services: PageServices) -> None:
         )
         compute = gr.Button("Compute sha256", elem_id="controlnet_models_sha256")
         digest = not_saved(gr.Textbox("", label="sha256", interactive=False, elem_id="controlnet_models_digest"))
+    with gr.Row():
+        offer = not_saved(gr.Dropdown([], label="Control models to download", elem_id="controlnet_offer_choice"))
+        fetch = gr.Button("Download", elem_id="controlnet_offer_download")
+        halt = gr.Button("Stop", elem_id="controlnet_offer_stop", visible=services.model_files is not None)
+    offer_state = gr.HTML("", elem_id="controlnet_offer_state")
     weights = gr.HTML("", elem_id="controlnet_weights_table")
     with gr.Row():
         missing = not_saved(gr.Dropdown([], label="Weights to download for", elem_id="controlnet_weights_choice"))
@@ -45,15 +52,17 @@ def build(services: PageServices) -> None:
     def show() -> list[Any]:
         services.library.refresh()
         lacking = [spec.label for spec in _specs(services) if defaults.missing(services, spec)]
+        offers = model_offer.choices(services)
         return [
             problem_table(services) + model_table(services) + skipped_table(services),
             gr.update(choices=services.library.names()),
             weight_table(services),
             gr.update(choices=lacking, value=lacking[0] if lacking else None),
+            gr.update(choices=offers, value=offers[0] if offers else None),
         ]
 
     model.change(shown_errors(lambda name: (_path(services, name), "")), [model], [path, digest], **QUICK)
-    tables = [models, model, weights, missing]
+    tables = [models, model, weights, missing, offer]
     refresh.click(shown_errors(show), None, tables)
     compute.click(
         lambda name, progress=gr.Progress(): _sha256(services, name, progress),  # noqa: B008 (gradio's way)
@@ -66,6 +75,25 @@ def build(services: PageServices) -> None:
         [state],
     ).then(show, None, tables)
     stop.click(services.weights.cancel, None, None, **QUICK)
+    fetch.click(
+        lambda name, progress=gr.Progress(): _bring_model(services, name or "", progress),  # noqa: B008 (gradio's way)
+        [offer],
+        [offer_state],
+    ).then(show, None, tables)
+    if services.model_files is not None:
+        halt.click(services.model_files.cancel, None, None, **QUICK)
+
+
+def _bring_model(services: PageServices, name: str, progress: Any) -> str:
+    """Downloads a control model; how that ended stands on the page (HTML)."""
+    model = named(name)
+    if model is None:
+        return '<p class="cnet-note cnet-bad" role="alert">Choose a model; "Show what is here" fills the list.</p>'
+    try:
+        model_offer.fetch(services, model, progress)
+    except ControlNetError as error:
+        return f'<p class="cnet-note cnet-bad" role="alert">{html.escape(str(error))}</p>'
+    return f'<p class="cnet-note cnet-good" role="status">{html.escape(name)} is here.</p>'
 
 
 def _bring(services: PageServices, name: str, progress: Any) -> str:

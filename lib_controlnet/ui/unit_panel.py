@@ -51,6 +51,7 @@ class NoteWidgets:
     """What the unit says beforehand. `recheck` is clicked by the page's script when the checkpoint has changed."""
 
     text: Any
+    offer: Any
     download: Any
     stop: Any
     recheck: Any
@@ -92,12 +93,15 @@ def unit_prefix(tab: str, index: int) -> str:
 def _notes(prefix: str) -> NoteWidgets:
     text = gr.HTML("", elem_id=f"{prefix}_notes", elem_classes=["cnet-notes"])
     with gr.Row(elem_classes=["cnet-buttons"]):
+        offer = small_button(
+            "Download a model", "Get it from huggingface.co", elem_id=f"{prefix}_download_model", visible=False
+        )
         download = small_button(
             "Download weights", "Get what the preprocessor lacks", elem_id=f"{prefix}_download_weights", visible=False
         )
         stop = small_button("Stop download", "It can be resumed", elem_id=f"{prefix}_stop_download", visible=False)
         recheck = gr.Button("Check again", elem_id=f"{prefix}_recheck", elem_classes=["cnet-recheck", "cnet-unseen"])
-    return NoteWidgets(text, download, stop, recheck)
+    return NoteWidgets(text, offer, download, stop, recheck)
 
 
 def _switches(values: dict[str, Any], prefix: str, is_img2img: bool) -> Any:

@@ -190,7 +190,10 @@ def test_the_list_tells_of_every_preprocessor(capsys: pytest.CaptureFixture[str]
     assert len(rows) >= 72
     assert rows["canny"]["available"]
     assert [param["name"] for param in rows["canny"]["params"]] == ["resolution", "low_threshold", "high_threshold"]
-    assert rows["hed"]["weights"][0]["source"] == "huggingface.co/lllyasviel/Annotators/ControlNetHED.pth"
+    assert (
+        rows["hed"]["weights"][0]["source"]
+        == "https://huggingface.co/lllyasviel/Annotators/resolve/main/ControlNetHED.pth"
+    )
     assert all(row["reason"] for row in rows.values() if not row["available"])
     spec = cli.importlib.import_module("annotator.sd_controlnet.registry").discover().get("canny").spec
     assert parameter_names(spec) == ["resolution", "low_threshold", "high_threshold"]

@@ -64,6 +64,7 @@ class Extension:
             palette=lambda: importlib.import_module(f"{annotator.__name__}.palettes").ade20k(),
             setting_problems=lambda: [*([host.notice] if host.notice else []), *setting.problems()],
             masks_are_regions=host.masks_are_regions,
+            model_files=WeightFiles(weights, lambda: tuple(model_folders(root))),
         )
         self.runner = Runner(self.services, host)
         self.memory = HostMemory(self.services, host)
