@@ -9,7 +9,7 @@ import {pixelOf} from "./raster.mjs";
 const PARTS = {drawing: "input_image", mask: "mask_image", region: "effective_region_mask"};
 const COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#f032e6", "#000075"];
 const REST = 500; // milliseconds without a stroke, after which the drawing is sent
-const PATIENCE = 20000;
+const PATIENCE = 60000; // a large picture over a slow line
 const LARGEST = 8192;
 
 export class UnitCanvas {
@@ -178,7 +178,8 @@ export class UnitCanvas {
         const shown = new Promise((done, failed) => {
             const patience = setTimeout(() => {
                 this.awaited.delete(name);
-                failed(new Error(`${this.name}: the page did not take what is drawn (${name}). Close the canvas, and draw again.`));
+                this.unsent.add(name); // it goes with the next stroke, or when the canvas is closed
+                failed(new Error(`${this.name}: the page has not taken what is drawn (${name}). Close the canvas to send it again.`));
             }, PATIENCE);
             this.awaited.set(name, {before, clears: !file, done: (source) => {
                 clearTimeout(patience);
