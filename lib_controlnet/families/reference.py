@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from ..core.step import Pass, Step
 from .base import BoundControl, OwnControl, UnitSettings
 
 Bank = TypeVar("Bank")
+Part = TypeVar("Part")
 
 _LEAST_VARIANCE = 1e-6
 _SEED_AFTER = 1
@@ -46,6 +47,12 @@ class Reference(BoundControl):
         self._noise = NoiseAhead(self._checkpoint.seed + _SEED_AFTER)
         self._fidelity = _fidelity(settings)
         self._layers: list[_Attention | _Statistics] = []
+        self._places = _Places()
+
+    def meet(self, others: Sequence[BoundControl]) -> None:
+        """Several references count alike where they act on one place: see `_Place`."""
+        first = next(other for other in others if isinstance(other, Reference))
+        self._places = first._places
 
     def attach(self, sites: UNetSites) -> None:
         """The widest blocks' self-attentions first; blocks' outputs as in the peer."""
@@ -53,12 +60,12 @@ class Reference(BoundControl):
         self._layers = []
         if self._settings.options["attention"]:
             for place, least in _attentions(sites.attentions("attn1"), weight):
-                attention = _Attention(self._fidelity, least)
+                attention = _Attention(self._fidelity, least, self._places.at(place.name))
                 sites.attention(place, attention)
                 self._layers.append(attention)
         if self._settings.options["adain"]:
             for name, least in _blocks(sites, weight, self._settings.sdxl):
-                statistics = _Statistics(self._fidelity, least)
+                statistics = _Statistics(self._fidelity, least, self._places.at(name))
                 sites.after(name, statistics.styled, watch=statistics.watched)
                 self._layers.append(statistics)
 
@@ -70,15 +77,18 @@ class Reference(BoundControl):
         x = self._checkpoint.noised(latents.float(), step.timesteps, noise.float()).to(step.x)
         if step.x.shape[1] == 9:  # an inpainting checkpoint: nothing is to be painted, all is known
             x = torch.cat([x, torch.zeros_like(x[:, :1]), latents], dim=1)
-        for layer in self._layers:
-            layer.bank = None
+        self._forget()
         plain(replace(step, x=x))
 
     def predicted(self, step: Step, output: Tensor) -> Tensor:
         """Nothing is changed, but what the layers saw is let go of."""
+        self._forget()
+        return output
+
+    def _forget(self) -> None:
         for layer in self._layers:
             layer.bank = None
-        return output
+        self._places.forget()
 
 
 def _places(step: Step) -> tuple[int, ...]:
@@ -105,6 +115,47 @@ def _mixed(seen: Tensor, plain: Callable[[Sequence[int]], Tensor], step: Step, f
     mixed = seen.clone()
     kept.put(mixed, rows, torch.lerp(kept.of(seen, rows), plain(rows).to(seen), fidelity))
     return mixed
+
+
+class _Place(Generic[Part]):
+    """Where several references may act on one and the same tensor, one after the other.
+
+    As in the peer they count alike: the mean of what they show is taken, and of their fidelities. So the second goes
+    back to what the first was given, and does both; where what it gets is not what the first made (a region mask, other
+    rows), it is on its own.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, tuple[Part, ...], Tensor] | None = None
+
+    def before(self, given: Tensor) -> tuple[Tensor, tuple[Part, ...]]:
+        """What the first of them was given, and what those before have to say."""
+        if self._kept is None or self._kept[2] is not given:
+            return given, ()
+        return self._kept[0], self._kept[1]
+
+    def keep(self, first: Tensor, parts: tuple[Part, ...], made: Tensor) -> Tensor:
+        """`made` is what they made of `first`."""
+        self._kept = first, parts, made
+        return made
+
+    def forget(self) -> None:
+        """The call is over."""
+        self._kept = None
+
+
+class _Places:
+    """The places of the references of one pass, by name."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, _Place[Any]] = {}
+
+    def at(self, name: str) -> _Place[Any]:
+        return self._places.setdefault(name, _Place())
+
+    def forget(self) -> None:
+        for place in self._places.values():
+            place.forget()
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +186,11 @@ class _Bank:
 class _Attention(AttentionPatch):
     """A self-attention whose tokens also attend to the reference's tokens."""
 
-    def __init__(self, fidelity: float, least: float) -> None:
+    def __init__(self, fidelity: float, least: float, place: _Place[float]) -> None:
         """least: the weight that a step must exceed."""
         self._fidelity = fidelity
         self._least = least
+        self._place = place
         self.bank: _Bank | None = None
 
     def watched(self, tokens: Tensor) -> None:
@@ -149,16 +201,20 @@ class _Attention(AttentionPatch):
         return _seen(self.bank).tokens() if call.weight > self._least else None
 
     def seen(self, call: SiteCall, output: Tensor, plain: Callable[[Sequence[int]], Tensor]) -> Tensor:
-        return _mixed(output, plain, call.step, self._fidelity)
+        first, fidelities = self._place.before(output)
+        fidelities = (*fidelities, self._fidelity)
+        made = _mixed(first, plain, call.step, sum(fidelities) / len(fidelities))
+        return self._place.keep(first, fidelities, made)
 
 
 class _Statistics:
     """A block whose features take the mean and variance that the reference's features have (AdaIN)."""
 
-    def __init__(self, fidelity: float, least: float) -> None:
+    def __init__(self, fidelity: float, least: float, place: _Place[_Moments]) -> None:
         """least: the weight that a step must exceed."""
         self._fidelity = fidelity
         self._least = least
+        self._place = place
         self.bank: tuple[Tensor, Tensor] | None = None
 
     def watched(self, features: Tensor) -> None:
@@ -169,12 +225,33 @@ class _Statistics:
         """(B, C, h, w) -> the same with the reference's moments."""
         if call.weight <= self._least:
             return features
-        mean, deviation = _moments(features)
-        wanted_mean, wanted_deviation = _seen(self.bank)
-        styled = (features.float() - mean) / deviation * wanted_deviation + wanted_mean
-        kept = call.step.kept
-        mixed = _mixed(styled, lambda rows: kept.of(features, rows), call.step, self._fidelity)
-        return mixed.to(features.dtype)
+        first, wanted = self._place.before(features)
+        wanted = (*wanted, _Moments(*_seen(self.bank), self._fidelity))
+        mean, deviation = _moments(first)
+        styled = (first.float() - mean) / deviation * _deviation(wanted) + _mean([one.mean for one in wanted])
+        kept, fidelity = call.step.kept, sum(one.fidelity for one in wanted) / len(wanted)
+        mixed = _mixed(styled, lambda rows: kept.of(first, rows), call.step, fidelity)
+        return self._place.keep(first, wanted, mixed.to(first.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class _Moments:
+    """Of a reference's features, each (B, C, 1, 1); and how little uncond rows take of them."""
+
+    mean: Tensor
+    deviation: Tensor
+    fidelity: float
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.stack(tuple(tensors)).mean(0)
+
+
+def _deviation(wanted: Sequence[_Moments]) -> Tensor:
+    """The root of the mean variance."""
+    if len(wanted) == 1:
+        return wanted[0].deviation
+    return _mean([one.deviation.square() for one in wanted]).sqrt()
 
 
 def _seen(bank: Bank | None) -> Bank:

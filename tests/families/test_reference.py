@@ -14,7 +14,7 @@ from lib_controlnet.core.hints import Hint
 from lib_controlnet.core.modes import ControlMode
 from lib_controlnet.core.sites import SiteCall
 from lib_controlnet.core.step import Pass, Step
-from lib_controlnet.families.reference import Reference, _Attention, _Statistics
+from lib_controlnet.families.reference import Reference, _Attention, _Place, _Statistics
 from lib_controlnet.nets.attention import BasicTransformerBlock
 from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, hook_counts, tiny_unet
 
@@ -155,6 +155,24 @@ def test_the_hooks_do_what_the_peers_forwards_do(
     torch.testing.assert_close(found, expected, atol=4e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["reference_only", "reference_adain", "reference_adain+attn"])
+def test_two_references_count_alike(name: str) -> None:
+    """As in the peer: the means of what they show, and of their fidelities."""
+    unet, now = attentive_unet(), step()
+    shown = [hint(seed=1), hint(seed=2)]
+    units = [reference(name, one, params=(slider,), weight=1.0) for one, slider in zip(shown, (0.2, 0.8), strict=True)]
+    found = hooked(unet, now, *units, weight=1.0)
+    literal = Literal(unet, False)
+    literal.attends, literal.styles = name != "reference_adain", name != "reference_only"
+    with torch.no_grad():
+        for one, literal.fidelity in zip(shown, (0.2, 0.8), strict=True):
+            literal.mode, literal.weight = "write", 1.0
+            unet(reference_latents(now, picture=one), now.timesteps, now.context, now.y)
+        literal.mode = "read"
+        expected = unet(now.x, now.timesteps, now.context, now.y)
+    torch.testing.assert_close(found, expected, atol=4e-6, rtol=1e-5)
+
+
 class Loud(nn.Module):
     """A block whose features are as large as half precision bears."""
 
@@ -166,7 +184,7 @@ class Loud(nn.Module):
 def test_statistics_do_not_overflow(dtype: torch.dtype) -> None:
     """The square of a deviation of 300 is more than float16 holds."""
     block, seen, shown = Loud(), drawn(2, 4, 8, 8).to(dtype), drawn(2, 4, 8, 8, seed=2).to(dtype)
-    statistics = _Statistics(0.0, 0.0)
+    statistics = _Statistics(0.0, 0.0, _Place())
     statistics.watched(block(shown))
     styled = statistics.styled(SiteCall(step(), 1.0, (8, 8)), block(seen))
     x, wanted = block(seen).double(), block(shown).double()
