@@ -196,4 +196,4 @@ def test_each_picture_of_a_batch_keeps_to_its_own_hint() -> None:
 
 
 def test_every_effect_is_found_under_its_names() -> None:
-    assert set(own_controls()) == {"inpaint_only", "recolor", "reference", "revision", "tile_colorfix"}
+    assert set(own_controls()) == {"inpaint_only", "recolor", "reference", "revision", "style_align", "tile_colorfix"}
