@@ -11,7 +11,7 @@ import torch
 
 from lib_controlnet.families.base import Runtime
 
-from . import annotators, device_events, files, memory, pose, start, steps, training
+from . import annotators, device_events, duration, files, memory, pose, start, steps, training
 from .card import runtime_of
 from .measure import Progress, Result
 
@@ -21,6 +21,8 @@ CASES = (
     "step_one",
     "step_two",
     "step_more_important",
+    "step_reuse_one",
+    "step_reuse_two",
     "step_t2i_adapter",
     "step_union_two",
     "step_control_lora",
@@ -67,11 +69,18 @@ def main(argv: Sequence[str]) -> int:
     names = options.case or [name for name in possible if not (options.quick and name.endswith("_1024"))]
     pixels = 256 if options.quick else 512
     rounds = options.rounds or (3 if options.quick else 5)
+    if runtime.device.type == "cpu":
+        seconds = duration.expected_seconds(names, pixels, rounds)
+        _say(f"cases: {len(names)}, {duration.in_words(seconds)}")
     if not options.json:
         where = f"{options.threads} thread(s)" if runtime.device.type == "cpu" else str(runtime.device)
         kind = str(runtime.dtype).removeprefix("torch.")
         print(f"SD1.5's size, random {kind} weights, {pixels}x{pixels}, cond and uncond row, {where}")
-    results = _measure(names, pixels, rounds, runtime, _say)
+    try:
+        results = _measure(names, pixels, rounds, runtime, _say)
+    except KeyboardInterrupt:
+        _say("interrupted; nothing is left behind")
+        return 130
     print(json.dumps({"results": [result.as_json() for result in results]}) if options.json else _table(results))
     return 0 if options.quick or all(result.ok for result in results) else 1
 

@@ -150,6 +150,8 @@ class ControlledStep:
         self.session = session
         self.progress = 0.5
         """Of the sampling: the part of its steps that is done."""
+        self.turn, self.planned = 0, 0
+        """Which denoiser call of how many it is; 0 where that is not told, so that nothing is reused."""
 
     @property
     def network(self) -> nn.Module:
@@ -158,7 +160,8 @@ class ControlledStep:
 
     def begin(self, given: UNetCall) -> tuple[Step, Residuals | None]:
         """As a host's sampling drives the session."""
-        step = Step(*given.tensors, *self._cursor.take(len(given.x)), progress=self.progress)
+        rows = self._cursor.take(len(given.x))
+        step = Step(*given.tensors, *rows, progress=self.progress, planned=self.planned, turn=self.turn)
         return self.session.begin_call(step)
 
     def end(self, output: Tensor, left: Sequence[str]) -> Tensor:

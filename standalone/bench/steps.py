@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lib_controlnet.core.modes import ControlMode, UnionType
+from lib_controlnet.engine.reuse import FIRST
 from lib_controlnet.families.base import Runtime
 
 from . import networks
@@ -26,6 +27,8 @@ GOALS = {
     "step_one": Goal(1.36),
     "step_two": Goal(1.70),
     "step_more_important": Goal(1.19),
+    "step_reuse_one": Goal(1.10),
+    "step_reuse_two": Goal(1.18),
     "step_t2i_adapter": Goal(1.01),
     "step_union_two": Goal(1.36),
     "step_control_lora": Goal(1.02),
@@ -39,6 +42,8 @@ UNITS: dict[str, list[dict[str, Any]]] = {
     "step_one": [{}],
     "step_two": [{"index": 0}, {"index": 1}],
     "step_more_important": [{"control_mode": ControlMode.control}],
+    "step_reuse_one": [{"reuse_control": 0.35}],
+    "step_reuse_two": [{"index": 0, "reuse_control": 0.35}, {"index": 1, "reuse_control": 0.35}],
     "step_t2i_adapter": [{"model": "bench_t2i_adapter"}],
     "step_union_two": [
         {"index": 0, "model": "bench_controlnet_union", "union_type": UnionType.depth},
@@ -51,6 +56,10 @@ UNITS: dict[str, list[dict[str, Any]]] = {
     "step_outside_range": [{"guidance_start": 0.0, "guidance_end": 0.3}],
 }
 BARE, FORWARD = "bare U-Net step", "ControlNet forward alone"
+SERVED = ", residuals of an earlier step"
+"""Behind the name of a case with reuse: its steps that compute nothing."""
+STEPS, COMPUTED = 20, 6
+"""Of a sampling, and those that compute where the change stays within the budget, as in the demo's pictures."""
 
 
 def whole_steps(
@@ -61,7 +70,7 @@ def whole_steps(
         actions = _actions(set(names), stage)
         stopwatch = _stopwatch(runtime)
         stopwatch.watch(stage.unet)
-        for network in {action.network for action in actions.values() if isinstance(action, ControlledStep)}:
+        for network in {action.network for action in actions.values() if isinstance(action, (ControlledStep, Reusing))}:
             stopwatch.watch(network)
         seconds = take_turns(actions, rounds, progress, stopwatch)
     return [_result(name, seconds) for name in GOALS if name in names]
@@ -71,7 +80,11 @@ def _actions(names: Set[str], stage: Stage) -> dict[str, Callable[[], object]]:
     actions: dict[str, Callable[[], object]] = {BARE: stage.bare_step}
     for name, units in UNITS.items():
         if name in names or (name == "step_one" and names & {"engine_overhead", "step_control_lora"}):
-            actions[name] = stage.controlled(*(stage.unit(**settings) for settings in units))
+            step = stage.controlled(*(stage.unit(**settings) for settings in units))
+            actions[name] = step if "reuse" not in name else Reusing(step, computes=True)
+            if "reuse" in name:
+                again = stage.controlled(*(stage.unit(**settings) for settings in units))
+                actions[name + SERVED] = Reusing(again, computes=False)
     if "engine_overhead" in names:
         actions[FORWARD] = _forward(stage.controlled(stage.unit()).network, stage, distinct=1)
     if "step_installed_only" in names:
@@ -79,8 +92,36 @@ def _actions(names: Set[str], stage: Stage) -> dict[str, Callable[[], object]]:
     return actions
 
 
+class Reusing:
+    """Steps of a job with reuse: those that compute, and measure the change, or those that need not."""
+
+    def __init__(self, step: ControlledStep, *, computes: bool) -> None:
+        self._step = step
+        self._apart = STEPS if computes else 1
+        step.planned = STEPS if computes else 1 << 20
+
+    @property
+    def network(self) -> Any:
+        """The first unit's ControlNet."""
+        return self._step.network
+
+    def __call__(self) -> object:
+        for _ in range(0 if self._step.turn else FIRST):
+            self._go_on()
+        return self._go_on()
+
+    def _go_on(self) -> object:
+        self._step.turn += self._apart
+        return self._step()
+
+
 def _result(name: str, seconds: dict[str, float]) -> Result:
     bare = seconds[BARE]
+    if name + SERVED in seconds:
+        computed, served = seconds[name], seconds[name + SERVED]
+        mean = (COMPUTED * computed + (STEPS - COMPUTED) * served) / STEPS
+        detail = f"{computed:.3f} s for {COMPUTED} of {STEPS} steps, {served:.3f} s for the others, {bare:.3f} s bare"
+        return Result(name, mean / bare, GOALS[name], detail)
     if name == "engine_overhead":
         added, alone = seconds["step_one"] - bare, seconds[FORWARD]
         detail = f"a step grows by {added:.3f} s, the forward takes {alone:.3f} s"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from standalone.bench import measure
+from standalone.bench import cli, duration, measure
 from standalone.bench.measure import Stopwatch, take_turns
 
 
@@ -66,3 +66,22 @@ def test_gradients_of_layers_are_stretches_of_their_own() -> None:
     stopwatch = Stopwatch()
     stopwatch.watch(network)
     assert len(stopwatch.stretches(lambda: network(torch.ones(1, 2)).sum().backward())) == 2 + 2 + 1
+
+
+def test_a_run_says_how_long_it_will_take_and_ends_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice the rounds of arithmetic take about twice as long, a case of seconds as long as it says."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(duration, "_speed", lambda: 0.1)  # 10^12 operations a second
+    assert duration.expected_seconds(["step_installed_only"], 512, 4) == pytest.approx(5 * (1.607 + 1.607 * 1.02) / 0.1)
+    assert duration.expected_seconds(["step_two"], 256, 1) == pytest.approx(2 * (1.607 + 1.607 * 1.7) / 0.4)
+    assert [duration.in_words(seconds) for seconds in (40.2, 600)] == ["about 40 seconds", "about 10 minutes"]
+    monkeypatch.setattr(cli, "_measure", interrupted)
+    assert cli.main(["--case", "step_one", "--quick"]) == 130
+    said = capsys.readouterr().err
+    assert "cases: 1, about" in said
+    assert "interrupted" in said
