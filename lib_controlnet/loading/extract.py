@@ -55,7 +55,8 @@ def ranks_within(
         change = _change(key, control[key].float(), base.get(key))
         if change is not None:
             outs, ins = change.shape
-            squares = torch.linalg.svdvals(change.double()).square().tolist()[: (outs * ins - 1) // (outs + ins)]
+            values = cast("Tensor", torch.linalg.svdvals(change.double()))  # pyright: ignore[reportUnknownMemberType]
+            squares = cast("list[float]", values.square().tolist())[: (outs * ins - 1) // (outs + ins)]
             worth += [(square / (outs + ins), outs + ins, key) for square in squares if square > _LEAST]
         told((done + 1) / len(control))
     ranks, left = Counter[str](), numbers

@@ -22,7 +22,7 @@ def connect_embeddings(services: PageServices, tab: str, index: int, unit: UnitW
     editor, size = unit.image_prompt, page_size(tab)
 
     def write(*arguments: Any) -> Any:
-        fields = dict(zip(LOOKED_AT, arguments, strict=False))
+        fields: dict[str, Any] = dict(zip(LOOKED_AT, arguments, strict=False))
         target = arguments[len(LOOKED_AT) :] if size else DEFAULT_SIZE
         return gr.update(value=str(written(services, fields, index, target)), visible=True)
 
