@@ -56,7 +56,7 @@ def ranks_within(
         if change is not None:
             outs, ins = change.shape
             values = cast("Tensor", torch.linalg.svdvals(change.double()))  # pyright: ignore[reportUnknownMemberType]
-            squares = cast("list[float]", values.square().tolist())[: (outs * ins - 1) // (outs + ins)]
+            squares = [float(value) ** 2 for value in values[: (outs * ins - 1) // (outs + ins)]]
             worth += [(square / (outs + ins), outs + ins, key) for square in squares if square > _LEAST]
         told((done + 1) / len(control))
     ranks, left = Counter[str](), numbers
