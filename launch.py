@@ -8,6 +8,7 @@
     python launch.py ray start|stop ...   the machines of `annotate --engine ray`: see docs/annotate.md
     python launch.py train CONFIG.toml    train a ControlNet: see docs/training.md
     python launch.py measure PICTURES --maps MAPS --preprocessor ID    how well pictures follow their maps
+    python launch.py find-weight JOB.json --target 0.8    the least weight that reaches an adherence
     python launch.py extract-lora CONTROLNET --base CHECKPOINT    make a Control-LoRA of a ControlNet
     python launch.py bench [--quick]      the benchmarks
 
