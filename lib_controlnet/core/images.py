@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .errors import UnitError
 
@@ -46,6 +46,8 @@ _TURNED = {
     8: Image.Transpose.ROTATE_90,
 }
 """What each orientation of EXIF's undoes."""
+_APP1 = 0xE1
+"""The marker of a JPEG's segment that holds EXIF."""
 _ORIENTATION = 0x0112
 
 _DATA_URI = re.compile(r"^\s*data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
@@ -209,7 +211,7 @@ def _from_bytes(content: bytes, max_pixels: int, text: str = "") -> Pixels:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
-            image = Image.open(io.BytesIO(content), formats=_known_formats())
+            image = _opened(content)
             _check_size(image.width, image.height, max_pixels)
             image.load()
             return _from_pil(image)
@@ -225,6 +227,30 @@ def _from_bytes(content: bytes, max_pixels: int, text: str = "") -> Pixels:
             found=f"{len(content)} bytes ({type(error).__name__}: {error})",
             remedy=f"send one of {', '.join(FORMATS)}",
         ) from error
+
+
+def _opened(content: bytes) -> Image.Image:
+    """A JPEG whose EXIF is damaged without it: Pillow before 10 does not know such a file, whose picture is whole."""
+    try:
+        return Image.open(io.BytesIO(content), formats=_known_formats())
+    except UnidentifiedImageError:
+        bare = _without_exif(content)
+        if bare == content:
+            raise
+        return Image.open(io.BytesIO(bare), formats=["JPEG"])
+
+
+def _without_exif(content: bytes) -> bytes:
+    """A JPEG without the segments APP1; what is no JPEG as it is. Format: ITU-T T.81, B.1.1."""
+    if not content.startswith(b"\xff\xd8"):
+        return content
+    kept, place = [content[:2]], 2
+    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] not in (b"", b"\xda"):
+        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if content[place + 1] != _APP1:
+            kept.append(content[place:end])
+        place = max(end, place + 4)
+    return b"".join([*kept, content[place:]])
 
 
 def _known_formats() -> list[str]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from lib_controlnet.core.errors import UnitError
-from lib_controlnet.core.images import is_empty, read_mask, read_picture, read_rgb
+from lib_controlnet.core.images import _without_exif, is_empty, read_mask, read_picture, read_rgb
 
 RNG = np.random.default_rng(0)
 PICTURE = Image.fromarray(RNG.integers(0, 256, (24, 40, 3), np.uint8))
@@ -202,3 +202,15 @@ def test_deep_nesting_is_no_picture(depth: int, kind: type) -> None:
     assert not is_empty(value)
     while isinstance(value, (list, dict)):  # taken apart from outside, or Python frees it recursively
         value = value[0] if isinstance(value, list) else value["image"]
+
+
+@pytest.mark.parametrize("case", ODD_EXIF)
+def test_a_jpeg_without_its_exif_is_the_picture(case: str) -> None:
+    """For versions of Pillow that refuse a file for its EXIF."""
+    content = exif(ODD_EXIF[case])
+    bare = _without_exif(content)
+    assert b"Exif" not in bare
+    assert np.array_equal(read_rgb(bare), read_rgb(encoded("JPEG")))
+    assert _without_exif(bare) == bare
+    assert _without_exif(content[:30])[:2] == content[:2]
+    assert _without_exif(encoded("PNG")) == encoded("PNG")
