@@ -221,7 +221,7 @@ def test_the_gallery_shows_what_can_run_and_names_the_rest(
     page = (out / "preprocessors.md").read_text("utf-8")
     assert {"canny", "invert", "inpaint", "shuffle"} <= set(shown)
     assert "hed" not in shown
-    assert "https://huggingface.co/lllyasviel/Annotators/blob/main/ControlNetHED.pth" in page
+    assert "https://huggingface.co/lllyasviel/Annotators/resolve/main/ControlNetHED.pth" in page
     for id_ in shown:
         file = f"preprocessors/{id_.replace('+', '_plus_')}.jpg"
         assert f"]({file})" in page

@@ -22,6 +22,8 @@ def command(module: str, *arguments: str, folder: Path = ROOT) -> list[str]:
     return [
         sys.executable,
         "-c",
+        # of a shell's background jobs the signal is ignored, which processes inherit
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"import sys; sys.path.insert(0, {str(folder)!r})\n{launch.CALL % module}",
         *arguments,
     ]

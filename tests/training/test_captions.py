@@ -91,9 +91,9 @@ def test_the_check_says_what_is_to_come(pictures: Path) -> None:
     assert "5 captions are missing; the interrogator is to write them" in report.warnings
 
 
-def test_without_a_webui_the_error_says_what_is_needed(pictures: Path) -> None:
+def test_without_a_webui_the_error_says_what_is_needed(pictures: Path, checkpoint: Path) -> None:
     tables = {
-        "base": {"checkpoint": "none.safetensors"},
+        "base": {"checkpoint": str(checkpoint)},
         "data": {"folder": str(pictures), "format": "pictures", "preprocessor": "canny", "captions": "interrogator"},
         "train": {"steps": 1},
         "output": {"folder": str(pictures / "out"), "name": "made"},

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.profiler import profile
 
+from lib_controlnet.training import planning
 from lib_controlnet.training.adafactor import Adafactor, rounded
 from lib_controlnet.training.base import load_base, new_control
 from lib_controlnet.training.chance import generator_of
@@ -98,8 +99,19 @@ def test_the_plan_names_a_change_that_fits(checkpoint: Path) -> None:
     assert max(tight.changed.values()) <= tight.available
     changed = settings(checkpoint, **tight.change)
     assert plan(changed, memory=needed - (1 << 20)).fits
-    hopeless = plan(settings(checkpoint), memory=601 << 20)
+
+
+def test_a_card_may_be_too_small_for_every_change(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def peaks(_self: Any, options: Any, _available: int) -> dict[str, int]:
+        asked.append(options)
+        return dict.fromkeys(("encode", "step", "look"), 1 << 40)
+
+    monkeypatch.setattr(planning._Sizes, "peaks", peaks)
+    hopeless = plan(settings(checkpoint), memory=8 << 30)
     assert (hopeless.fits, dict(hopeless.change)) == (False, {})
+    assert len(asked) > 3
 
 
 def test_adafactor_is_transformers_adafactor() -> None:
