@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ class ControlSession:
         """None before the first pass."""
         self._active: list[list[Active]] = []
         """What acts in the U-Net calls under way, the innermost last."""
-        self._placement = Placement(services, generation.runtime, self._short_of_memory)
+        self._placement = Placement(services, generation.runtime, partial(_short_of_memory, weakref.ref(self)))
         self._side = SideStream()
         weakref.finalize(self, self._placement.leave).atexit = False  # a job that broke off is never closed
 
@@ -133,7 +134,8 @@ class ControlSession:
         if self._calls is not None:
             self._calls.reuse.forget()
 
-    def _short_of_memory(self) -> None:
+    def short_of_memory(self) -> None:
+        """The device has no room for what is kept there for later steps."""
         if self._calls is not None:
             self._calls.reuse.give_up()
 
@@ -326,6 +328,13 @@ class ControlSession:
             for row in range(len(given))
         ]
         return torch.stack(rows)
+
+
+def _short_of_memory(own: weakref.ref[ControlSession]) -> None:
+    """Tells the session of its placement, which must not keep it alive: see `ControlSession.__init__`."""
+    session = own()
+    if session is not None:
+        session.short_of_memory()
 
 
 def _as_far(given: Tensor, new: Tensor, run: UnitRun, image: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fastapi import HTTPException
+from PIL import Image, ImageDraw
 
 from .conftest import Host, as_base64, picture, pixels, unit
 from .test_jobs import difference
@@ -66,12 +67,19 @@ REPLACED = {
 }
 
 
+def ink() -> Image.Image:
+    """Dark lines on white, of which nothing need be said but what a test is about."""
+    drawing = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(drawing).rectangle((8, 8, 50, 50), outline="black", width=3)
+    return drawing
+
+
 @pytest.mark.parametrize("case", REPLACED)
 def test_what_is_replaced_or_passed_over_is_said(host: Host, case: str, caplog: pytest.LogCaptureFixture):
     fields, used, notes = REPLACED[case]
-    asked = {"module": "none", **fields}
+    asked = {"module": "none", "image": as_base64(ink()), **fields}
     made = host.txt2img({"enabled": False}, unit(**asked), width=32, height=32)
-    plain = host.txt2img({"enabled": False}, unit(module=asked["module"]), width=32, height=32)
+    plain = host.txt2img({"enabled": False}, unit(module=asked["module"], image=asked["image"]), width=32, height=32)
     assert difference(pixels(made), pixels(plain)) == 0
     text = made.infotexts[0]
     assert all(words in text for words in used), text
