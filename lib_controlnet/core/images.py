@@ -213,7 +213,7 @@ def _from_bytes(content: bytes, max_pixels: int, text: str = "") -> Pixels:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
             image = _opened(content)
             _check_size(image.width, image.height, max_pixels)
-            image.load()
+            image.load()  # pyright: ignore[reportUnknownMemberType]
             return _from_pil(image)
     except Image.DecompressionBombError as error:
         raise _too_large(str(error), max_pixels) from error
