@@ -102,7 +102,7 @@ def test_two_units_and_region_mask(canny: Panel, tmp_path: Path) -> None:
     canny.upload(tmp_path / "half.png", "effective_region_mask")
     canny.choose_unit(1)
     canny.upload(DRAWING, unit=1)
-    canny.choose("controlnet_type_filter_radio", "Scribble", 1)
+    canny.choose("controlnet_type_filter_radio", "Canny", 1)
     canny.generate()
     assert canny.job_error().startswith("Time taken")
     assert "ControlNet 0" in canny.infotext()
