@@ -36,7 +36,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _LONGEST = 6
 """Bytes that a picture's file may have for each pixel allowed: 16 bits of four channels, packed as badly as can be."""
 
-_TURNED = {
+TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -296,7 +296,7 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     PIL's own `exif_transpose` also writes the data anew, which fails for much that can be read.
     """
     try:
-        turn = _TURNED.get(image.getexif().get(_ORIENTATION, 1))
+        turn = TURNED.get(image.getexif().get(_ORIENTATION, 1))
     except Exception as error:  # noqa: BLE001 (struct.error, SyntaxError, KeyError and others, as the damage has it)
         log.debug("EXIF data that cannot be read: %s", error)
         turn = None

@@ -20,7 +20,7 @@ class Log:
 
     def __init__(self, folder: Path, kept: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._board = _board(folder / "tensorboard", kept) if tensorboard else None
+        self._board = board_writer()(str(folder / "tensorboard"), purge_step=kept + 1) if tensorboard else None
         path = folder / LOG
         lines = [line for line in read_log(folder) if line.get("step", 0) <= kept]
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -47,7 +47,8 @@ class Log:
             self._board.close()
 
 
-def _board(folder: Path, kept: int) -> Any:
+def board_writer() -> Any:
+    """TensorBoard's class that writes. Raises TrainingError without the package."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -57,4 +58,4 @@ def _board(folder: Path, kept: int) -> Any:
             found=str(error),
             remedy='install it with "pip install tensorboard", or set tensorboard = false; log.jsonl is written anyway',
         ) from error
-    return SummaryWriter(str(folder), purge_step=kept + 1)
+    return SummaryWriter

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 
 from .cache import Preprocess
 from .config import TrainConfig
 from .errors import TrainingError
+from .log import board_writer
 from .optimizer import eight_bit
 
 _BLANK = np.zeros((64, 64, 3), np.uint8)
@@ -24,7 +23,7 @@ def check_needed(config: TrainConfig) -> None:
     if config.train.optimizer == "adamw8bit":
         eight_bit()
     if config.output.tensorboard:
-        _tensorboard()
+        board_writer()
 
 
 def check_preprocessors(config: TrainConfig, preprocess: Preprocess, makes_maps: bool) -> None:
@@ -41,15 +40,3 @@ def check_preprocessors(config: TrainConfig, preprocess: Preprocess, makes_maps:
     for name, settings in wanted.items():
         if name != "none":
             preprocess(name, _BLANK, len(_BLANK), settings)
-
-
-def _tensorboard() -> None:
-    try:
-        importlib.import_module("torch.utils.tensorboard")
-    except ImportError as error:
-        raise TrainingError(
-            "TensorBoard logs need the package tensorboard",
-            field="output.tensorboard",
-            found=str(error),
-            remedy='install it with "pip install tensorboard", or set tensorboard = false; log.jsonl is written anyway',
-        ) from error

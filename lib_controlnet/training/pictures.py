@@ -16,21 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.errors import UnitError
-from ..core.images import eight_bits
+from ..core.images import TURNED, eight_bits
 from .errors import TrainingError
 
 Pixels = NDArray[np.uint8]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_TURNED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What each orientation of EXIF's undoes."""
 _BUCKET = 64
 _MOST_STRETCHED = 2.5
 
@@ -40,7 +30,7 @@ def read_picture(source: Path | bytes, name: str) -> Pixels:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             opened.load()  # PIL turns TIFF by itself then, and says so
-            turned = _TURNED.get(_orientation(opened))
+            turned = TURNED.get(_orientation(opened))
             upright = _shallow(opened) if turned is None else _shallow(opened).transpose(turned)
             if "A" in upright.getbands() or "transparency" in upright.info:
                 clear = upright.convert("RGBA")

@@ -297,3 +297,17 @@ def image_pixels(page: Any, image: Any) -> np.ndarray:
         base64.b64decode(source.partition(",")[2]) if source.startswith("data:") else page.request.get(source).body()
     )
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def serious_faults(page: Any, part: str) -> str:
+    """What axe-core 4 finds in the part of a page that a selector names, a fault a line; "" for nothing serious."""
+    axe = pytest.importorskip("axe_playwright_python")
+    page.evaluate(Path(next(iter(axe.__path__)), "axe.min.js").read_text("utf-8"))
+    found = page.evaluate(f"axe.run('{part}', {{resultTypes: ['violations']}})")
+    serious = {
+        (fault["id"], node["html"][:160])
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    }
+    return "\n".join(map(str, sorted(serious)))

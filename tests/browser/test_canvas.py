@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, pixels
+from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, pixels, serious_faults
 
 SIZE = 128
 """Of a job in the embedded WebUI."""
@@ -299,21 +299,12 @@ def test_finger_pen_and_pinch(canvas: Canvas) -> None:
                          indirect=True, ids=["dark", "phone"])  # fmt: skip
 def test_canvas_for_everybody(canvas: Canvas, request: pytest.FixtureRequest) -> None:
     """axe-core finds no serious fault with everything unfolded; a phone's page is not wider than the phone."""
-    axe = pytest.importorskip("axe_playwright_python")
     page = canvas.page
     for fold in ("Palette", "New …", "Keys"):
         canvas.press(fold)
     canvas.draw((0.2, 0.5), (0.8, 0.5))
     canvas.sent()
-    page.evaluate(Path(next(iter(axe.__path__)), "axe.min.js").read_text("utf-8"))
-    found = page.evaluate("axe.run('dialog.cnet-canvas', {resultTypes: ['violations']})")
-    serious = {
-        (fault["id"], node["html"][:160])
-        for fault in found["violations"]
-        if fault["impact"] in ("serious", "critical")
-        for node in fault["nodes"]
-    }
-    assert not serious, "\n".join(map(str, sorted(serious)))
+    assert serious_faults(page, "dialog.cnet-canvas") == ""
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     SHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SHOTS / f"canvas-{request.node.callspec.id}.png")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, pixels
+from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, pixels, serious_faults
 
 
 def test_uploading_enables_and_the_header_says_what_is_on(canny: Panel) -> None:
@@ -323,21 +323,11 @@ def test_dragged_joint_moves_in_the_map_and_is_used(panel: Panel) -> None:
 
 def test_axe_finds_no_serious_fault_in_the_panel(canny: Panel) -> None:
     """axe-core 4 over the whole panel, with the widgets of gradio that are in it."""
-    axe = pytest.importorskip("axe_playwright_python")
-    script = Path(next(iter(axe.__path__)), "axe.min.js").read_text("utf-8")
     canny.preview()
     for group in ("controlnet_layer_weights_group", "presets"):
         canny.part(group).locator("> .label-wrap").click()
     canny.settle()
-    canny.page.evaluate(script)
-    found = canny.page.evaluate("axe.run('#txt2img_controlnet', {resultTypes: ['violations']})")
-    serious = {
-        (fault["id"], node["html"][:160])
-        for fault in found["violations"]
-        if fault["impact"] in ("serious", "critical")
-        for node in fault["nodes"]
-    }
-    assert not serious, "\n".join(map(str, sorted(serious)))
+    assert serious_faults(canny.page, "#txt2img_controlnet") == ""
 
 
 def test_a_weight_curve_is_chosen_drawn_and_used(canny: Panel) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +15,7 @@ import pytest
 from lib_controlnet.core.model_catalogue import MODELS
 from lib_controlnet.ui.settings import register
 from preload import ACCEPTED, HONOURED
-from tests.standalone.test_server import Server, _wait
+from tests.standalone.test_server import Server, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -39,26 +36,8 @@ PYTHON = [(page, place) for page in ("README.md", "docs/api.md") for place in ra
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`python launch.py --nowebui` with the demo model."""
-    folder = tmp_path_factory.mktemp("docs")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "standalone.webui", "--nowebui", "--port", str(port), "--data-dir", str(folder)]
-    with (folder / "log.txt").open("w+") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )
-        try:
-            found = Server(port)
-            _wait(found, process, folder / "log.txt")
-            yield found
-        finally:
-            process.terminate()
-            process.wait(30)
+    with serving(tmp_path_factory.mktemp("docs"), "--nowebui") as found:
+        yield found
 
 
 @pytest.fixture

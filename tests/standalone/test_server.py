@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,16 @@ class Server:
             return int(wire.recv(64).split()[1])
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    checkpoint = tiny_checkpoint.write(folder / "models", "tiny")
+@contextmanager
+def serving(folder: Path, *flags: str) -> Iterator[Server]:
+    """The embedded WebUI as a process, with its data in `folder`, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     command = [sys.executable, "-m", "standalone.webui", "--port", str(port), "--data-dir", str(folder / "data")]
     with (folder / "log.txt").open("w+") as log:
         process = subprocess.Popen(
-            [*command, "--ckpt", str(checkpoint), "--no-half"],
+            [*command, *flags],
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -72,6 +72,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    checkpoint = tiny_checkpoint.write(folder / "models", "tiny")
+    with serving(folder, "--ckpt", str(checkpoint), "--no-half") as found:
+        yield found
 
 
 def _wait(server: Server, process: subprocess.Popen[Any], log: Path) -> None:
