@@ -51,8 +51,9 @@ class Reference(BoundControl):
 
     def meet(self, others: Sequence[BoundControl]) -> None:
         """Several references count alike where they act on one place: see `_Place`."""
-        first = next(other for other in others if isinstance(other, Reference))
-        self._places = first._places
+        references = [other for other in others if isinstance(other, Reference)]
+        self._places = references[0]._places
+        self._places.several = len(references) > 1
 
     def attach(self, sites: UNetSites) -> None:
         """The widest blocks' self-attentions first; blocks' outputs as in the peer."""
@@ -125,7 +126,9 @@ class _Place(Generic[Part]):
     rows), it is on its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, several: bool = False) -> None:
+        """several: more than one acts; else nothing is kept, which would hold every layer's tensors for a call."""
+        self._several = several
         self._kept: tuple[Tensor, tuple[Part, ...], Tensor] | None = None
 
     def before(self, given: Tensor) -> tuple[Tensor, tuple[Part, ...]]:
@@ -136,7 +139,8 @@ class _Place(Generic[Part]):
 
     def keep(self, first: Tensor, parts: tuple[Part, ...], made: Tensor) -> Tensor:
         """`made` is what they made of `first`."""
-        self._kept = first, parts, made
+        if self._several:
+            self._kept = first, parts, made
         return made
 
     def forget(self) -> None:
@@ -148,10 +152,11 @@ class _Places:
     """The places of the references of one pass, by name."""
 
     def __init__(self) -> None:
+        self.several = False
         self._places: dict[str, _Place[Any]] = {}
 
     def at(self, name: str) -> _Place[Any]:
-        return self._places.setdefault(name, _Place())
+        return self._places.setdefault(name, _Place(self.several))
 
     def forget(self) -> None:
         for place in self._places.values():
