@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.batch import parted
 from ..core.control_types import UNION_TYPES
-from ..core.errors import UnitError
+from ..core.errors import PreprocessorError, UnitError
 from ..core.hints import Hint, hint_from_map
 from ..core.modes import HiResOption, InputMode, ResizeMode, UnionType
 from ..core.preprocessors import PreprocessorSpec
@@ -136,6 +136,7 @@ class UnitPreparation:
         runtime = replace(runtime, keeps_fp8=runtime.keeps_fp8 or low_vram)
         model = self._services.models.get(entry.path, runtime, self._generation.base_id)
         model.check(self._generation.base)
+        _check_told(spec, model, entry.name)
         return entry.name, model
 
     def _own(self, spec: PreprocessorSpec) -> ControlModel | None:
@@ -246,6 +247,18 @@ class UnitPreparation:
             shows=_shown(spec),
             blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
             checkpoint=self._generation.checkpoint,
+        )
+
+
+def _check_told(spec: PreprocessorSpec, model: ControlModel, name: str) -> None:
+    """Raises PreprocessorError for a preprocessor that tells its network what to do, before a model that hears none."""
+    unread = [option for option in spec.effect_options if not spec.effect and option not in model.options]
+    if unread:
+        raise PreprocessorError(
+            f'"{spec.label}" tells a control model of another kind what to do',
+            field="module",
+            found=f'the model "{name}"',
+            remedy=f"choose a model that reads {', '.join(unread)}, or another preprocessor",
         )
 
 

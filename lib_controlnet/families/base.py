@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
@@ -220,6 +220,9 @@ class ControlModel(Protocol):
     """The kinds of embeddings (see core.embeddings) that it takes in place of maps, the usual one first; empty where it
     takes maps. It takes those of several pictures in one unit together."""
 
+    options: Collection[str]
+    """What it reads of the `effect_options` of a preprocessor that has no effect of its own."""
+
     reusable: bool
     """Its network computes residuals at every step, which change little from one to the next: see `engine/reuse.py`."""
 
@@ -249,6 +252,7 @@ class PlainModel:
     holds_base: bool = False
     from_fp8: bool = False
     embeddings: Sequence[str] = ()
+    options: Collection[str] = ()
     reusable: bool = False
 
     def residual_bytes(self, rows: int, height: int, width: int) -> int:

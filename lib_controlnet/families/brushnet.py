@@ -43,7 +43,7 @@ _READ = 2 * _LATENT + 1
 
 
 class BrushNetFamily:
-    """Detects by the connections to the base's decoder; what reads a prompt is PowerPaint's."""
+    """Detects by the connections to the base's decoder; what has attentions is PowerPaint's."""
 
     id = "brushnet"
     before: Sequence[str] = ("controlnet",)
@@ -55,22 +55,26 @@ class BrushNetFamily:
     def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> LoadedBrushNet:
         """Builds the network and fills it. Raises ModelFileError where names or shapes do not fit."""
         del metadata
-        config = UNetConfig.from_weights(outlines(weights))
-        net = fill(
-            lambda: BrushNet(config, Operations()),
-            weights,
-            dtype=runtime.dtype,
-            device="cpu",
-            name=path.name,
-            layout=runtime.layout,
-        )
-        return LoadedBrushNet(path, net)
+        return LoadedBrushNet(path, filled(path, weights, runtime))
 
     def inspect(self, path: Path, weights: Weights) -> Sheet:
         """What the shapes tell before the file is loaded."""
         del path
         config = UNetConfig.from_weights(outlines(weights))
         return Sheet(0, _made_for(config), lambda base: not _disagreement(config, base.config))
+
+
+def filled(path: Path, weights: Weights, runtime: Runtime) -> BrushNet:
+    """The network of a file. Raises ModelFileError where names or shapes do not fit."""
+    config = UNetConfig.from_weights(outlines(weights))
+    return fill(
+        lambda: BrushNet(config, Operations()),
+        weights,
+        dtype=runtime.dtype,
+        device="cpu",
+        name=path.name,
+        layout=runtime.layout,
+    )
 
 
 FAMILY = BrushNetFamily()
@@ -90,6 +94,10 @@ class LoadedBrushNet(PlainModel):
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundBrushNet:
         """The network with pictures in which a mask says what to paint: one, or one for each image of the batch."""
+        return BoundBrushNet(self, self.known(hints, settings))
+
+    def known(self, hints: Sequence[Hint], settings: UnitSettings) -> Tensor:
+        """(B, 5, h, w): the latents of what is kept, and 1 where that is. Raises PreprocessorError without masks."""
         pixels = joined(hints, 3, settings, self.path).clamp(min=0.0)  # the hole is black
         masks = [hint.mask for hint in hints if hint.mask is not None]
         if len(masks) != len(hints):
@@ -100,16 +108,18 @@ class LoadedBrushNet(PlainModel):
                 found="a control map without a mask",
                 remedy="choose the preprocessor inpaint_global_harmonious and draw a mask",
             )
-        return BoundBrushNet(self, settings.checkpoint().encode(pixels), 1.0 - torch.cat(masks))
+        latents = settings.checkpoint().encode(pixels)
+        kept = functional.interpolate(1.0 - torch.cat(masks).to(latents), latents.shape[2:], mode="nearest")
+        return torch.cat([latents, kept], dim=1)
 
 
 class BoundBrushNet(BoundControl):
     """The network with one unit's pictures; it computes before the U-Net does, and adds while that computes."""
 
-    def __init__(self, model: LoadedBrushNet, latents: Tensor, kept: Tensor) -> None:
+    def __init__(self, model: LoadedBrushNet, known: Tensor) -> None:
+        """known: see `LoadedBrushNet.known`."""
         self._model = model
-        small = functional.interpolate(kept.to(latents), latents.shape[2:], mode="nearest")
-        self._known = Placed(torch.cat([latents, small], dim=1))
+        self._known = Placed(known)
         self._made: Additions | None = None
 
     def attach(self, sites: UNetSites) -> None:
@@ -137,7 +147,11 @@ class BoundBrushNet(BoundControl):
         known = of_rows(self._known.on(*place), step).expand(step.batch, -1, -1, -1)
         x = torch.cat([step.x[:, :_LATENT].to(*place), known], dim=1)
         y = None if step.y is None or net.num_classes is None else step.y.to(*place)
-        self._made = net.additions(x, step.timesteps.to(place[0]), None, y)
+        self._made = net.additions(x, step.timesteps.to(place[0]), self.heard(step), y)
+
+    def heard(self, step: Step) -> Tensor | None:
+        """The context (B, N, D) of its attentions, for the rows of `step`: it has none."""
+        del step
 
     def predicted(self, step: Step, output: Tensor) -> Tensor:
         """Nothing is changed, but what was added is let go of."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -150,6 +150,7 @@ class LoadedControlNet(Generic[Network]):
 
     ramp: Sequence[float] = ()
     embeddings: Sequence[str] = ()
+    options: Collection[str] = ()
     reusable = True
 
     def __init__(

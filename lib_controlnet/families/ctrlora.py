@@ -11,11 +11,10 @@ from torch import Tensor
 from ..core.errors import ModelFileError
 from ..core.hints import Hint
 from ..loading.build import fill
-from ..loading.canonical import canonical
+from ..loading.companion import companion
 from ..loading.detect import CTRLORA_BASE, KeyCondition
 from ..loading.lazy import RenamedWeights, outline, outlines
 from ..loading.low_rank import CTRLORA, merge_base
-from ..loading.reader import SUFFIXES, read_weights
 from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.ctrlora import LatentControlNet
 from ..nets.operations import Operations
@@ -90,26 +89,16 @@ class BoundCtrLora(BoundControlNet[LatentControlNet]):
 
 def _base_of(path: Path) -> Weights:
     """What the base ControlNet gives to every condition. Raises ModelFileError where there is not one beside `path`."""
-    found: dict[Path, Weights] = {}
-    for folder in (path.parent, path.parent.parent):
-        for file in sorted(folder.iterdir()) if not found else ():
-            if file.suffix.lower() in SUFFIXES and file != path and _is_base(file):
-                found[file] = canonical(read_weights(file).weights)
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found)
-        raise ModelFileError(
+
+    def absent(found: str) -> ModelFileError:
+        several = found.startswith("several")
+        return ModelFileError(
             f'"{path.name}" is a change to a base ControlNet, and which one is not known',
             field="model",
-            found=f"several: {names}" if found else f"none in {path.parent} and the folder around it",
-            remedy="keep one beside it" if found else "put the base (ctrlora_sd15_basecn700k) into the same folder",
+            found=found,
+            remedy="keep one beside it" if several else "put the base (ctrlora_sd15_basecn700k) into the same folder",
         )
-    (weights,) = found.values()
+
+    weights = companion(path, CTRLORA_BASE, absent)
     shared = {key: key for key in weights if not any(part in key for part in _OWN)}
     return RenamedWeights(weights, shared)
-
-
-def _is_base(file: Path) -> bool:
-    try:
-        return CTRLORA_BASE.matches(canonical(read_weights(file, shapes_only=True).weights).keys())
-    except ModelFileError:
-        return False  # what is no weights file is no base; it is named where it is chosen as a model

@@ -54,6 +54,13 @@ CTRLORA_BASE = KeyCondition(
 )
 """By canonical keys: a ControlNet without a hint encoder, which CtrLoRAs change."""
 
+POWERPAINT_TEXT = KeyCondition(
+    all_of=tuple(
+        f"text_model.embeddings.token_embedding.trainable_embeddings.{word}" for word in ("P_ctxt", "P_shape", "P_obj")
+    )
+)
+"""PowerPaint's text encoder."""
+
 _LORA = (
     "*.lora_up.*",
     "*.lora_down.*",
@@ -135,10 +142,11 @@ KINDS: tuple[Kind, ...] = (
         "*task_embedding",
     ),
     _kind(
-        "a PowerPaint model (it needs a text encoder of its own)",
+        "a PowerPaint model (its text encoder lies beside it)",
         "conv_in_condition.weight",
         "down_blocks.0.attentions.0.proj_in.weight",
     ),
+    Kind("PowerPaint's text encoder (it lies beside the network, and that is chosen)", POWERPAINT_TEXT),
     _kind("a BrushNet model", "conv_in_condition.weight"),
     _kind("a ControlNet-XS model", any_of=("control_to_base_for_conv_in.weight", "*enc_zero_convs_out.0.0.weight")),
     _kind("a ControlNet Union model", any_of=("*control_add_embedding.linear_1.bias", "*task_embedding")),

@@ -40,7 +40,7 @@ from lib_controlnet.nets.operations import layout_of
 from lib_controlnet.nets.sparsectrl import SparseConfig, SparseControlNet
 from lib_controlnet.nets.t2i_adapter import AdapterConfig, BlockSizes, T2IAdapter
 from tests.engine.tiny import HINT_WIDTHS, SD1_SHAPED, SDXL_SHAPED, randomise, tiny_controlnet, tiny_unet
-from tests.families import lllite_files, pulid_files
+from tests.families import lllite_files, powerpaint_files, pulid_files
 from tests.families.brushnet_reference import ReferenceBrushNet
 from tests.families.ctrlora_files import files as ctrlora_files
 from tests.families.ip_files import FACE, write
@@ -139,6 +139,10 @@ def _ctrlora_file(path: Path, config: UNetConfig, seed: int) -> None:
         save_file({key: value.contiguous() for key, value in weights.items()}, file)
 
 
+def _powerpaint_file(path: Path, config: UNetConfig, seed: int) -> None:
+    powerpaint_files.write(path, config, seed)
+
+
 WriteFile = Callable[[Path, UNetConfig, int], None]
 FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "brushnet": (_brush_file, LEVELS),
@@ -149,6 +153,7 @@ FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "ctrlora": (_ctrlora_file, CONFIGS),
     "ip_adapter": (_face_file, CONFIGS),
     "lllite": (_lllite_file, CONFIGS),
+    "powerpaint": (_powerpaint_file, LEVELS),
     "pulid": (_pulid_file, CONFIGS),
     "sparsectrl": (_sparse_file, LEVELS),
     "t2i_adapter": (_adapter_file, WHOLE),
@@ -159,7 +164,7 @@ RESIDUALS = ("control_lora", "controlnet", "controlnet_union", "ctrlora", "spars
 """Families that steer by residuals; the others act in the U-Net's layers."""
 EMBEDDED = {"ip_adapter": "ip-adapter_face_id", "pulid": "ip-adapter_pulid", "t2i_style": "clip_vision"}
 """By family that takes embeddings: the preprocessor that its units have in place of one that gives maps."""
-MASKED = {"brushnet": "inpaint"}
+MASKED = {"brushnet": "inpaint", "powerpaint": "powerpaint_removal"}
 """By family that takes a mask: the preprocessor that its units have in place of one that gives a map without."""
 UNBOUNDED = ("t2i_style", "revision_clipvision", "revision_ignore_prompt")
 """Families and preprocessors that act on the whole picture, and refuse a region mask."""

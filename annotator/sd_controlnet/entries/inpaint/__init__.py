@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ...spec import Detector, PreprocessorSpec, Runtime
+from ...spec import Detector, PreprocessorSpec, Runtime, Slider
+
+_TASKS = {
+    "object": (),
+    "shape": (Slider("Fitting degree", 0.3, 1.0, 0.05, 1.0),),
+    "removal": (),
+    "outpainting": (),
+    "context": (),
+}
+"""What PowerPaint v2 may be told to do with the hole."""
 
 SPECS = (
     PreprocessorSpec(
@@ -27,11 +36,26 @@ SPECS = (
         effect="inpaint_only",
         effect_options={"from_filling": False},
     ),
+    *(
+        PreprocessorSpec(
+            id=f"powerpaint_{task}",
+            control_types=("Inpaint",),
+            rank=-100,
+            sliders=sliders,
+            resolution=None,
+            accepts_mask=True,
+            requires_mask=True,
+            keeps_alpha=True,
+            effect_options={"powerpaint": task},
+        )
+        for task, sliders in _TASKS.items()
+    ),
 )
 
 
 def load(runtime: Runtime, id_: str) -> Detector:
-    """Both give the same map; "only" also keeps what lies outside the mask while sampling (the engine's effect)."""
+    """All give the same map; "only" also keeps what lies outside the mask while sampling (the engine's effect), and
+    PowerPaint's tell its network what to do."""
     from .detector import inpaint
 
     return inpaint
