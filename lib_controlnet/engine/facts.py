@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -29,6 +29,8 @@ class Facts:
     size: int
     sheet: Sheet | None = None
     problem: str = ""
+    shares: Mapping[str, float] = field(default_factory=dict[str, float])
+    """See `ControlFamily.shares`."""
 
     def mismatch(self, base: BaseModel) -> str:
         """Why the model cannot control `base`, in a sentence; "" where it can, or where only loading it will tell."""
@@ -67,7 +69,8 @@ class FactReader:
             if family is None:
                 return Facts("", kind, size, problem=f"it is {kind}, which this version cannot use")
             inspect = getattr(family, "inspect", None)
-            return Facts(family.id, kind, size, None if inspect is None else inspect(path, weights))
+            sheet = None if inspect is None else inspect(path, weights)
+            return Facts(family.id, kind, size, sheet, shares=family.shares)
         except ControlNetError as error:
             return Facts("", "a damaged or foreign file", size, problem=f"{error.problem} ({error.found})")
         except Exception as error:  # one file that nobody thought of must not cost the whole table

@@ -23,6 +23,8 @@ from ..nets.config import UNetConfig
 from ..nets.residence import Residence
 
 Weights = Mapping[str, Tensor]
+CONTROLNET_SHARES: Mapping[str, float] = {"SD 1.x": 0.334, "SD 2.x": 0.334, "SDXL": 0.438}
+"""`ControlFamily.shares` of what is as large as a ControlNet."""
 
 
 @dataclass(frozen=True)
@@ -296,6 +298,10 @@ class ControlFamily(Protocol):
     id: str
     before: Sequence[str]
     """Ids of the families that must be asked later than this one."""
+
+    shares: Mapping[str, float]
+    """What it adds to the arithmetic of a step, by the checkpoint's kind (`BaseModel.kind`): counted in FLOPs at
+    published sizes, what is computed once a pass left out. Nothing of a kind is next to nothing."""
 
     condition: KeyCondition
     """By which canonical keys (see loading.canonical) its files are known."""

@@ -46,6 +46,7 @@ class BrushNetFamily:
     """Detects by the connections to the base's decoder; what has attentions is PowerPaint's."""
 
     id = "brushnet"
+    shares: Mapping[str, float] = {"SD 1.x": 0.55, "SD 2.x": 0.55, "SDXL": 0.254}
     before: Sequence[str] = ("controlnet",)
     condition = KeyCondition(
         all_of=("zero_convs.0.0.weight", "up_zero_convs.0.0.weight", "input_blocks.0.0.weight"),

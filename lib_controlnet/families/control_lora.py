@@ -9,7 +9,7 @@ from ..loading.detect import KeyCondition
 from ..loading.lazy import outline
 from ..loading.low_rank import MARK, merge_base
 from ..nets.controlnet import ControlNet
-from .base import Runtime, Sheet, Weights
+from .base import CONTROLNET_SHARES, Runtime, Sheet, Weights
 from .controlnet import AnyControlNet, LoadedControlNet, load_controlnet, sheet_of_blocks
 
 
@@ -17,6 +17,7 @@ class ControlLoraFamily:
     """Detects by the mark, or by factors beside a whole hint encoder."""
 
     id = "control_lora"
+    shares: Mapping[str, float] = CONTROLNET_SHARES
     before: Sequence[str] = ("controlnet",)
     condition = KeyCondition(
         all_of=("input_hint_block.0.weight", "zero_convs.0.0.weight", "middle_block_out.0.weight"),

@@ -27,6 +27,7 @@ from ..nets.controlnet import ControlNet
 from ..nets.operations import Operations
 from ..nets.residence import Residence
 from .base import (
+    CONTROLNET_SHARES,
     BaseModel,
     BoundControl,
     Runtime,
@@ -52,6 +53,7 @@ class ControlNetFamily:
     """Detects by the hint encoder and the zero convolutions, which no other kind has together."""
 
     id = "controlnet"
+    shares: Mapping[str, float] = CONTROLNET_SHARES
     before: Sequence[str] = ()
     condition = KeyCondition(
         all_of=("input_hint_block.0.weight", "zero_convs.0.0.weight", "middle_block_out.0.weight"),

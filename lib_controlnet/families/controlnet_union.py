@@ -16,7 +16,7 @@ from ..loading.lazy import outlines
 from ..nets.config import ControlNetConfig
 from ..nets.controlnet_union import ControlNetUnion, UnionConfig
 from ..nets.operations import Operations
-from .base import BoundControl, Runtime, Sheet, UnitSettings, Weights
+from .base import CONTROLNET_SHARES, BoundControl, Runtime, Sheet, UnitSettings, Weights
 from .controlnet import BoundControlNet, ControlNetFamily, LoadedControlNet, load_controlnet, sized
 
 _KINDS = tuple(kind for kind in UnionType if kind is not UnionType.unknown)
@@ -27,6 +27,7 @@ class ControlNetUnionFamily:
     """Detects by what it has beside a ControlNet's keys."""
 
     id = "controlnet_union"
+    shares: Mapping[str, float] = CONTROLNET_SHARES
     before: Sequence[str] = ()
     condition = KeyCondition(
         all_of=("input_hint_block.0.weight", "task_embedding", "control_add_embedding.linear_1.weight"),

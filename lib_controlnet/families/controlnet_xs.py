@@ -36,6 +36,7 @@ class ControlNetXSFamily:
     """Detects by the connections between the two encoders."""
 
     id = "controlnet_xs"
+    shares: Mapping[str, float] = {"SD 1.x": 0.037, "SD 2.x": 0.036, "SDXL": 0.011}
     before: Sequence[str] = ()
     condition = KeyCondition(all_of=("enc_zero_convs_out.0.0.weight", "control_model.input_blocks.0.0.weight"))
 

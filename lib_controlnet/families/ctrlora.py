@@ -18,7 +18,7 @@ from ..loading.low_rank import CTRLORA, merge_base
 from ..nets.config import ControlNetConfig, UNetConfig
 from ..nets.ctrlora import LatentControlNet
 from ..nets.operations import Operations
-from .base import Runtime, Sheet, UnitSettings, Weights
+from .base import CONTROLNET_SHARES, Runtime, Sheet, UnitSettings, Weights
 from .controlnet import BoundControlNet, LoadedControlNet, Reading, sheet_of_blocks
 from .hinted import joined
 
@@ -30,6 +30,7 @@ class CtrLoraFamily:
     """Detects by factors beside zero convolutions, without the encoder that they change."""
 
     id = "ctrlora"
+    shares: Mapping[str, float] = CONTROLNET_SHARES
     before: Sequence[str] = ("controlnet", "control_lora")
     condition = KeyCondition(
         all_of=("zero_convs.0.0.weight", "middle_block_out.0.weight"),

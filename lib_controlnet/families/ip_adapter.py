@@ -37,6 +37,7 @@ class IPAdapterFamily:
     """Detects by the projection and the first attention's keys; PuLID's own projections are another family's."""
 
     id = "ip_adapter"
+    shares: Mapping[str, float] = {}
     before: Sequence[str] = ()
     condition = KeyCondition(
         all_of=("image_proj.*", "ip_adapter.*"),

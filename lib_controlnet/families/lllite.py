@@ -36,6 +36,7 @@ class LLLiteFamily:
     """Detects by the names of its modules, which are those of the layers before which they act."""
 
     id = "lllite"
+    shares: Mapping[str, float] = {}
     before: Sequence[str] = ()
     condition = KeyCondition(any_of=(f"{PREFIX}*",))
 

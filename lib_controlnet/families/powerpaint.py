@@ -52,6 +52,7 @@ class PowerPaintFamily:
     """Detects by a BrushNet's connections beside attentions."""
 
     id = "powerpaint"
+    shares: Mapping[str, float] = {"SD 1.x": 1.028}
     before: Sequence[str] = ("controlnet",)
     condition = KeyCondition(
         all_of=("zero_convs.0.0.weight", "up_zero_convs.0.0.weight", "input_blocks.0.0.weight"),

@@ -32,6 +32,7 @@ class PulidFamily:
     """Detects by the projection, which is no IP-Adapter's."""
 
     id = "pulid"
+    shares: Mapping[str, float] = {}
     before: Sequence[str] = ()
     condition = KeyCondition(
         all_of=("ip_adapter.*",),

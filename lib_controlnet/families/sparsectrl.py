@@ -24,6 +24,7 @@ class SparseCtrlFamily:
     """Detects by the layers over time beside a ControlNet's keys."""
 
     id = "sparsectrl"
+    shares: Mapping[str, float] = {"SD 1.x": 0.443}
     before: Sequence[str] = ("controlnet",)
     condition = KeyCondition(
         all_of=("zero_convs.0.0.weight", "down_blocks.0.motion_modules.0.*"), any_of=("input_hint_block.0.*",)

@@ -35,6 +35,7 @@ class T2IAdapterFamily:
     """Detects by the residual blocks, which lie under `body` and have no norm."""
 
     id = "t2i_adapter"
+    shares: Mapping[str, float] = {}
     before: Sequence[str] = ()
     condition = KeyCondition(
         any_of=("body.0.in_conv.weight", "body.0.block1.weight"),

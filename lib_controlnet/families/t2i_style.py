@@ -31,6 +31,7 @@ class T2IStyleFamily:
     """Detects by the tokens that ask for the style."""
 
     id = "t2i_style"
+    shares: Mapping[str, float] = {}
     before: Sequence[str] = ()
     condition = KeyCondition(all_of=("style_embedding", "proj"))
 

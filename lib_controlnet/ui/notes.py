@@ -18,9 +18,6 @@ from ..engine.look import reading
 from ..engine.services import PageServices
 from ..engine.weights import human_size
 
-_SHARES = {"SD 1.x": 0.334, "SD 2.x": 0.334, "SDXL": 0.438}
-"""What a ControlNet of full size adds to the compute of a step of its U-Net (counted in FLOPs, hint cached)."""
-
 
 def unit_notes(
     services: PageServices,
@@ -113,8 +110,10 @@ def _described(facts: Facts) -> str:
 
 def _cost(facts: Facts, kind: str, start: float, end: float, mode: str) -> str:
     """What the unit adds: memory is the file's, time is the network's share of a step while it acts."""
-    share = _SHARES.get(kind, 0.4) * (0.5 if mode == ControlMode.control.value else 1.0) * max(end - start, 0.0)
-    return f"Adds about {share:.0%} to the time of the steps and {human_size(facts.size)} of memory"
+    usual = next(iter(facts.shares.values()), 0.0)  # for checkpoints of no published kind
+    share = facts.shares.get(kind, usual) * (0.5 if mode == ControlMode.control.value else 1.0) * max(end - start, 0.0)
+    time = f"about {share:.0%}" if share >= 0.005 else "next to nothing"
+    return f"Adds {time} to the time of the steps and {human_size(facts.size)} of memory"
 
 
 def absent_preprocessors(services: PageServices, control_type: str) -> str:

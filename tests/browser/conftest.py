@@ -29,6 +29,8 @@ from tests.families.ip_files import write
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = Path(__file__).with_name("shots")
+WIDE = {"width": 1400, "height": 1000}
+"""The view of a test that asks for none."""
 DRAWING = ROOT / "models" / "demo" / "drawing.png"
 SLOW = "softedge_anyline"
 """A preprocessor that can be stopped, with random weights in the tests' WebUI."""
@@ -250,26 +252,66 @@ READ_WIDGETS = """(prefix) => {
 }"""
 
 
+class Pages:
+    """Opened pages of a WebUI. The next test's page loads while a test runs: the WebUI's page takes seconds to build.
+
+    Attributes:
+        server: the WebUI's address.
+    """
+
+    def __init__(self, browser: Any, server: str) -> None:
+        self.server = server
+        self._browser = browser
+        self._ahead: Any = None
+
+    def take(self, viewport: dict[str, int] = WIDE, theme: str = "light") -> Any:
+        """A page that is there and still. Another view than the usual is opened at once."""
+        if (viewport, theme) != (WIDE, "light"):
+            return self._settled(self._open(viewport, theme))
+        page = self._settled(self._ahead or self._open(viewport, theme))
+        self._ahead = self._open(viewport, theme)
+        return page
+
+    def forget(self) -> None:
+        """Close the page that is loading: for a test that restarts the server."""
+        if self._ahead is not None:
+            self._ahead.context.close()
+            self._ahead = None
+
+    def _open(self, viewport: dict[str, int], theme: str) -> Any:
+        context = self._browser.new_context(viewport=viewport)
+        context.set_default_timeout(30_000)
+        page = context.new_page()
+        page.problems = problems = list[str]()
+        page.traffic = Traffic(page)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.goto(f"{self.server}?__theme={theme}", wait_until="commit")
+        return page
+
+    @staticmethod
+    def _settled(page: Any) -> Any:
+        page.locator("#txt2img_controlnet #controlnet > .label-wrap").wait_for()
+        page.traffic.settle()
+        return page
+
+
+@pytest.fixture(scope="package")
+def pages(browser: Any, server: str) -> Iterator[Pages]:
+    pages = Pages(browser, server)
+    yield pages
+    pages.forget()
+
+
 @pytest.fixture
-def page(browser: Any, server: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+def page(pages: Pages, request: pytest.FixtureRequest) -> Iterator[Any]:
     """An open page; the test fails if the console reports an error, and leaves a screenshot where it fails."""
-    options = getattr(request, "param", {})
-    context = browser.new_context(viewport=options.get("viewport", {"width": 1400, "height": 1000}))
-    context.set_default_timeout(30_000)
-    opened = context.new_page()
-    problems: list[str] = []
-    opened.problems = problems
-    opened.traffic = Traffic(opened)
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    opened.goto(f"{server}?__theme={options.get('theme', 'light')}")
-    opened.locator("#txt2img_controlnet #controlnet > .label-wrap").wait_for()
-    opened.traffic.settle()
+    opened = pages.take(**getattr(request, "param", {}))
     yield opened
     SHOTS.mkdir(exist_ok=True)
     opened.screenshot(path=SHOTS / f"{request.node.name[:80].replace('/', '_')}.png")
-    context.close()
-    assert problems == []
+    opened.context.close()
+    assert opened.problems == []
 
 
 @pytest.fixture

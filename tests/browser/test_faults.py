@@ -44,6 +44,7 @@ def test_a_map_sent_to_a_unit_is_not_processed_again(page: Any) -> None:
     panel.settle()
     page.locator("#tabs > .tab-nav button", has_text="ControlNet").click()
     page.locator("#controlnet_compare_image input[type=file]").set_input_files(str(DRAWING))
+    page.locator("#controlnet_compare_image img").first.wait_for()
     page.traffic.settle()
     page.locator("#controlnet_compare_run").click()
     page.locator("#controlnet_compare_map_0 img").wait_for()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, pixels, serious_faults
+from tests.browser.conftest import DRAWING, ROOT, SHOTS, Pages, Panel, pixels, serious_faults
 
 
 def test_uploading_enables_and_the_header_says_what_is_on(canny: Panel) -> None:
@@ -194,10 +194,10 @@ def test_batch_of_uploaded_pictures_and_of_a_folder(canny: Panel, tmp_path: Path
 
 def test_pictures_that_act_together(canny: Panel) -> None:
     canny.part("input_tabs").locator("button", has_text="Multi-Inputs").click()
-    canny.part("merge_input").locator("input[type=file]").set_input_files(
-        [str(DRAWING), str(ROOT / "docs" / "demo.png")]
-    )
-    canny.settle()
+    with canny.page.traffic.following(seconds=60):
+        canny.part("merge_input").locator("input[type=file]").set_input_files(
+            [str(DRAWING), str(ROOT / "docs" / "demo.png")]
+        )
     canny.generate()
     assert "Input Mode: merge" in canny.infotext()
 
@@ -213,6 +213,7 @@ def test_default_prompt_of_the_paper(canny: Panel) -> None:
 def test_compare_and_send(page: Any) -> None:
     page.locator("#tabs > .tab-nav button", has_text="ControlNet").click()
     page.locator("#controlnet_compare_image input[type=file]").set_input_files(str(DRAWING))
+    page.locator("#controlnet_compare_image img").first.wait_for()
     page.traffic.settle()
     page.locator("#controlnet_compare_run").click()
     page.locator("#controlnet_compare_map_2 img").wait_for()
@@ -282,8 +283,9 @@ def test_another_checkpoint_is_judged_at_once(canny: Panel) -> None:
     canny.part("notes").locator(".cnet-good").wait_for()
 
 
-def test_reload_keeps_the_panel_working(canny: Panel) -> None:
+def test_reload_keeps_the_panel_working(canny: Panel, pages: Pages) -> None:
     page = canny.page
+    pages.forget()
     page.locator("#tabs > .tab-nav button", has_text="Settings").click()
     page.locator("#settings_restart_gradio").click()
     page.wait_for_timeout(4000)

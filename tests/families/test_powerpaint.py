@@ -152,7 +152,5 @@ def test_the_encoder_may_lie_in_the_folder_around(tmp_path: Path) -> None:
 def test_a_task_for_a_model_that_hears_none_stops_the_job(tmp_path: Path) -> None:
     studio = Studio(tmp_path, CONFIGS["SD1"], "controlnet")
     asked = unit(preprocessor="powerpaint_removal", mask=np.full((SIZE, SIZE), 255, np.uint8))
-    with pytest.raises(
-        PreprocessorError, match=r"unit 0, module: .*another kind.*that reads powerpaint"
-    ):
+    with pytest.raises(PreprocessorError, match=r"unit 0, module: .*another kind.*that reads powerpaint"):
         studio.made((asked,), rows=ROWS["guidance"])

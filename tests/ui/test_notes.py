@@ -14,6 +14,7 @@ from lib_controlnet.families.base import BaseModel
 from lib_controlnet.ui.layers import choose_shape, draw
 from lib_controlnet.ui.notes import unit_notes
 from tests.engine.tiny import SDXL_SHAPED, tiny_controlnet
+from tests.families.ip_files import write
 from tests.standalone import tiny_checkpoint
 from tests.surface_services import make_services
 
@@ -42,6 +43,11 @@ def test_fitting_model_says_size_and_cost(with_model: PageServices) -> None:
 def test_cost_follows_range_and_mode(with_model: PageServices) -> None:
     assert "about 22%" in said(with_model, "fits", end=0.5)
     assert "about 22%" in said(with_model, "fits", mode="ControlNet is more important")
+
+
+def test_cost_is_the_kinds(with_model: PageServices, tmp_path: Path) -> None:
+    write(tmp_path / "face.safetensors", "faceid", SDXL_SHAPED)
+    assert "Adds next to nothing to the time of the steps" in said(with_model, "face")
 
 
 def test_mismatch_says_both_kinds(with_model: PageServices) -> None:
