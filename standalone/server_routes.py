@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.responses import FileResponse
 
 
 class ProgressQuery(BaseModel):
@@ -65,6 +66,9 @@ def add_internal_routes(app: FastAPI, host: Any) -> None:
             "id_live_preview": state.id_live_preview,
         }
 
+    drawing = host.modules("ui_first_run").DRAWING if host.with_page else None
+    if drawing is not None and drawing.is_file():
+        app.get("/internal/first-run/drawing")(lambda: FileResponse(drawing))
     app.post("/internal/progress")(report)
     app.get("/internal/ping")(lambda: {})
     app.get("/internal/options")(lambda: shared.opts.data)

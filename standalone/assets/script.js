@@ -90,13 +90,20 @@ function submitJob(tab, values) {
     const id = randomId();
     followJob(tab, id);
     result[0] = id;
-    // gradio gives the four outputs too: the old pictures need not travel, and gradio 4 takes a list that is longer than
+    // gradio gives the five outputs too: the old pictures need not travel, and gradio 4 takes a list that is longer than
     // the inputs for one without states, and shifts everything behind the first of them
-    return result.slice(0, -4);
+    return result.slice(0, -5);
 }
 
 function submit() { return submitJob("txt2img", arguments); }
 function submit_img2img() { return submitJob("img2img", arguments); }
+
+// Seconds as "ETA: 1:05"; "" where nothing is known yet, or it is over in a moment.
+function remaining(seconds) {
+    if (!(seconds > 1)) return "";
+    const whole = Math.round(seconds);
+    return " ETA: " + (whole < 60 ? whole + "s" : Math.floor(whole / 60) + ":" + String(whole % 60).padStart(2, "0"));
+}
 
 async function followJob(tab, id) {
     const container = gradioApp().getElementById(tab + "_gallery_container");
@@ -108,6 +115,7 @@ async function followJob(tab, id) {
     container.parentElement.insertBefore(preview, container);
     document.body.classList.add("generating");
     let shown = -1;
+    const title = document.title.replace(/^\[.*?\] /, "");
     const start = Date.now();
     try {
         for (;;) {
@@ -119,7 +127,9 @@ async function followJob(tab, id) {
             if (state.completed || (!state.active && !state.queued && Date.now() - start > 3000)) break;
             const percent = Math.round((state.progress || 0) * 100);
             fill.style.width = percent + "%";
-            fill.textContent = state.textinfo || percent + "%";
+            const told = state.queued ? "In the queue" : percent + "%" + remaining(state.eta);
+            fill.textContent = state.textinfo || told;
+            document.title = `[${told}] ${title}`;
             if (state.live_preview) {
                 preview.src = state.live_preview;
                 shown = state.id_live_preview;
@@ -130,6 +140,7 @@ async function followJob(tab, id) {
     } finally {
         bar.remove();
         preview.remove();
+        document.title = title;
         document.body.classList.remove("generating");
     }
 }

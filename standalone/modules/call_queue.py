@@ -86,8 +86,9 @@ def wrap_gradio_call_no_job(
         try:
             outputs = list(func(*args, **kwargs))
         except Exception as e:  # noqa: BLE001 - shown to the user on the page
-            errors.report("Error completing request", exc_info=True)
-            message = html.escape(f"{type(e).__name__}: {e}")
+            plain = isinstance(e, errors.WrongRequest)  # its sentence is for whoever asked, not for a programmer
+            errors.report(str(e) if plain else "Error completing request", exc_info=not plain)
+            message = html.escape(str(e) if plain else f"{type(e).__name__}: {e}")
             outputs = [*(extra_outputs_array or [None, ""]), f"<div class='error'>{message}</div>"]
         devices.torch_gc()
         if add_stats:

@@ -99,7 +99,7 @@ def webpath(file: str | Path) -> str:
 
 def javascript_html() -> str:
     """Script tags: the host's own, then all extensions'."""
-    own = [x for x in (ASSETS / "script.js", ASSETS / "inputAccordion.js") if x.is_file()]
+    own = sorted(ASSETS.glob("*.js"), key=lambda x: (x.name != "script.js", x.name))
     plain = [*own, *(x.path for x in scripts.list_scripts("javascript", ".js"))]
     tags = [f'<script type="text/javascript" src="{webpath(x)}"></script>' for x in plain]
     modules = [x.path for x in scripts.list_scripts("javascript", ".mjs")]

@@ -14,6 +14,8 @@ import gradio as gr  # isort: skip
 IS_3 = gr.__version__.startswith("3.")
 UPLOAD: dict[str, Any] = {"source": "upload"} if IS_3 else {"sources": ["upload", "clipboard"]}
 """Options of a picture that the user brings."""
+GALLERY: dict[str, Any] = {} if IS_3 else {"format": "png"}
+"""Options of a gallery that shows pictures as they are, with their texts."""
 
 if not IS_3:
     from gradio import component_meta  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from typing import Any
 from modules import images, scripts, shared
 from modules.gradio_versions import picture_and_mask
 from modules.infotext_utils import create_override_settings_dict
+from modules.known_words import refuse_unknown
 from modules.processing import Processed, StableDiffusionProcessingImg2Img, create_binary_mask, process_images
 from modules.txt2img import WHOLE, as_outputs, whole_numbers
 from PIL import Image
@@ -78,7 +79,7 @@ def _source(mode: str, pictures: dict[str, Any]) -> tuple[Any, Any]:
 
 def img2img(
     request: gr.Request, mode: str, pictures: dict[str, Any], settings: dict[str, Any], args: tuple[Any, ...]
-) -> tuple[list[Any], str, str, str]:
+) -> tuple[list[Any], str, str, str, str]:
     """Run a job with the page's values; `mode` names the tab of the init picture."""
     image, mask = _source(mode, pictures)
     image, mask = images.fix_image(image), images.fix_image(mask)
@@ -101,6 +102,7 @@ def img2img(
     p.script_args = args
     p.user = getattr(request, "username", None)
     with closing(p):
+        refuse_unknown(p.prompt, shared.sd_model)
         if mode == "batch":
             inputs = (folders["batch_input_dir"], folders["batch_output_dir"], folders["batch_mask_dir"])
             processed = process_batch(p, *inputs, args, to_scale=by_scale, scale_by=scale)

@@ -165,6 +165,8 @@ def pasted_value(component: Any, value: Any) -> Any:
     kind = type(component.value)
     if kind is bool and value == "False":
         return False
+    if component.value is None:  # gradio 4: of a text that is empty
+        return value
     return float(value) if kind is int else kind(value)
 
 
@@ -172,6 +174,18 @@ def connect_paste(
     button: Any, fields: list[Any], input_comp: Any, override_settings_component: Any, tabname: str
 ) -> None:
     """Fill the tab's widgets from the text in `input_comp` (or the last picture's) when `button` is pressed."""
+
+    def paste(prompt: str) -> list[Any]:
+        last = Path(data_path) / "params.txt"
+        if not prompt and last.is_file():
+            prompt = last.read_text(encoding="utf-8")
+        return pasted(prompt, fields)
+
+    button.click(fn=paste, inputs=[input_comp], outputs=[x[0] for x in fields], show_progress="hidden")
+
+
+def pasted(text: str, fields: list[Any]) -> list[Any]:
+    """Updates of the fields' widgets from an infotext."""
     import gradio as gr
 
     def update_of(component: Any, key: Any, params: dict[str, Any]) -> Any:
@@ -188,12 +202,6 @@ def connect_paste(
             errors.report(f"Error executing {key}", exc_info=True)
             return gr.update()
 
-    def paste(prompt: str) -> list[Any]:
-        last = Path(data_path) / "params.txt"
-        if not prompt and last.is_file():
-            prompt = last.read_text(encoding="utf-8")
-        params = parse_generation_parameters(prompt)
-        script_callbacks.infotext_pasted_callback(prompt, params)
-        return [update_of(component, key, params) for component, key in fields]
-
-    button.click(fn=paste, inputs=[input_comp], outputs=[x[0] for x in fields], show_progress="hidden")
+    params = parse_generation_parameters(text)
+    script_callbacks.infotext_pasted_callback(text, params)
+    return [update_of(component, key, params) for component, key in fields]

@@ -11,7 +11,8 @@ from modules import devices, errors, shared
 
 FLAGS: dict[str, Any] = dict.fromkeys(("skipped", "interrupted", "stopping_generation"), False)
 COUNTERS = dict.fromkeys(("job_no", "job_count", "sampling_step"), 0)
-PREVIEW = {"current_latent": None, "current_image": None, "current_image_sampling_step": 0, "id_live_preview": 0}
+PREVIEW = {"current_latent": None, "current_image": None, "current_image_sampling_step": 0, "id_live_preview": 0,
+           "stopped_at": None}  # fmt: skip
 FRESH = {**FLAGS, **COUNTERS, **PREVIEW, "job": "", "textinfo": None, "processing_has_refined_job_count": False}
 """What every job starts with; `job_count` is -1 from `begin()` to the first batch."""
 BEFORE_ANY_JOB = {**FRESH, "job_timestamp": "0", "sampling_steps": 0, "time_start": None}
@@ -64,10 +65,17 @@ class State(_Fields):
         self.skipped = True
 
     def interrupt(self) -> None:
+        self._remember_where()
         self.interrupted = True
 
     def stop_generating(self) -> None:
+        self._remember_where()
         self.stopping_generation = True
+
+    def _remember_where(self) -> None:
+        """(pictures or batches done, their number, steps done, their number) when it was first asked to stop."""
+        if self.stopped_at is None:
+            self.stopped_at = (self.job_no, self.job_count, self.sampling_step, self.sampling_steps)
 
     def nextjob(self) -> None:
         if _steps_between_previews() == AFTER_EACH_PICTURE:

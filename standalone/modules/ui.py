@@ -13,6 +13,7 @@ from modules import (
     scripts,
     shared,
     ui_img2img,
+    ui_results,
     ui_txt2img,
 )
 from modules.ui_common import plaintext_to_html
@@ -35,13 +36,15 @@ def _pnginfo() -> Any:
                 type="pil",
                 image_mode="RGBA",
             )
-        with gr.Column(variant="panel"):
+        with gr.Column(variant="panel") as right:
             text = gr.Textbox(label="Parameters", elem_id="pnginfo_text", lines=6, show_copy_button=True)
 
     def read(picture: Any) -> str:
-        return "" if picture is None else images.read_info_from_image(picture)[0] or "No parameters in this picture."
+        return "" if picture is None else images.read_info_from_image(picture)[0] or ui_results.NO_PARAMETERS
 
     with page:
+        with right:
+            ui_results.build("pnginfo", text)
         image.change(read, inputs=[image], outputs=[text], show_progress="hidden")
     return page
 
@@ -77,5 +80,6 @@ def create_ui() -> Any:
                 with gr.TabItem(label, id=elem_id, elem_id=f"tab_{elem_id}"):
                     page.render()
         settings.add_functionality()
+        ui_results.connect()
     shared.demo = demo
     return demo

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import html
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from modules import gradio_versions, shared
+from modules import gradio_versions, shared, ui_results
 from modules.ui_components import ToolButton
 
 import gradio as gr  # isort: skip
@@ -37,7 +39,15 @@ class OutputPanel:
     gallery: Any
     generation_info: Any
     infotext: Any
+    saved: Any
     html_log: Any
+
+
+def outdir_of(tabname: str) -> str:
+    """The folder of a tab's pictures, today's where they are kept by date."""
+    folder = shared.opts.outdir_samples or getattr(shared.opts, f"outdir_{tabname}_samples")
+    by_date = Path(folder) / datetime.date.today().isoformat()
+    return str(by_date if shared.opts.save_to_dirs and by_date.is_dir() else folder)
 
 
 def create_output_panel(tabname: str, outdir: str = "") -> OutputPanel:
@@ -46,12 +56,14 @@ def create_output_panel(tabname: str, outdir: str = "") -> OutputPanel:
         with gr.Group(elem_id=f"{tabname}_gallery_container"):
             gallery = gr.Gallery(
                 label="Output", show_label=False, elem_id=f"{tabname}_gallery", columns=4, preview=True, height=480,
-                interactive=False, object_fit="contain",
+                interactive=False, object_fit="contain", **gradio_versions.GALLERY,
             )  # fmt: skip
         with gr.Group():
             infotext = gr.HTML(elem_id=f"html_info_{tabname}", elem_classes="infotext")
+            saved = gr.HTML(elem_id=f"html_saved_{tabname}", elem_classes="infotext")
             html_log = gr.HTML(elem_id=f"html_log_{tabname}", elem_classes="html-log")
             generation_info = gr.Textbox(visible=False, elem_id=f"generation_info_{tabname}")
+            ui_results.build(tabname, generation_info, lambda: outdir_of(tabname))
             button = gr.Button(visible=False, elem_id=f"{tabname}_generation_info_button")
             button.click(
                 fn=update_generation_info,
@@ -60,7 +72,7 @@ def create_output_panel(tabname: str, outdir: str = "") -> OutputPanel:
                 outputs=[infotext, infotext],
                 show_progress="hidden",
             )
-    return OutputPanel(gallery, generation_info, infotext, html_log)
+    return OutputPanel(gallery, generation_info, infotext, saved, html_log)
 
 
 def create_refresh_button(

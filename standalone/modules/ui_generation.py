@@ -145,12 +145,12 @@ class GenerationTab:
             settings = dict(zip(names, values[len(extra_names) :], strict=False))
             return run(request, further, settings, values[len(extra_names) + len(names) :])
 
-        wrapped = call_queue.wrap_gradio_gpu_call(handler, extra_outputs=[None, "", ""])
+        wrapped = call_queue.wrap_gradio_gpu_call(handler, extra_outputs=[None, "", "", ""])
         arguments = {
             "fn": wrapped,
             **gradio_versions.script("submit" if self.name == "txt2img" else "submit_img2img"),
             "inputs": [self.task, *extra.values(), *self.settings.values(), *self.custom_inputs],
-            "outputs": [output.gallery, output.generation_info, output.infotext, output.html_log],
+            "outputs": [output.gallery, output.generation_info, output.infotext, output.saved, output.html_log],
             "show_progress": "hidden",
         }
         self.submit.click(**arguments, api_name=self.name)

@@ -17,8 +17,8 @@ MODES = ("img2img", "inpaint", "inpaint_upload", "batch")
 PICTURES = ("img2img_image", "img2maskimg", "img_inpaint_base", "img_inpaint_mask")
 
 
-def _pictures() -> dict[str, Any]:
-    """Tabs with the init picture; the first entry is the name of the tab in use."""
+def _pictures() -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the tabs with the init picture hold, the name of the tab in use first; and the tabs by name."""
     extra: dict[str, Any] = {"mode": gr.State("img2img")}
     common = {"interactive": True, "type": "pil", "show_label": False, "height": 480}
     plain: dict[str, Any] = {**gradio_versions.UPLOAD, **common}
@@ -42,13 +42,15 @@ def _pictures() -> dict[str, Any]:
                 ("batch_mask_dir", "Inpaint batch mask directory", "img2img_batch_inpaint_mask_dir"),
             ):
                 extra[key] = gr.Textbox(label=label, elem_id=elem_id, **hidden)
-    for item, mode in zip((first, inpaint, upload, batch), MODES, strict=True):
+    tabs = dict(zip(MODES, (first, inpaint, upload, batch), strict=True))
+    for mode, item in tabs.items():
         item.select(lambda mode=mode: mode, inputs=[], outputs=[extra["mode"]], show_progress="hidden")
-    return extra
+    return extra, tabs
 
 
-def _inpaint_controls(tab: GenerationTab) -> None:
-    with FormGroup(elem_id="inpaint_controls"):
+def _inpaint_controls(tab: GenerationTab, tabs: dict[str, Any]) -> None:
+    """Shown in the tabs that have masks."""
+    with FormGroup(elem_id="inpaint_controls", visible=False) as group:
         tab.slider("mask_blur", "Mask blur", (0, 64, 1), 4, "Mask blur")
         radios: tuple[tuple[Any, ...], ...] = (
             ("inpainting_mask_invert", "Mask mode", ["Inpaint masked", "Inpaint not masked"], "Inpaint masked",
@@ -63,6 +65,9 @@ def _inpaint_controls(tab: GenerationTab) -> None:
         padding = ("Only masked padding, pixels", (0, 256, 4), 32, "Masked area padding")
         tab.slider("inpaint_full_res_padding", *padding)
         tab.section("inpaint")
+    for mode, item in tabs.items():
+        shown = mode != "img2img"
+        item.select(lambda shown=shown: gr.update(visible=shown), inputs=[], outputs=[group], show_progress="hidden")
 
 
 def _size(tab: GenerationTab, extra: dict[str, Any]) -> None:
@@ -91,7 +96,7 @@ def create(runner: Any) -> Any:
             with gr.Column(variant="compact", elem_id="img2img_settings"):
                 runner.prepare_ui()
                 tab.section("prompt")
-                extra = _pictures()
+                extra, tabs = _pictures()
                 with FormRow():
                     radio = gr.Radio(
                         label="Resize mode",
@@ -114,7 +119,7 @@ def create(runner: Any) -> Any:
                 tab.seed()
                 tab.batch_of_sections(("batch", "override_settings"))
                 tab.scripts()
-                _inpaint_controls(tab)
+                _inpaint_controls(tab, tabs)
             output = create_output_panel("img2img")
         tab.connect(_run, extra, output)
         tab.connect_paste(extra["img2img_image"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modules import sd_samplers, sd_schedulers, shared, txt2img
+from modules import sd_samplers, sd_schedulers, shared, txt2img, ui_first_run
 from modules.ui_common import create_output_panel
 from modules.ui_components import FormRow, InputAccordion, ResizeHandleRow
 from modules.ui_generation import GenerationTab
@@ -56,6 +56,7 @@ def create(runner: Any) -> Any:
     with gr.Blocks(analytics_enabled=False) as page:
         tab = GenerationTab("txt2img", runner)
         tab.toprow()
+        ui_first_run.build()
         with gr.Tabs(elem_id="txt2img_extra_tabs"), gr.Tab("Generation"), ResizeHandleRow(equal_height=False):
             with gr.Column(variant="compact", elem_id="txt2img_settings"):
                 runner.prepare_ui()

@@ -73,12 +73,13 @@ def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     random_runtime(discover(None).get(SLOW).spec, data / "models" / "ControlNetPreprocessor")
     log = (data / "log.txt").open("w+")
     command = [sys.executable, "-m", "standalone.webui", "--port", str(port), "--data-dir", str(data)]
+    paths = [str(ROOT), os.environ.get("PYTHONPATH")]
     process = subprocess.Popen(
         [*command, "--controlnet-dir", str(models)],
         cwd=ROOT,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "2"},
     )
     address = f"http://127.0.0.1:{port}/"
     try:
@@ -264,10 +265,10 @@ class Pages:
         self._browser = browser
         self._ahead: Any = None
 
-    def take(self, viewport: dict[str, int] = WIDE, theme: str = "light") -> Any:
-        """A page that is there and still. Another view than the usual is opened at once."""
-        if (viewport, theme) != (WIDE, "light"):
-            return self._settled(self._open(viewport, theme))
+    def take(self, viewport: dict[str, int] = WIDE, theme: str = "light", first_run: bool = False) -> Any:
+        """A page that is there and still. Another view than the usual is opened at once, so is one with the tour."""
+        if first_run or (viewport, theme) != (WIDE, "light"):
+            return self._settled(self._open(viewport, theme, first_run))
         page = self._settled(self._ahead or self._open(viewport, theme))
         self._ahead = self._open(viewport, theme)
         return page
@@ -278,8 +279,10 @@ class Pages:
             self._ahead.context.close()
             self._ahead = None
 
-    def _open(self, viewport: dict[str, int], theme: str) -> Any:
+    def _open(self, viewport: dict[str, int], theme: str, first_run: bool = False) -> Any:
         context = self._browser.new_context(viewport=viewport)
+        if not first_run:  # the tour of the demo model would fill a unit
+            context.add_init_script("localStorage.setItem('first-run-closed', 'yes')")
         context.set_default_timeout(30_000)
         page = context.new_page()
         page.problems = problems = list[str]()

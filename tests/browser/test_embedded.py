@@ -1,0 +1,156 @@
+"""The embedded WebUI's own page: the first picture with the demo model, and what people expect of such a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio
+import numpy as np
+import pytest
+from PIL import Image
+
+from standalone.demo.metrics import edge_score, edges
+from tests.browser.conftest import DRAWING, Panel, image_pixels, serious_faults
+
+COUNT_CLICKS = "window.clicks = 0; addEventListener('pointerdown', () => window.clicks++, true)"
+
+
+def press_generate(page: Any, tab: str = "txt2img") -> str:
+    """Waits for the job to end; what is said below the pictures."""
+    with page.traffic.following(seconds=120):
+        page.locator(f"#{tab}_generate").click()
+    page.locator(f"#html_log_{tab} .time").first.wait_for()
+    page.locator("body:not(.generating)").wait_for()
+    return str(page.locator(f"#html_log_{tab}").first.inner_text())
+
+
+def pictures(page: Any) -> list[np.ndarray]:
+    """What the gallery of txt2img shows: the result first, its map last."""
+    thumbs = page.locator("#txt2img_gallery .thumbnails > .thumbnail-item img")
+    return [image_pixels(page, thumbs.nth(i)) for i in range(thumbs.count())]
+
+
+@pytest.mark.parametrize("page", [{"first_run": True}], indirect=True)
+def test_first_run_leads_to_an_own_controlled_picture(page: Any) -> None:
+    """Loaded drawing and prompt, the tour, a prompt it cannot know; then an own drawing: clicks are counted."""
+    tour = page.locator(".first-run")
+    tour.wait_for()
+    assert tour.locator("li").count() == 5
+    assert all(word in tour.inner_text() for word in ("circle", "triangle", "cyan", "gray"))
+    panel = Panel(page)
+    page.wait_for_function("() => document.querySelector('[id$=ControlNet-0_controlnet_model_dropdown] input')"
+                           ".value.startsWith('demo_canny')")  # fmt: skip
+    panel.settle()
+    values = panel.values()
+    assert page.locator("#txt2img_prompt textarea").input_value() == "a red heart on a gray background"
+    assert values["controlnet_enable_checkbox"]
+    assert values["controlnet_pixel_perfect_checkbox"]
+    assert values["controlnet_preprocessor_dropdown"] == "canny"
+    page.evaluate(COUNT_CLICKS)
+    assert press_generate(page).startswith("Time taken")
+    assert page.evaluate("window.clicks") == 1
+    result, control_map = pictures(page)
+    assert edge_score(edges(result), control_map.max(2) > 127).f1 > 0.7
+
+    page.locator("#txt2img_prompt textarea").fill("a red castle with a cat on a gray background")
+    said = press_generate(page)
+    assert said.startswith('This checkpoint was never taught "castle", "cat"')
+    assert "heart" in said
+    assert "Error" not in said
+    page.locator("#txt2img_prompt textarea").fill("a blue square on a white background")
+
+    page.evaluate("window.clicks = 0")
+    panel.part("controlnet_open_new_canvas_button").click()
+    paper = page.locator(".cnet-canvas canvas").first
+    paper.scroll_into_view_if_needed()
+    box = paper.bounding_box()
+    corners = [(0.25, 0.3), (0.75, 0.3), (0.75, 0.7), (0.25, 0.7), (0.25, 0.3)]
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for corner in at[1:]:
+        page.mouse.move(*corner, steps=5)
+    page.mouse.up()
+    assert press_generate(page).startswith("Time taken")
+    assert page.evaluate("window.clicks") <= 8
+    own, own_map = pictures(page)
+    assert own_map.shape == own.shape
+    assert 0.005 < (own_map.max(2) > 127).mean() < 0.3
+    inside, outside = own[54:74, 54:74].mean((0, 1)), own[4:20, 4:20].mean((0, 1))
+    assert inside[2] > inside[0] + 50, "blue inside of what was drawn"
+    assert outside.min() > 180, "white outside"
+
+    page.locator("[data-first-run=close]").click()
+    assert not tour.is_visible()
+    assert serious_faults(page, "#tab_txt2img") == ""
+    page.screenshot(path="tests/browser/shots/first_run_end.png")
+
+
+def test_page_has_what_people_expect(page: Any, tmp_path: Any) -> None:
+    """Keys, progress, interrupting, results that go on, tooltips, inpainting's options."""
+    page.locator("#txt2img_prompt textarea").fill("a red heart on a gray background")
+    hints = page.evaluate("Array.from(document.querySelectorAll('[title]'), (x) => x.title)")
+    assert any("Ctrl+Enter" in hint for hint in hints)
+    assert any("same seed" in hint for hint in hints)
+    assert any("Download the picture" in hint for hint in hints)
+
+    page.locator("#txt2img_steps input[type=number]").fill("150")
+    page.locator("#txt2img_steps input[type=number]").blur()
+    page.traffic.settle()
+    page.evaluate("window.titles = new Set(); setInterval(() => window.titles.add(document.title), 50)")
+    page.keyboard.press("Control+Enter")
+    page.locator(".host-preview[src]").first.wait_for()
+    page.wait_for_function("() => Array.from(window.titles).some((x) => /^\\[\\d+% ETA: /.test(x))")
+    page.keyboard.press("Escape")
+    stopped = page.locator("#html_log_txt2img .stopped").first
+    stopped.wait_for()
+    said = stopped.inner_text()
+    assert said.startswith("Interrupted at step ")
+    assert "of 150" in said
+    page.locator("body:not(.generating)").wait_for()
+    assert not page.title().startswith("[")
+
+    page.locator("#txt2img_steps input[type=number]").fill("3")
+    page.locator("#txt2img_seed input").fill("77")
+    page.locator("#txt2img_seed input").blur()
+    page.traffic.settle()
+    assert press_generate(page).startswith("Time taken")
+    saved = page.locator("#html_saved_txt2img").first.inner_text()
+    assert "txt2img-images" in saved
+    assert "-77.png" in saved
+    with page.expect_download() as download:
+        page.locator("#save_txt2img").click()
+    download.value.save_as(tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert "Seed: 77" in picture.info["parameters"]
+    page.locator("#txt2img_open_folder").click()
+    page.traffic.settle()
+
+    if gradio.__version__.startswith("3."):  # gradio 4's editor of masks takes minutes in a browser without a card
+        page.locator("#txt2img_send_to_inpaint").click()
+        page.locator("#img2maskimg canvas, #img2maskimg img").first.wait_for()
+        page.traffic.settle()
+        assert page.locator("#img2img_seed input").input_value() == "77"
+        assert page.locator("#img2img_prompt textarea").input_value() == "a red heart on a gray background"
+        page.locator("#img2img_mask_blur").wait_for()
+        page.locator("#mode_img2img > .tab-nav > button").first.click()
+        page.traffic.settle()
+    assert not page.locator("#img2img_mask_blur").is_visible()
+
+    page.locator("#tabs > .tab-nav button", has_text="PNG Info").click()
+    page.locator("#pnginfo_image input[type=file]").set_input_files(str(tmp_path / "picture.png"))
+    page.wait_for_function("() => document.querySelector('#pnginfo_text textarea').value.includes('Seed: 77')")
+    page.locator("#tabs > .tab-nav button", has_text="txt2img").click()
+    page.locator("#txt2img_prompt textarea").fill("")
+    page.locator("#txt2img_seed input").fill("5")
+    page.locator("#tabs > .tab-nav button", has_text="PNG Info").click()
+    page.locator("#pnginfo_send_to_txt2img").click()
+    page.traffic.settle()
+    assert page.locator("#txt2img_seed input").input_value() == "77"
+    assert page.locator("#txt2img_prompt textarea").input_value() == "a red heart on a gray background"
+    page.locator("#tabs > .tab-nav button", has_text="PNG Info").click()
+    page.locator("#pnginfo_send_to_img2img").click()
+    page.locator("#img2img_image img").first.wait_for()
+    page.traffic.settle()
+    assert image_pixels(page, page.locator("#img2img_image img").first).shape == (128, 128, 3)
+    assert DRAWING.is_file()
