@@ -108,21 +108,37 @@ class Calls:
     def prepare(self, step: Step, active: Sequence[Active]) -> None:
         """What the controls need of the U-Net before the call in which they then act."""
         self._placement.stay([one.part.model for one in active if one.bound.in_layers])
-        for one in active:
+        prompts = [one for one in active if one.bound.in_prompt]
+        for one in [*prompts, *(one for one in active if one not in prompts)]:
             one.call.step = step.select(one.call.rows)
             if type(one.bound).prepare is not BoundControl.prepare:
                 with said_of(one.run.unit.index):
-                    self._prepared(one, types_of_now(step.x.device))
+                    self._prepared(one, prompts, types_of_now(step.x.device))
 
-    def _prepared(self, one: Active, types: Callable[[], AbstractContextManager[object]]) -> None:
-        """`types`: those in which the U-Net computes."""
+    def _prepared(
+        self, one: Active, prompts: Sequence[Active], types: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        """`prompts`: what a U-Net call of its own hears. `types`: those in which the U-Net computes."""
         with one.part.looking_on() as unet:
 
             def plain(step: Step) -> None:
-                with types():
+                with types(), self._hearing(step, [other for other in prompts if other is not one]):
                     unet(step)
 
             self._computed(one, lambda: one.bound.prepare(one.call.step, plain))
+
+    @contextmanager
+    def _hearing(self, step: Step, prompts: Sequence[Active]) -> Generator[None, None, None]:
+        """What is heard as a prompt acts in a U-Net call that a control makes, in the rows in which it has a say."""
+        try:
+            for one in prompts:
+                call = self._call(one.run, one.part, step)
+                call.step = step.select(call.rows)
+                one.part.call = call if call.rows else None
+            yield
+        finally:
+            for one in prompts:
+                one.part.call = None
 
     def ended(self, output: Tensor, active: Sequence[Active], left: Sequence[str]) -> Tensor:
         """The call's prediction, for the host. `left` names the places where residuals were not added.

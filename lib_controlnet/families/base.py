@@ -153,6 +153,8 @@ class BoundControl:
     """Its weight may differ from step to step and from row to row. False: what asks for that is refused."""
     among_pictures = False
     """It acts among the pictures of a batch: there is nothing to do for one, and "one unit a picture" spares it."""
+    in_prompt = False
+    """It is heard as the prompt is: also in a U-Net call that another control makes (`plain`), as in the peer."""
     in_layers = False
     """Its network computes while the U-Net's layers do, so that it must be on the device during the whole call."""
 
@@ -171,7 +173,9 @@ class BoundControl:
         return step
 
     def prepare(self, step: Step, plain: Callable[[Step], None]) -> None:
-        """A call is about to be computed. `plain` runs the U-Net on a step without control, telling `watch`es of it."""
+        """A call is about to be computed. `plain` runs the U-Net on a step, telling `watch`es of it; of the controls
+        only those act that are `in_prompt`.
+        """
 
     def residuals(self, step: Step) -> Residuals | None:
         """What is added for the rows of `step`, unweighted; as many outputs as the model says."""

@@ -58,6 +58,8 @@ class Network(Protocol):
 class BoundImagePrompt(BoundControl):
     """Tokens once a pass, keys and values of every attention too; a step costs an attention to a few tokens more."""
 
+    in_prompt = True
+
     obeys_mode = False
     spatial = False
 

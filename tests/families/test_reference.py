@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -12,8 +15,9 @@ from torch import nn
 from lib_controlnet.core.errors import HostError
 from lib_controlnet.core.hints import Hint
 from lib_controlnet.core.modes import ControlMode
-from lib_controlnet.core.sites import SiteCall
+from lib_controlnet.core.sites import AttentionPatch, SiteCall, UNetSites
 from lib_controlnet.core.step import Pass, Step
+from lib_controlnet.families.base import BoundControl
 from lib_controlnet.families.reference import Reference, _Attention, _Place, _Statistics
 from lib_controlnet.nets.attention import BasicTransformerBlock
 from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, hook_counts, tiny_unet
@@ -153,6 +157,50 @@ def test_the_hooks_do_what_the_peers_forwards_do(
     expected = Literal(unet, sdxl).run(now, reference_latents(now), name, weight, fidelity)
     assert (expected - plain).abs().max() > 1e-4, "a reference without effect would prove nothing"
     torch.testing.assert_close(found, expected, atol=4e-6, rtol=1e-5)
+
+
+class Addition(BoundControl):
+    """Adds to what each cross-attention found, as an IP-Adapter does."""
+
+    def __init__(self, in_prompt: bool) -> None:
+        self.in_prompt = in_prompt
+
+    def attach(self, sites: UNetSites) -> None:
+        for place in sites.attentions("attn2"):
+            sites.attention(place, Heard())
+
+
+class Heard(AttentionPatch):
+    def merged(self, call: SiteCall, queries: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        return attended + 0.5 * call.weight * queries
+
+
+@contextmanager
+def heard(unet: nn.Module) -> Iterator[None]:
+    """The same by plain hooks, in every call of the U-Net."""
+    queries: dict[nn.Module, torch.Tensor] = {}
+    handles = []
+    for block in (m for m in unet.modules() if isinstance(m, BasicTransformerBlock)):
+        attention = block.attn2
+        keep = partial(lambda at, _module, _args, output: queries.__setitem__(at, output), attention)
+        add = partial(lambda at, _module, args: (args[0] + 0.5 * queries[at],), attention)
+        handles += [attention.to_q.register_forward_hook(keep), attention.to_out[0].register_forward_pre_hook(add)]
+    yield
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_picture_is_looked_at_with_the_prompt_that_pictures_are_part_of(first: bool) -> None:
+    """As in the peer, whose patched attentions act whenever the U-Net runs; a control that is no prompt does not."""
+    unet, now = attentive_unet(), step()
+    given = reference("reference_adain+attn", params=(0.2,), weight=1.0)
+    units = [Addition(True), given] if first else [given, Addition(True)]
+    found, other = hooked(unet, now, *units, weight=1.0), hooked(unet, now, Addition(False), given, weight=1.0)
+    with heard(unet):
+        expected = Literal(unet, False).run(now, reference_latents(now), "reference_adain+attn", 1.0, 0.2)
+    torch.testing.assert_close(found, expected, atol=4e-6, rtol=1e-5)
+    assert (other - expected).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("name", ["reference_only", "reference_adain", "reference_adain+attn"])
