@@ -18,16 +18,12 @@ from ..loading.lazy import outlines
 from ..nets.config import UNetConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from ..nets.t2i_adapter import STAGES, AdapterConfig, T2IAdapter
+from ..nets.t2i_adapter import STAGES, AdapterConfig, T2IAdapter, adapter_places
 from .base import BaseModel, BoundControl, PlainModel, Runtime, Sheet, UnitSettings, Weights, check_base
 from .coadapters import CoAdapter, Fusion, coadapter_of, met
 from .hinted import joined
 
-_SD_PLACES = (2, 5, 8, 11)
-"""Input blocks to whose output a feature is added: the last of each level before it is halved."""
-_SDXL_PLACES = (3, 5, 8)
-"""The fourth feature goes to the middle block."""
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 """ITU-R 601-2, by which PIL makes the one channel that adapters of lines were trained with."""
 
 
@@ -86,10 +82,11 @@ class LoadedT2IAdapter(PlainModel):
 
     def bind(self, hints: Sequence[Hint], settings: UnitSettings) -> BoundT2IAdapter:
         """The network with hints `(1, 3, H, W)` of one size: one, or one for each image of the batch."""
-        hint = joined(hints, len(_LUMA), settings, self.path)
+        hint = joined(hints, len(LUMA), settings, self.path)
         if self.net.config.hint_channels == 1:
-            hint = (hint * hint.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-        return BoundT2IAdapter(self, hint, settings.weight)
+            hint = (hint * hint.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+        places = adapter_places(settings.base.config, self.net.config.unshuffle)
+        return BoundT2IAdapter(self, hint, settings.weight, places)
 
 
 class BoundT2IAdapter(BoundControl):
@@ -97,8 +94,10 @@ class BoundT2IAdapter(BoundControl):
 
     piecewise = True
 
-    def __init__(self, model: LoadedT2IAdapter, hint: Tensor, weight: float) -> None:
+    def __init__(self, model: LoadedT2IAdapter, hint: Tensor, weight: float, places: Sequence[int]) -> None:
+        """places: blocks of the U-Net, counted through encoder and middle, that get a feature."""
         self._model = model
+        self._places = places
         self._hint = hint
         self._weight = weight
         self._features: dict[tuple[int, int], tuple[Tensor, ...]] = {}
@@ -124,8 +123,8 @@ class BoundT2IAdapter(BoundControl):
         """Residuals of the rows of `step`: the same at every timestep and for every prompt."""
         features = [_of_rows(part, step) for part in self._fused(step)]
         if self._model.net.config.unshuffle == 16:
-            return Residuals(encoder=_placed(features[:-1], _SDXL_PLACES), middle=features[-1])
-        return Residuals(encoder=_placed(features, _SD_PLACES))
+            return Residuals(encoder=_placed(features[:-1], self._places[:-1]), middle=features[-1])
+        return Residuals(encoder=_placed(features, self._places))
 
     def _fused(self, step: Step) -> Sequence[Tensor]:
         """Its features, each channel as much as the CoAdapters agreed on."""
@@ -171,12 +170,12 @@ def _made_for(config: AdapterConfig) -> str:
 
 def _disagreement(config: AdapterConfig, base: UNetConfig) -> str:
     """Why the features cannot be added, "" where they can."""
-    channels = base.input_channels
-    places, blocks = (_SDXL_PLACES, 9) if config.unshuffle == 16 else (_SD_PLACES, 12)
-    if len(channels) != blocks:
-        return f"features for {blocks} input blocks, the checkpoint has {len(channels)}"
-    theirs = [channels[place] for place in places]
-    if len(places) < STAGES:
-        theirs.append(base.middle_channels)
-    mine = list(config.channels)
-    return "" if mine == theirs else f"features {mine}, the checkpoint's {theirs}"
+    places = adapter_places(base, config.unshuffle)
+    if len(places) != STAGES:
+        return f"{STAGES} features, {len(places)} places for them in the checkpoint"
+    channels = (*base.input_channels, base.middle_channels)
+    theirs, mine = [channels[place] for place in places], list(config.channels)
+    if mine != theirs:
+        return f"features {mine}, the checkpoint's {theirs}"
+    deep = config.unshuffle == 16 and base.transformer_depth[0]
+    return "features that begin at half of the size, the checkpoint's first level has attention" if deep else ""

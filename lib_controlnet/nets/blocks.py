@@ -91,10 +91,11 @@ class TimestepEmbedSequential(nn.Sequential):
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self.checkpointing and torch.is_grad_enabled():
-            return cast("Tensor", checkpoint(self._run, x, emb, context, use_reentrant=False))
-        return self._run(x, emb, context)
+            return cast("Tensor", checkpoint(self.run, x, emb, context, use_reentrant=False))
+        return self.run(x, emb, context)
 
-    def _run(self, x: Tensor, emb: Tensor, context: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, emb: Tensor, context: Tensor | None) -> Tensor:
+        """`forward`, whatever is kept for a backward pass."""
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, emb)

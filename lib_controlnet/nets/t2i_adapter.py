@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import ModelFileError
+from .config import UNetConfig
 from .operations import Operations
 
 STAGES = 4
@@ -147,6 +148,20 @@ class LightStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out_conv(self.body(self.in_conv(halved(x) if self.pools else x)))
+
+
+def adapter_places(unet: UNetConfig, unshuffle: int) -> tuple[int, ...]:
+    """The blocks, counted through encoder and middle, to whose output features are added: four in the U-Nets for which
+    there are adapters.
+
+    The last of each level before it is halved. Adapters with an unshuffle of 16 (SDXL) begin at half of the size: with
+    what halves the first level, and end with the middle.
+    """
+    each, levels = unet.num_res_blocks + 1, len(unet.channel_mult)
+    last = [each * level + unet.num_res_blocks for level in range(levels)]
+    if unshuffle == 16:
+        return (each, *last[1:], last[-1] + 1)
+    return tuple(last)
 
 
 def halved(x: Tensor) -> Tensor:

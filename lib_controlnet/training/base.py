@@ -1,4 +1,4 @@
-"""The checkpoint a ControlNet is trained for: U-Net, auto-encoder, text encoders, and what the U-Net predicts."""
+"""The checkpoint a control is trained for: U-Net, auto-encoder, text encoders, and what the U-Net predicts."""
 
 from __future__ import annotations
 
@@ -13,26 +13,21 @@ import torch
 from torch import Tensor
 
 from ..core.errors import ModelFileError
-from ..families.base import describe_config
 from ..loading.build import fill
-from ..loading.canonical import canonical
 from ..loading.lazy import outlines
 from ..loading.reader import WeightFile, read_weights
 from ..loading.whole import VAE, unet_of
-from ..nets.config import ControlNetConfig, UNetConfig
-from ..nets.controlnet import ControlNet, trainable_copy
+from ..nets.config import UNetConfig
 from ..nets.unet import UNetModel
-from .chance import generator_of
-from .config import BaseOptions
+from .config import BaseOptions, TrainConfig
 from .errors import TrainingError
-from .initial import scale_hint_encoder
+from .kinds import Control, kind_named
 from .noise import NoiseSchedule, Prediction
 from .store import digest_of
 from .text import TEXT_KEYS, TextEncoders, load_text_encoders
 
 _SCALES = {"sdxl": 0.13025}
 _SCALE_KEYS = ("scale_factor", "demo.scale_factor")
-_HINT_STREAM = 2
 
 
 class Autoencoder:
@@ -123,25 +118,11 @@ def load_base(options: BaseOptions) -> Base:
     return Base(options.checkpoint, unet, autoencoder, noise, file.weights)
 
 
-def new_control(base: Base, options: BaseOptions, seed: int) -> ControlNet:
-    """The ControlNet to be trained: a copy of the base's encoder, or the file `options.start` in any of its formats."""
-    if options.start is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            control = trainable_copy(base.unet, hint_widths=options.hint_widths)
-        if options.hint_init == "he":
-            scale_hint_encoder(control, generator_of(seed, _HINT_STREAM))
-        return control
-    weights = canonical(read_weights(options.start).weights)
-    config = ControlNetConfig.from_weights(outlines(weights))
-    if config.unet.input_channels != base.unet.config.input_channels:
-        raise TrainingError(
-            f'"{options.start.name}" belongs to another kind of base',
-            field="base.start",
-            found=f"{describe_config(config.unet)} instead of {describe_config(base.unet.config)}",
-            remedy="choose a ControlNet of this base's kind",
-        )
-    return fill(lambda: ControlNet(config), weights, torch.float32, "cpu", name=options.start.name)
+def new_control(base: Base, config: TrainConfig) -> Control:
+    """The control to be trained, of the kind asked for; what is drawn for it follows from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        return kind_named(config.control.kind).new(base.unet, config)
 
 
 def _scale(file: WeightFile, config: UNetConfig) -> float:

@@ -52,15 +52,17 @@ class _Place:
 class EncodedData:
     """A `ControlDataset` over a cache: examples with latents, prompts and control maps.
 
-    `process` of `processes`: each encodes its share.
+    `process` of `processes`: each encodes its share. `latent_hints`: maps are given as the latents that the
+    auto-encoder makes of their pixels in 0..1, as CtrLoRA's authors give it them.
     """
 
     def __init__(
         self, base: Base, options: DataOptions, folder: Path, room: Room, preprocess: Preprocess,
-        examples: Sequence[Example], process: int = 0, processes: int = 1,
+        examples: Sequence[Example], process: int = 0, processes: int = 1, latent_hints: bool = False,
     ) -> None:  # fmt: skip
         self._base, self._options, self._folder, self._room = base, options, folder, room
         self._preprocess, self._process, self._processes = preprocess, process, processes
+        self._latent_hints = latent_hints
         self.examples = list(examples)
         self._places: list[_Place] = []
         for example in self.examples:
@@ -84,11 +86,14 @@ class EncodedData:
         """
         indices = list(wanted)
         try:
-            self._encode_pictures(self._lacking(indices), onlooker)
+            self._encode_all("pictures", indices, self._latent_key, lambda i: as_tensor([self.picture(i)]) * 2 - 1,
+                             onlooker)  # fmt: skip
             self._base.autoencoder.to("cpu")
             self._room.give_back()
             self._encode_captions({text for index in indices for text in self.examples[index].captions}, onlooker)
             self._make_maps(indices, onlooker)
+            if self._latent_hints:
+                self._encode_all("maps", indices, self._hint_key, lambda i: as_tensor([self.hint(i)]), onlooker)
         finally:
             self._latents.flush()
             self._texts.flush()
@@ -120,7 +125,7 @@ class EncodedData:
             latents=torch.stack([self._latents[self._latent_key(index)] for index in chosen]),
             context=context,
             empty_context=empty,
-            hints=as_tensor([self.hint(index) for index in chosen]),
+            hints=self._hints(chosen),
             y=y,
             empty_y=empty_y,
         )
@@ -136,6 +141,11 @@ class EncodedData:
         """The true picture (h, w, 3) at the size it is trained at."""
         return fitted(self.examples[index].picture(), self._places[index].size)
 
+    def _hints(self, indices: Sequence[int]) -> Tensor:
+        if self._latent_hints:
+            return torch.stack([self._latents[self._hint_key(index)] for index in indices])
+        return as_tensor([self.hint(index) for index in indices])
+
     def _caption(self, example: Example, generator: torch.Generator) -> str:
         if len(example.captions) == 1:
             return example.captions[0]
@@ -145,6 +155,11 @@ class EncodedData:
         place = self._places[index]
         made_by = self._base.autoencoder_digest, self._room.encoding(place.size)
         return digest(*made_by, self.examples[index].picture.facts().fingerprint, place.size)
+
+    def _hint_key(self, index: int) -> str:
+        place = self._places[index]
+        made_by = self._base.autoencoder_digest, self._room.encoding(place.size)
+        return digest("map", *made_by, *self._made_from(self.examples[index]), place.size)
 
     def _text_key(self, caption: str) -> str:
         return digest(self._base.text_digest, caption)
@@ -156,25 +171,25 @@ class EncodedData:
             return context, None
         return context, torch.stack([self._texts[f"{key}.pooled"] for key in keys])
 
-    def _lacking(self, indices: Iterable[int]) -> list[int]:
-        """Of pictures with the same content the first."""
+    def _encode_all(
+        self, what: str, indices: Iterable[int], key: Callable[[int], str], pixels: Callable[[int], Tensor],
+        onlooker: Onlooker,
+    ) -> None:  # fmt: skip
+        """What the cache lacks of the latents of `pixels` (1, 3, H, W), of those with one key the first: this process's
+        share."""
         lacking: dict[str, int] = {}
         for index in indices:
-            key = self._latent_key(index)
-            if key not in self._latents:
-                lacking.setdefault(key, index)
-        return list(lacking.values())[self._process :: self._processes]
-
-    def _encode_pictures(self, indices: Sequence[int], onlooker: Onlooker) -> None:
+            if key(index) not in self._latents:
+                lacking.setdefault(key(index), index)
+        mine = list(lacking.values())[self._process :: self._processes]
         done = 0
-        for portion in self._portions(indices):
+        for portion in self._portions(mine):
             _go_on(onlooker)
-            pictures = as_tensor([self.picture(index) for index in portion]) * 2 - 1
-            made = self._room.encode(self._base.autoencoder, pictures)
+            made = self._room.encode(self._base.autoencoder, torch.cat([pixels(index) for index in portion]))
             for index, latent in zip(portion, made, strict=True):
-                self._latents.add(self._latent_key(index), latent, f'the picture "{self.examples[index].name}"')
+                self._latents.add(key(index), latent, f'of {what}, "{self.examples[index].name}"')
             done += len(portion)
-            onlooker.stage("pictures", done, len(indices))
+            onlooker.stage(what, done, len(mine))
 
     def _portions(self, indices: Sequence[int]) -> Iterator[list[int]]:
         """What can be encoded at once: pictures of one size, as many as there is room for."""
@@ -208,14 +223,15 @@ class EncodedData:
             self._kept_map(example)
             onlooker.stage("control maps", number, len(mine))
 
-    def _map_path(self, example: Example) -> Path:
-        options = self._options
-        made_from: tuple[object, ...] = (example.picture.facts().fingerprint,)
+    def _made_from(self, example: Example) -> tuple[object, ...]:
+        """All that the map follows from."""
+        options, picture = self._options, example.picture.facts().fingerprint
         if example.hint is None:
-            made_from += (options.preprocessor, options.preprocessor_params, options.resolution)
-        else:
-            made_from += ("given", example.hint.facts().fingerprint)
-        return self._folder / "maps" / f"{digest(*made_from)}.png"
+            return picture, options.preprocessor, options.preprocessor_params, options.resolution
+        return picture, "given", example.hint.facts().fingerprint
+
+    def _map_path(self, example: Example) -> Path:
+        return self._folder / "maps" / f"{digest(*self._made_from(example))}.png"
 
     def _kept_map(self, example: Example) -> Pixels:
         """The map a preprocessor makes of the picture, or that lies where reading takes long, kept as a file."""

@@ -1,4 +1,4 @@
-"""A training as a TOML file: which base, which data, how it is optimised, shown and saved.
+"""A training as a TOML file: which base, which kind of control, which data, how it is optimised, shown and saved.
 
 Paths in a file are relative to the file. Unknown keys are errors, so that a misspelt option cannot be lost.
 """
@@ -36,9 +36,10 @@ _FORBIDDEN = set('<>:"/\\|?*')
 
 @dataclass(frozen=True, kw_only=True)
 class BaseOptions:
-    """`checkpoint`: an SD 1.x, 2.x or SDXL file with its VAE and text encoders. `start`: a ControlNet of the same base
-    to go on from; without it the base's encoder is copied. `prediction` "auto" looks into the file. `vae`: another
-    file's VAE. `hint_widths`: channels of a new hint encoder; `hint_init` "he" keeps the signal's level through it."""
+    """`checkpoint`: an SD 1.x, 2.x or SDXL file with its VAE and text encoders. `start`: a control of the same kind and
+    base to go on from; without it the base's encoder is copied, or a new network made. `prediction` "auto" looks into
+    the file. `vae`: another file's VAE. `hint_widths`: channels of a new hint encoder; `hint_init` "he" keeps the
+    signal's level through it."""
 
     checkpoint: Path
     start: Path | None = None
@@ -52,6 +53,29 @@ class BaseOptions:
         if len(self.hint_widths) != _HINT_LEVELS:
             raise TrainingError("hint_widths must be four numbers", field="base.hint_widths", found=self.hint_widths,
                                 remedy="the paper's are [16, 32, 96, 256]")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlOptions:
+    """What is trained. `kind`: of control, see kinds/. `rank`: of a Control-LoRA's and a CtrLoRA's changes, and the
+    width of an LLLite's modules, whose condition has `condition_channels`. `layers`: before which an LLLite acts, the
+    "attention" of encoder and middle as in kohya's, or "all" of their projections and convolutions. `light`: a
+    T2I-Adapter squeezes its channels; `gray`: it reads of the map how light it is, as those of lines do. `ratio`: of a
+    ControlNet-XS's width to the U-Net's."""
+
+    kind: Literal["controlnet", "control_lora", "lllite", "t2i_adapter", "controlnet_xs", "ctrlora"] = "controlnet"
+    rank: int = within(1, 4096, 64)
+    condition_channels: int = within(2, 4096, 32)
+    layers: Literal["attention", "all"] = "attention"
+    light: bool = False
+    gray: bool = False
+    ratio: float = within(0.001, 1, 0.1)
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "control")
+        if self.condition_channels % 2:
+            raise TrainingError("condition_channels must be even", field="control.condition_channels",
+                                found=self.condition_channels, remedy="kohya's is 32")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +187,12 @@ class TrainConfig:
     train: TrainOptions
     output: OutputOptions
     samples: SampleOptions = field(default_factory=SampleOptions)
+    control: ControlOptions = field(default_factory=ControlOptions)
+
+    def __post_init__(self) -> None:
+        if self.train.only_mid_control and self.control.kind != "controlnet":
+            raise TrainingError("only a ControlNet has a middle output of its own", field="train.only_mid_control",
+                                found=f'kind "{self.control.kind}"', remedy="set it to false")  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """All settings with plain values, for metadata and for telling whether a state belongs to this training."""

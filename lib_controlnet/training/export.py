@@ -1,4 +1,4 @@
-"""The files that come out of a training: ControlNet 1.1's and diffusers' formats, half precision, with metadata."""
+"""The files that come out of a training: safetensors and diffusers' folders, half precision, with metadata."""
 
 from __future__ import annotations
 
@@ -11,21 +11,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..loading.canonical import canonical
 from ..nets.controlnet import ControlNet
 from .errors import TrainingError
 from .state import write_whole
-
-
-def export_control(
-    control: nn.Module, path: Path, metadata: Mapping[str, str], dtype: torch.dtype = torch.float16
-) -> None:
-    """Write `control`'s weights to `path` under cldm's names, as ControlNet 1.1's stripped files; in one move, so that
-    a killed run leaves the old file or the new one."""
-    architecture = {"modelspec.architecture": "stable-diffusion-v1/controlnet"}
-    write_weights(control.state_dict(), path, {**architecture, **metadata}, dtype)
 
 
 def write_weights(
@@ -53,13 +44,21 @@ def export_diffusers(control: ControlNet, folder: Path, dtype: torch.dtype = tor
     with torch.device("meta"):
         model: Any = ControlNetModel(**sizes)
     names = {key: torch.empty(0) for key in model.state_dict()}
-    by_ours = dict(zip(canonical(names), names, strict=True))
-    own = control.state_dict()
-    if set(by_ours) != set(own):
-        odd = sorted(set(by_ours) ^ set(own))
-        raise TrainingError("diffusers has no ControlNet of this structure", field="output.formats",
+    write_folder(model, dict(zip(canonical(names), names, strict=True)), control.state_dict(), folder, dtype)
+
+
+def write_folder(
+    model: Any, names: Mapping[str, str], own: Mapping[str, Tensor], folder: Path, dtype: torch.dtype = torch.float16
+) -> None:
+    """diffusers' `model`, which has no content yet, with the weights `own` as a folder; whole or not at all.
+
+    `names`: diffusers' by ours. Raises TrainingError where they do not fit, or where the disk refuses.
+    """
+    if set(names) != set(own):
+        odd = sorted(set(names) ^ set(own))
+        raise TrainingError("diffusers has no network of this structure", field="output.formats",
                             found=", ".join(odd[:3]), remedy='use the format "v1.1"')  # fmt: skip
-    model.load_state_dict({by_ours[key]: _as_shaped(value, model, by_ours[key], dtype) for key, value in own.items()},
+    model.load_state_dict({names[key]: _as_shaped(value, model, names[key], dtype) for key, value in own.items()},
                           assign=True)  # fmt: skip
     partial, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
     for leftover in (partial, old):

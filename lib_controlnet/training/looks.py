@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from ..engine.device_memory import is_out_of_memory
-from ..nets.controlnet import ControlNet
 from .adherence import Point, adherence
 from .base import Base
 from .cache import EncodedData, Onlooker, Preprocess
 from .chance import generator_of
 from .config import COMPARED, TrainConfig
 from .errors import Stopped
+from .kinds import Control
 from .pictures import Pixels, as_pixels, as_tensor, fitted
 from .room import Room
 from .sampling import Condition, Guide, sample
@@ -83,7 +83,7 @@ class Observer:
             made[index] = fitted(self._conditions[other], (width, height))
         return made
 
-    def look(self, control: ControlNet, step: int, onlooker: Onlooker) -> Look:
+    def look(self, control: Control, step: int, onlooker: Onlooker) -> Look:
         """Draw all held-out conditions with `control` as it is, write the grid, measure.
 
         Raises Stopped where the onlooker wants it.
@@ -95,9 +95,7 @@ class Observer:
         self._base.autoencoder.to("cpu")
         return Look(step, self._score(made), self._score(others), self._write_grid(made, step))
 
-    def _draw_all(
-        self, control: ControlNet, hints: Mapping[int, Pixels] | None, onlooker: Onlooker
-    ) -> dict[int, Pixels]:
+    def _draw_all(self, control: Control, hints: Mapping[int, Pixels] | None, onlooker: Onlooker) -> dict[int, Pixels]:
         """Samples of all held-out pairs under `hints`; None: without control."""
         made: dict[int, Pixels] = {}
         for group in self._data.groups:
@@ -110,7 +108,7 @@ class Observer:
         return made
 
     def _draw_some(
-        self, control: ControlNet, hints: Mapping[int, Pixels] | None, indices: list[int], onlooker: Onlooker
+        self, control: Control, hints: Mapping[int, Pixels] | None, indices: list[int], onlooker: Onlooker
     ) -> dict[int, Pixels]:
         """The first of `indices`: as many as there is room for, fewer from then on where there was not."""
         height, width = self._conditions[indices[0]].shape[:2]
@@ -129,7 +127,7 @@ class Observer:
 
     @torch.no_grad()
     def _draw(
-        self, control: ControlNet, hints: Mapping[int, Pixels] | None, group: list[int], onlooker: Onlooker
+        self, control: Control, hints: Mapping[int, Pixels] | None, group: list[int], onlooker: Onlooker
     ) -> dict[int, Pixels]:
         options = self._config.samples
         batch = self._data.batch(torch.tensor(group), generator_of(0, _CAPTION_STREAM)).to(self._room.device)
@@ -154,9 +152,11 @@ class Observer:
             made += as_pixels(self._room.decode(self._base.autoencoder, portion))
         return dict(zip(group, made, strict=True))
 
-    def _guide(self, control: ControlNet, hints: list[Pixels]) -> Guide:
-        only_mid = self._config.train.only_mid_control
-        return Guide(control, as_tensor(hints).to(self._room.device), only_mid_control=only_mid)
+    def _guide(self, control: Control, hints: list[Pixels]) -> Guide:
+        given = as_tensor(hints)
+        if control.latent_hints:
+            given = self._room.encode(self._base.autoencoder, given)
+        return Guide(control, given.to(self._room.device))
 
     def _score(self, made: dict[int, Pixels]) -> float:
         scores = [adherence(self._map(made[index]), wanted, self._measure) for index, wanted in self._wanted.items()]

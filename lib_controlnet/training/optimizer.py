@@ -18,7 +18,7 @@ def make_optimizer(model: ControlledUNet, options: TrainOptions) -> torch.optim.
 
     Raises TrainingError where 8-bit AdamW is asked for and bitsandbytes cannot be imported.
     """
-    groups: list[dict[str, Any]] = [_group(list(model.control.parameters()), options.learning_rate)]
+    groups: list[dict[str, Any]] = [_group(model.control.trained(), options.learning_rate)]
     decoder = list(model.decoder_parameters())
     if decoder:
         groups.append(_group(decoder, options.decoder_learning_rate))

@@ -17,7 +17,6 @@ from ..loading.lazy import outlines
 from ..loading.reader import read_weights
 from ..loading.whole import unet_of
 from ..nets.config import UNetConfig
-from ..nets.controlnet import trainable_copy
 from ..nets.unet import UNetModel
 from .average import MovingAverage
 from .base import Autoencoder, autoencoder_sizes
@@ -26,10 +25,11 @@ from .config import TrainConfig
 from .controlled import ControlledUNet
 from .counting import PeakCounter
 from .dataset import Batch
+from .kinds import Control, kind_named
 from .noise import NoiseSchedule
 from .optimizer import make_optimizer
 from .options import TrainOptions
-from .room import MOST_AT_ONCE, SHARE, count_sampling, count_vae
+from .room import MOST_AT_ONCE, SHARE, count_sampling, count_vae, hint_shape
 from .text import TEXT_KEYS
 from .trainer import diffusion_loss, set_precision
 
@@ -187,9 +187,7 @@ class _Sizes:
         beside = held + (vae + self._text if self._shared else 0)
         key = "sampling", dtype
         if key not in self._known:
-            with torch.device("meta"):
-                unet = UNetModel(self._unet)
-                control = trainable_copy(unet, hint_widths=self._config.base.hint_widths)
+            unet, control = self._networks()
             self._known[key] = count_sampling(unet.to(dtype), control, self._size, dtype)
         wanted = max(self._config.data.held_out, 1)
         drawn = min(wanted, _at_once(available - beside, self._known[key])) * self._known[key]
@@ -210,15 +208,16 @@ class _Sizes:
                 self._known["unet"] = _bytes(UNetModel(self._unet))
         return self._known["unet"]
 
+    def _networks(self) -> tuple[UNetModel, Control]:
+        with torch.device("meta"):
+            unet = UNetModel(self._unet)
+            return unet, kind_named(self._config.control.kind).new(unet, self._config)
+
     def _step(self, options: TrainOptions) -> tuple[int, int]:
         """(held between steps, peak of a step)."""
         beside = _bytes(self._autoencoder.model) + self._text if self._shared else 0
-        with torch.device("meta"):
-            unet = UNetModel(self._unet)
-            control = trainable_copy(unet, hint_widths=self._config.base.hint_widths)
-        model = ControlledUNet(
-            unet, control, train_decoder=not options.sd_locked, only_mid_control=options.only_mid_control
-        )
+        unet, control = self._networks()
+        model = ControlledUNet(unet, control, train_decoder=not options.sd_locked)
         set_precision(model, options)
         if options.checkpointing:
             unet.use_checkpointing()
@@ -229,7 +228,7 @@ class _Sizes:
         return held + beside, peak + beside
 
     def _count_step(self, model: ControlledUNet, options: TrainOptions) -> tuple[int, int]:
-        trained = [*model.control.parameters(), *model.decoder_parameters()]
+        trained = [*model.control.trained(), *model.decoder_parameters()]
         counter = PeakCounter()
         with counter:
             counter.hold(model)
@@ -253,7 +252,7 @@ class _Sizes:
         y = None if adm is None else torch.empty(count, adm)
         batch = Batch(
             torch.empty(count, 4, height // 8, width // 8), torch.empty(count, _TOKENS, context),
-            torch.empty(1, _TOKENS, context), torch.empty(count, 3, height, width), y, y,
+            torch.empty(1, _TOKENS, context), torch.empty(count, *hint_shape(model.control, self._size)), y, y,
         )  # fmt: skip
         chance = Draw(
             torch.zeros(count, dtype=torch.long), torch.empty_like(batch.latents), torch.zeros(count, dtype=torch.bool),
@@ -271,17 +270,20 @@ class _Sizes:
 
 def _fill(network: torch.nn.Module) -> None:
     """Weights that say of themselves where they are, instead of those on the meta device, where other kernels are
-    chosen."""
+    chosen. One that several modules share stays one."""
+    made: dict[int, torch.nn.Parameter] = {}
     for module in network.modules():
         for name, weight in module._parameters.items():
+            if weight is not None and id(weight) not in made:
+                empty = torch.empty(weight.shape, dtype=weight.dtype)
+                made[id(weight)] = torch.nn.Parameter(empty, requires_grad=weight.requires_grad)
             if weight is not None:
-                made = torch.empty(weight.shape, dtype=weight.dtype)
-                module._parameters[name] = torch.nn.Parameter(made, requires_grad=weight.requires_grad)
+                module._parameters[name] = made[id(weight)]
 
 
 def _optimizer(model: ControlledUNet, options: TrainOptions) -> Any:
     if options.optimizer == "adamw8bit":
-        return _EightBit(model.control.parameters())
+        return _EightBit(model.control.trained())
     return make_optimizer(model, options)
 
 

@@ -11,11 +11,11 @@ import torch
 
 from ..loading.reader import read_weights
 from ..loading.whole import UNET
-from ..nets.controlnet import ControlNet
 from .adherence import Point
 from .base import Base, architecture
 from .config import TrainConfig
-from .export import export_control, export_diffusers, write_weights
+from .export import write_weights
+from .kinds import Control, kind_named
 from .trainer import ControlTrainer
 
 
@@ -26,10 +26,11 @@ class Products:
         self._config, self._base, self._trainer = config, base, trainer
         self.files: dict[str, Path] = {}
         self._sha256 = base_sha256
+        self._kind = kind_named(config.control.kind)
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[ControlNet]:
-        """The ControlNet as it would be used: with averaged weights where they are kept."""
+    def in_use(self) -> Iterator[Control]:
+        """The control as it would be used: with averaged weights where they are kept."""
         trainer = self._trainer
         averaged = contextlib.nullcontext() if trainer.average is None else trainer.average.applied()
         trainer.control.eval()
@@ -42,12 +43,8 @@ class Products:
         output = self._config.output
         metadata = self._metadata(curve)
         with self.in_use() as control:
-            if "v1.1" in output.formats:
-                self.files["model"] = output.folder / f"{output.name}.safetensors"
-                export_control(control, self.files["model"], metadata)
-            if "diffusers" in output.formats:
-                self.files["diffusers"] = output.folder / f"{output.name}_diffusers"
-                export_diffusers(control, self.files["diffusers"])
+            for name in output.formats:
+                self.files |= self._kind.formats[name](control, output.folder / output.name, metadata)
             if not self._config.train.sd_locked:
                 self.files["base"] = output.folder / f"{output.name}_base.safetensors"
                 self._write_base(self.files["base"])
@@ -71,10 +68,11 @@ class Products:
         recipe["steps"] = self._trainer.step
         metadata = {
             "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.architecture": f"{architecture(self._base.unet.config)}/controlnet",
+            "modelspec.architecture": f"{architecture(self._base.unet.config)}/{self._kind.modelspec}",
             "modelspec.title": config.output.title or config.output.name,
             "modelspec.license": config.output.license,
             "modelspec.resolution": f"{config.data.resolution}x{config.data.resolution}",
+            "controlnet.kind": self._kind.id,
             "controlnet.type": config.output.control_type,
             "controlnet.preprocessor": config.data.preprocessor,
             "controlnet.base": config.base.checkpoint.name,

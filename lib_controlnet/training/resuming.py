@@ -18,7 +18,9 @@ _BY_CONTENT = {
     "data.caption_extension", "data.allow_empty_captions", "data.control", "data.count", "data.held_out", "data.accept",
 }  # fmt: skip
 """Says where things lie; whether they are others is seen in them (`Marks`)."""
-_IMPOSSIBLE = {"base.hint_widths", "train.sd_locked", "train.optimizer", "train.kind", "train.rank"}
+_IMPOSSIBLE = {"base.hint_widths", "train.sd_locked", "train.optimizer", "control.kind", "control.rank",
+               "control.condition_channels", "control.layers", "control.light", "control.gray",
+               "control.ratio"}  # fmt: skip
 
 
 def marks(sha256: str, train: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def _settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[s
     impossible: list[str] = []
     changing: list[str] = []
     harmless: list[str] = []
-    for section in ("base", "data", "train"):
+    for section in ("base", "control", "data", "train"):
         for key, value in now[section].items():
             old, name = before.get(section, {}).get(key, value), f"{section}.{key}"
             if old == value or name in _BY_CONTENT:

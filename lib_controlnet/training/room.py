@@ -12,11 +12,10 @@ from torch._subclasses import FakeTensorMode
 from torch.func import functional_call
 
 from ..engine.device_memory import free_bytes, give_back, is_out_of_memory
-from ..nets.controlnet import ControlNet
 from ..nets.unet import UNetModel
 from .base import Autoencoder, Base
-from .controlled import controlled_forward
 from .counting import PeakCounter
+from .kinds import Control
 
 MOST_AT_ONCE = 8
 SHARE = 0.6
@@ -55,7 +54,7 @@ class Room:
         each = max(self._counts[way, size] for way in ("encode", "decode"))
         return max(1, min(wanted, MOST_AT_ONCE, self.free() // each))
 
-    def samples_at_once(self, base: Base, control: ControlNet, size: tuple[int, int], wanted: int) -> int:
+    def samples_at_once(self, base: Base, control: Control, size: tuple[int, int], wanted: int) -> int:
         """How many pictures of `size` (width, height) can be drawn together: at least one."""
         each = count_sampling(base.unet, control, size, self._dtype)
         return max(1, min(wanted, MOST_AT_ONCE, self.free() // each))
@@ -115,17 +114,16 @@ def count_vae(autoencoder: Autoencoder, way: str, size: tuple[int, int], dtype: 
 class _Prediction(torch.nn.Module):
     """One call of the U-Net under control as a module's forward."""
 
-    def __init__(self, unet: UNetModel, control: ControlNet) -> None:
+    def __init__(self, unet: UNetModel, control: Control) -> None:
         super().__init__()
         self.unet, self.control = unet, control
 
     def forward(self, x: Tensor, hints: Tensor, times: Tensor, context: Tensor, y: Tensor | None) -> Tensor:
-        residuals = self.control(x, self.control.encode_hint(hints), times, context, y)
-        return controlled_forward(self.unet, x, times, context, residuals, y)
+        return self.control.predict(self.unet, x, times, context, self.control.encode(hints), y)
 
 
 @torch.no_grad()
-def count_sampling(unet: UNetModel, control: ControlNet, size: tuple[int, int], dtype: torch.dtype | None) -> int:
+def count_sampling(unet: UNetModel, control: Control, size: tuple[int, int], dtype: torch.dtype | None) -> int:
     """The same for drawing one picture under control with guidance, which are two rows."""
     width, height = size
     config = unet.config
@@ -133,11 +131,17 @@ def count_sampling(unet: UNetModel, control: ControlNet, size: tuple[int, int], 
     def inputs() -> tuple[Any, ...]:
         y = None if config.adm_channels is None else torch.empty(2, config.adm_channels)
         return (
-            torch.empty(2, 4, height // 8, width // 8), torch.empty(2, 3, height, width),
+            torch.empty(2, 4, height // 8, width // 8), torch.empty(2, *hint_shape(control, size)),
             torch.zeros(2, dtype=torch.long), torch.empty(2, 77, config.context_dim), y,
         )  # fmt: skip
 
     return _count(_Prediction(unet, control), dtype, inputs)
+
+
+def hint_shape(control: Control, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Of the map of one picture of `size` (width, height), as `control` takes it."""
+    width, height = size
+    return (4, height // 8, width // 8) if control.latent_hints else (3, height, width)
 
 
 def _count(network: torch.nn.Module, dtype: torch.dtype | None, inputs: Callable[[], tuple[Any, ...]]) -> int:

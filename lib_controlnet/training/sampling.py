@@ -8,23 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..nets.controlnet import ControlNet
 from ..nets.unet import UNetModel
-from .controlled import controlled_forward
+from .kinds import Control
 from .noise import NoiseSchedule
 
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """A control while sampling: `hints` (n, 3, H, W) in 0..1, its weight, and the share of the steps in which it
-    acts. `only_mid_control`: the skips get nothing."""
+    """A control while sampling: `hints` (n, 3, H, W) in 0..1 (or latents, for kinds that read such), its weight, and
+    the share of the steps in which it acts."""
 
-    control: ControlNet
+    control: Control
     hints: Tensor
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0
-    only_mid_control: bool = False
 
     def acts(self, share: float) -> bool:
         return self.weight != 0 and self.start <= share <= self.end
@@ -68,19 +66,15 @@ def sample(
     y = None
     if condition.y is not None and condition.empty_y is not None:
         y = torch.cat([condition.empty_y.expand(count, -1), condition.y])
-    features = None if guide is None else guide.control.encode_hint(torch.cat([guide.hints, guide.hints]))
+    features = None if guide is None else guide.control.encode(torch.cat([guide.hints, guide.hints]))
     times = [*range((steps - 1) * (noise.steps // steps) + 1, 0, -(noise.steps // steps)), 0]
     alphas = noise.alphas_cumprod.to(device)
     for index, time in enumerate(times[:-1]):
         doubled, timesteps = torch.cat([x, x]), torch.full((2 * count,), time, device=device)
-        if guide is None or features is None or not guide.acts(index / steps):
-            answer = controlled_forward(unet, doubled, timesteps, both, [None] * (len(unet.input_blocks) + 1), y)
+        if guide is None or not guide.acts(index / steps):
+            answer = unet(doubled, timesteps, both, y)
         else:
-            outputs = guide.control(doubled, features, timesteps, both, y)
-            residuals: list[Tensor | None] = [guide.weight * part for part in outputs]
-            if guide.only_mid_control:
-                residuals[:-1] = [None] * (len(residuals) - 1)
-            answer = controlled_forward(unet, doubled, timesteps, both, residuals, y)
+            answer = guide.control.predict(unet, doubled, timesteps, both, features, y, guide.weight)
         without, with_prompt = answer.float().chunk(2)
         guided = without + cfg * (with_prompt - without)
         now, then = alphas[time], alphas[times[index + 1]]

@@ -25,6 +25,7 @@ from .config import TrainConfig
 from .errors import Stopped, TrainingError
 from .examples import Example, Reader, Remembered
 from .export import file_sha256
+from .kinds import kind_named
 from .lints import with_lints
 from .looks import Look, Observer
 from .needed import check_needed, check_preprocessors
@@ -115,7 +116,7 @@ class TrainingSession:
         self.marks = marks(file_sha256(self.config.base.checkpoint), train, held_out)
         stored = self._stored()
         data, shown = self._encode(base, train, held_out, 0 if stored is None else int(stored["step"]))
-        control = new_control(base, self.config.base, self.config.train.seed)
+        control = new_control(base, self.config)
         trainer = ControlTrainer(base.unet, control, data, base.noise, self.config.train, self.accelerator)
         if stored is not None:
             trainer.restore(stored)
@@ -249,7 +250,8 @@ class TrainingSession:
         room = self._room(base)
         made = [
             EncodedData(base, self.config.data, self.folder / "cache" / name, room, self.preprocess, part,
-                        accelerator.process_index, accelerator.num_processes)
+                        accelerator.process_index, accelerator.num_processes,
+                        kind_named(self.config.control.kind).latent_hints)
             for name, part in (("train", train), ("held_out", held_out))
         ]  # fmt: skip
         order = Order(made[0].groups, options.batch_size * accelerator.num_processes, options.seed)

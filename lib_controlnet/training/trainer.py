@@ -1,4 +1,4 @@
-"""The training loop of a ControlNet: draw, predict, compare, step. Device and scale are accelerate's business."""
+"""The training loop of a control: draw, predict, compare, step. Device and scale are accelerate's business."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..nets.controlnet import ControlNet
 from ..nets.unet import UNetModel
 from .ahead import Ahead
 from .average import MovingAverage
@@ -20,6 +19,7 @@ from .chance import Draw, Order, draw, rows_of, step_generator
 from .controlled import ControlledUNet
 from .dataset import Batch, ControlDataset
 from .errors import NotFinite, Stopped, TrainingError
+from .kinds import Control
 from .noise import NoiseSchedule
 from .optimizer import make_optimizer
 from .options import TrainOptions
@@ -36,7 +36,7 @@ class Progress:
 
 
 class ControlTrainer:
-    """Trains `control` so that the locked `unet`, fed its residuals, predicts the noise of the data set's pictures.
+    """Trains `control` so that the locked `unet`, steered by it, predicts the noise of the data set's pictures.
 
     All chance follows from the options' seed and the step (see chance.py), so the same options on the same machine
     give the same weights, in one go or resumed, in one process or, up to rounding, in several.
@@ -45,7 +45,7 @@ class ControlTrainer:
     def __init__(
         self,
         unet: UNetModel,
-        control: ControlNet,
+        control: Control,
         data: ControlDataset,
         noise: NoiseSchedule,
         options: TrainOptions,
@@ -59,15 +59,13 @@ class ControlTrainer:
         self._stopping: Callable[[], bool] | None = None
         self.whole = True
         self._parts = Ahead(self._part)
-        model = ControlledUNet(
-            unet, control, train_decoder=not options.sd_locked, only_mid_control=options.only_mid_control
-        )
+        model = ControlledUNet(unet, control, train_decoder=not options.sd_locked)
         self._check_device()
         set_precision(model, options)
         if options.checkpointing:
             unet.use_checkpointing()
             control.use_checkpointing()
-        self.trained = [*model.control.parameters(), *model.decoder_parameters()]
+        self.trained = [*control.trained(), *model.decoder_parameters()]
         self.model: Any = self.accelerator.prepare_model(model)
         self.optimizer: Any = self.accelerator.prepare_optimizer(make_optimizer(model, options))
         self.average = MovingAverage(self.trained, options.average_decay) if options.average_decay else None
@@ -227,8 +225,11 @@ def set_precision(model: ControlledUNet, options: TrainOptions) -> None:
     """What is trained is kept in float32 unless the options say otherwise, what is locked in the precision of the
     arithmetic."""
     dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
-    locked = dtypes.get(options.precision, torch.float32)
-    model.control.to(dtypes.get(options.weights, torch.float32))
+    locked, own = dtypes.get(options.precision, torch.float32), dtypes.get(options.weights, torch.float32)
+    trained, unet = {id(w) for w in model.control.trained()}, {id(w) for w in model.unet.parameters()}
+    for weight in model.control.parameters():  # some kinds share weights with the U-Net, which must not be rounded
+        if id(weight) not in unet:
+            weight.data = weight.data.to(own if id(weight) in trained else locked)
     model.unet.float()
     for part in (model.unet.time_embed, model.unet.input_blocks, model.unet.middle_block):
         part.to(locked)

@@ -1,4 +1,4 @@
-"""The page "Train": a folder of pictures becomes a ControlNet, and one watches it converge."""
+"""The page "Train": a folder of pictures becomes a control model, and one watches it converge."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ _FORMATS = (
     ("webdataset", "WebDataset shards"),
 )
 _CAPTIONS = {"text files": "files", "interrogator, where files lack": "interrogator", "none": "none"}
+_KINDS = {
+    "ControlNet": "controlnet",
+    "Control-LoRA": "control_lora",
+    "ControlLLLite": "lllite",
+    "T2I-Adapter": "t2i_adapter",
+    "ControlNet-XS": "controlnet_xs",
+    "CtrLoRA": "ctrlora",
+}
 _WIDTH, _HEIGHT, _MARGIN = 720, 150, 24
 
 
@@ -113,7 +121,13 @@ def _fields(services: PageServices) -> list[Any]:
     with gr.Row():
         name = text("Name of the model", "name", "my_control")
         out = text("Output folder", "out", "train_output/my_control")
-        first = text("Go on from a ControlNet (else: copy of the checkpoint)", "from")
+        first = text("Go on from a control of this kind (else: a new one)", "from")
+        kind = not_saved(
+            gr.Dropdown(
+                list(_KINDS), value=next(iter(_KINDS)), label="Kind of control", elem_id="controlnet_train_kind"
+            )
+        )
+        rank = number("Rank (of Control-LoRA, LLLite, CtrLoRA)", "rank", 64)
     with gr.Row():
         resolution = number("Resolution", "resolution", 512)
         steps = number("Steps", "steps", 4000)
@@ -132,16 +146,17 @@ def _fields(services: PageServices) -> list[Any]:
         unlocked = not_saved(gr.Checkbox(False, label="Train the decoder too (sd_locked off)"))
     return [
         folder, layout, maps, preprocessor, name, out, first, resolution, steps, batch, accumulation, rate, dropped,
-        every, held_out, precision, optimizer, saving, middle, unlocked, captions,
+        every, held_out, precision, optimizer, saving, middle, unlocked, captions, kind, rank,
     ]  # fmt: skip
 
 
 def tables_from(values: Any, checkpoint: str) -> dict[str, dict[str, Any]]:
     """A training's configuration from the page's values."""
     (folder, layout, maps, preprocessor, name, out, first, resolution, steps, batch, accumulation, rate, dropped,
-     every, held_out, precision, optimizer, saving, middle, unlocked, captions) = values  # fmt: skip
+     every, held_out, precision, optimizer, saving, middle, unlocked, captions, kind, rank) = values  # fmt: skip
     tables: dict[str, dict[str, Any]] = {
         "base": {"checkpoint": checkpoint},
+        "control": {"kind": _KINDS[kind], "rank": int(rank)},
         "data": {
             "folder": folder,
             "format": layout.partition(":")[0],

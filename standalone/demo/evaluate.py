@@ -18,11 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from lib_controlnet.nets.config import ControlNetConfig
-from lib_controlnet.nets.controlnet import ControlNet
+from lib_controlnet.nets.unet import UNetModel
+from lib_controlnet.training.config import config_from
+from lib_controlnet.training.kinds import Control, kind_named
 from lib_controlnet.training.noise import NoiseSchedule
 from lib_controlnet.training.sampling import Condition, Guide, sample
 
@@ -77,18 +77,20 @@ def figures(images: list[Image], truth: list[Picture]) -> Figures:
     )
 
 
-def load_control(path: Path) -> ControlNet:
-    weights = {key: value.float() for key, value in load_file(str(path)).items()}
-    control = ControlNet(ControlNetConfig.from_weights(weights))
-    control.load_state_dict(weights)
+def load_control(unet: UNetModel, base: Path, path: Path, kind: str) -> Control:
+    """The trained file of a control of `kind`, for the U-Net of the checkpoint `base`."""
+    tables = {"base": {"checkpoint": base, "start": path}, "control": {"kind": kind}, "train": {"steps": 1},
+              "output": {"folder": path.parent, "name": path.stem}}  # fmt: skip
+    control = kind_named(kind).new(unet, config_from(tables, Path()))
     return control.eval().requires_grad_(False)
 
 
 class Bench:
     """The model, the held-out pairs and their maps."""
 
-    def __init__(self, base: Path, control: Path, kind: str, count: int) -> None:
-        self.model, self.control = checkpoint.load(base), load_control(control)
+    def __init__(self, base: Path, control: Path, kind: str, count: int, trained_as: str) -> None:
+        self.model = checkpoint.load(base)
+        self.control = load_control(self.model.unet, base, control, trained_as)
         self.truth = pictures(count, HELD_OUT_SEED)
         rng = random.Random(HELD_OUT_SEED)
         self.maps = [control_map(kind, picture, rng) for picture in self.truth]
@@ -124,7 +126,7 @@ def sheet(rows: list[list[Image]], path: Path) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     control = options.control or checkpoint.FOLDER / "controlnet" / f"demo_{options.type}.safetensors"
-    bench = Bench(options.base, control, options.type, options.count)
+    bench = Bench(options.base, control, options.type, options.count, options.kind)
     options.out.mkdir(parents=True, exist_ok=True)
     shown = 12
     rows = [[picture.image for picture in bench.truth[:shown]], bench.maps[:shown]]
@@ -148,6 +150,7 @@ def main() -> None:
     parser.add_argument("--type", choices=TYPES, required=True)
     parser.add_argument("--base", type=Path, default=checkpoint.CHECKPOINT)
     parser.add_argument("--control", type=Path)
+    parser.add_argument("--kind", default="controlnet", help="of the control, as control.kind of its training")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--cases", nargs="*", choices=tuple(CASES))

@@ -20,14 +20,14 @@ class Block(TimestepEmbedSequential):
     def forward(
         self, x: Tensor, emb: Tensor, context: Any = None, transformer_options: Any = None, output_shape: Any = None
     ) -> Tensor:
-        return self._run(x, emb, context)
+        return self.run(x, emb, context)
 
 
 def forward_timestep_embed(
     ts: Any, x: Tensor, emb: Tensor, context: Any = None, transformer_options: Any = None, output_shape: Any = None
 ) -> Tensor:
     """The layers of a block one by one, as reForge and Classic call them: the block itself is not called."""
-    return ts._run(x, emb, context)
+    return ts.run(x, emb, context)
 
 
 def add_or_leave_out(h: Tensor, residual: Tensor) -> Tensor:

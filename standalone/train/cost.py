@@ -21,6 +21,7 @@ from lib_controlnet.nets.controlnet import ControlNet
 from lib_controlnet.nets.unet import UNetModel
 from lib_controlnet.training.controlled import ControlledUNet
 from lib_controlnet.training.export import diffusers_sizes
+from lib_controlnet.training.kinds.residuals import ResidualControl
 from lib_controlnet.training.optimizer import adamw
 from lib_controlnet.training.options import TrainOptions
 
@@ -65,8 +66,9 @@ def cases(width: int, batch: int, latent: int) -> dict[str, Case]:
     tuned = UNetModel(layout(width)).train()
     locked = UNetModel(layout(width))
     hint_widths = tuple(round(channels * width / TRUE_WIDTH) for channels in _HINT_WIDTHS)
-    ours = ControlledUNet(locked, ControlNet(ControlNetConfig(locked.config, hint_widths=hint_widths)))
-    control, unet = _diffusers(ours)
+    copy = ControlNet(ControlNetConfig(locked.config, hint_widths=hint_widths))
+    ours = ControlledUNet(locked, ResidualControl(copy))
+    control, unet = _diffusers(copy)
 
     def theirs() -> Tensor:
         down, middle = control(x, times, encoder_hidden_states=context, controlnet_cond=hints, return_dict=False)
@@ -85,12 +87,12 @@ def cases(width: int, batch: int, latent: int) -> dict[str, Case]:
     }
 
 
-def _diffusers(ours: ControlledUNet) -> tuple[Any, Any]:
+def _diffusers(ours: ControlNet) -> tuple[Any, Any]:
     """diffusers' ControlNet and locked U-Net of the same sizes."""
     from diffusers.models.controlnets.controlnet import ControlNetModel
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    sizes = diffusers_sizes(ours.control)
+    sizes = diffusers_sizes(ours)
     own = {"conditioning_channels", "conditioning_embedding_out_channels"}
     up = tuple(kind.replace("Down", "Up") for kind in reversed(sizes["down_block_types"]))
     unet: Any = UNet2DConditionModel(**{k: v for k, v in sizes.items() if k not in own}, up_block_types=up)

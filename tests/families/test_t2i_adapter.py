@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from tests.families.driving import settings
 from tests.nets.ldm_oracle import diffusers_unet, example, for_diffusers, randomise, with_sizes
 from tests.nets.sizes import SD1, SD2, SDXL
 
+SHORT = replace(SDXL, num_res_blocks=1)
+"""The demo model's structure: places follow from the U-Net's blocks."""
 CPU = Runtime(torch.device("cpu"), torch.float32)
 KINDS = {"full": "full_adapter", "light": "light_adapter", "sdxl": "full_adapter_xl"}
 CASES = [("full", 3), ("full", 1), ("light", 3), ("light", 1), ("sdxl", 3), ("sdxl", 1)]
@@ -101,7 +104,8 @@ def test_features_equal_diffusers(tmp_path: Path, kind: str, channels: int, name
     if names == "wrapped":
         weights = {f"adapter.{key}": value for key, value in tencent(kind, weights).items()}
     hint = picture(128, 96, channels)
-    control = loaded(tmp_path, weights).bind([hint], settings()).residuals(step_of(latent(128, 96)))
+    base = settings(SDXL if kind == "sdxl" else SD1)
+    control = loaded(tmp_path, weights).bind([hint], base).residuals(step_of(latent(128, 96)))
     with torch.no_grad():
         theirs = net(hint.image[:, :channels].expand(2, -1, -1, -1))
     assert error(control.outputs(), theirs) < 1e-5
@@ -122,7 +126,7 @@ def test_odd_sizes_are_halved_upwards(tmp_path: Path, kind: str, width: int, hei
 
 @pytest.mark.parametrize(
     ("kind", "config", "size"),
-    [("full", SD1, (16, 16)), ("light", SD1, (24, 16)), ("sdxl", SDXL, (16, 16)), ("sdxl", SDXL, (20, 12))],
+    [("full", SD1, (16, 16)), ("light", SD1, (24, 16)), ("sdxl", SDXL, (16, 16)), ("sdxl", SHORT, (20, 12))],
 )
 @torch.no_grad()
 def test_a_unet_with_the_features_is_diffusers(
@@ -134,7 +138,7 @@ def test_a_unet_with_the_features_is_diffusers(
     inputs = with_sizes(example(config, size=size))
     model = loaded(tmp_path, dict(reference(kind, 3).state_dict()))
     model.check(BaseModel(config, "tiny"))
-    control = model.bind([picture(size[1] * 8, size[0] * 8)], settings()).residuals(step_of(inputs))
+    control = model.bind([picture(size[1] * 8, size[0] * 8)], settings(config)).residuals(step_of(inputs))
     features = [part.clone() for part in control.outputs()]
     oracle = diffusers_unet(config, unet.state_dict())
     theirs = oracle(**for_diffusers(inputs), down_intrablock_additional_residuals=list(features)).sample
@@ -148,7 +152,7 @@ def test_a_unet_with_the_features_is_diffusers(
 def test_odd_latents_of_sdxl_have_features_of_its_blocks_sizes(tmp_path: Path) -> None:
     """16 pixels a place do not divide them: the map is stretched to the next multiple."""
     model = loaded(tmp_path, dict(reference("sdxl", 3).state_dict()))
-    control = model.bind([picture(136, 104)], settings()).residuals(step_of(latent(136, 104)))
+    control = model.bind([picture(136, 104)], settings(SDXL)).residuals(step_of(latent(136, 104)))
     assert [tuple(part.shape[2:]) for part in control.outputs()] == [(7, 9), (7, 9), (4, 5), (4, 5)]
 
 

@@ -72,5 +72,5 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_the_repositorys_configurations_are_valid(path: Path) -> None:
     config = read_config(path)
     assert config.base.checkpoint.is_file()
-    assert config.output.control_type == path.stem
-    assert config.train.empty_prompts == 0.5
+    assert path.stem in (config.output.control_type, f"{config.output.control_type}_{config.control.kind}")
+    assert config.train.empty_prompts == (0.5 if config.control.kind == "controlnet" else 0.1)

@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 
 from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
-from lib_controlnet.training.export import export_control, file_sha256, write_weights
+from lib_controlnet.training.export import file_sha256, write_weights
+from lib_controlnet.training.kinds.controlnet import write_file
+from lib_controlnet.training.kinds.residuals import ResidualControl
 
 
 def tiny_config() -> ControlNetConfig:
@@ -23,7 +25,7 @@ def tiny_config() -> ControlNetConfig:
 def test_round_trip(tmp_path: Path) -> None:
     control = ControlNet(tiny_config())
     path = tmp_path / "made.safetensors"
-    export_control(control, path, {"controlnet.type": "canny"})
+    write_file(ResidualControl(control), path.with_suffix(""), {"controlnet.type": "canny"})
     weights = load_file(str(path))
     assert ControlNetConfig.from_weights(weights) == tiny_config()
     assert {str(value.dtype) for value in weights.values()} == {"torch.float16"}

@@ -54,23 +54,26 @@ class Data:
                      torch.rand(n, 3, SIDE, SIDE))  # fmt: skip
 
 
-def settings(checkpoint: Path, **train: Any) -> TrainConfig:
+def settings(checkpoint: Path, kind: str = "controlnet", **train: Any) -> TrainConfig:
     options = {"average_decay": 0.0, **train}
-    return config(checkpoint, Path("none"), Path("none"), data={"resolution": SIDE}, train=options)
+    control = {"kind": kind, "rank": 4}
+    return config(checkpoint, Path("none"), Path("none"), data={"resolution": SIDE}, train=options, control=control)
 
 
 @pytest.mark.parametrize(
     "train",
     [{}, {"checkpointing": True}, {"precision": "bf16", "average_decay": 0.9},
-     {"optimizer": "adafactor", "fused_backward": True, "clip_norm": 0.0}],
-    ids=["plain", "checkpointing", "bf16 and average", "fused Adafactor"],
+     {"optimizer": "adafactor", "fused_backward": True, "clip_norm": 0.0},
+     {"kind": "control_lora", "precision": "bf16"}, {"kind": "lllite", "checkpointing": True}],
+    ids=["plain", "checkpointing", "bf16 and average", "fused Adafactor", "Control-LoRA", "LLLite"],
 )  # fmt: skip
 def test_a_step_takes_what_was_counted(train: dict[str, Any], checkpoint: Path) -> None:
     wanted = settings(checkpoint, **train)
     base = load_base(BaseOptions(checkpoint=checkpoint))
-    control = new_control(base, wanted.base, 0)
+    control = new_control(base, wanted)
     run = ControlTrainer(base.unet, control, Data(), base.noise, wanted.train)
-    weights = sum(p.untyped_storage().nbytes() for net in (base.unet, run.control) for p in net.parameters())
+    storages = [p.untyped_storage() for net in (base.unet, run.control) for p in net.parameters()]
+    weights = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     if run.average is not None:
         weights += sum(value.nbytes for value in run.average.values)
     found = measured_peak(lambda: [run.train_step() for _ in range(2)]) + weights

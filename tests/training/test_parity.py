@@ -16,6 +16,7 @@ from lib_controlnet.nets.controlnet import trainable_copy
 from lib_controlnet.nets.unet import UNetModel
 from lib_controlnet.training.chance import draw, step_generator
 from lib_controlnet.training.dataset import Batch
+from lib_controlnet.training.kinds.residuals import ResidualControl
 from lib_controlnet.training.noise import NoiseSchedule
 from lib_controlnet.training.options import TrainOptions
 from lib_controlnet.training.trainer import ControlTrainer
@@ -138,7 +139,9 @@ def test_five_steps_equal_diffusers_training(config: UNetConfig, prediction: Any
     theirs = diffusers_controlnet(control.control_config, {key: value.clone() for key, value in start.items()})
     options = TrainOptions(steps=STEPS, batch_size=COUNT, learning_rate=1e-4, seed=9)
     data = FixedData(config)
-    run = ControlTrainer(unet, control, data, NoiseSchedule.scaled_linear(prediction=prediction), options)
+    run = ControlTrainer(
+        unet, ResidualControl(control), data, NoiseSchedule.scaled_linear(prediction=prediction), options
+    )
     losses = their_training(config, unet, theirs, data, run)
     assert [run.train_step().loss for _ in range(STEPS)] == pytest.approx(losses, abs=1e-5)
     assert len(set(losses)) == STEPS

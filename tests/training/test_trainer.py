@@ -12,8 +12,8 @@ from lib_controlnet.nets.config import UNetConfig
 from lib_controlnet.nets.controlnet import ControlNet, trainable_copy
 from lib_controlnet.nets.unet import UNetModel
 from lib_controlnet.training.chance import Order, draw, step_generator
-from lib_controlnet.training.controlled import controlled_forward
 from lib_controlnet.training.dataset import Batch
+from lib_controlnet.training.kinds.residuals import ResidualControl, controlled_forward
 from lib_controlnet.training.noise import NoiseSchedule
 from lib_controlnet.training.options import TrainOptions
 from lib_controlnet.training.trainer import ControlTrainer
@@ -71,7 +71,7 @@ def trainer(options: TrainOptions = OPTIONS) -> ControlTrainer:
     unet = tiny_unet()
     torch.manual_seed(2)
     control = trainable_copy(unet, hint_widths=(4, 4, 4, 8))
-    return ControlTrainer(unet, control, RandomData(), NoiseSchedule.scaled_linear(), options)
+    return ControlTrainer(unet, ResidualControl(control), RandomData(), NoiseSchedule.scaled_linear(), options)
 
 
 def is_zero_conv(key: str) -> bool:
@@ -88,14 +88,14 @@ def snapshot(network: torch.nn.Module) -> dict[str, Tensor]:
 
 def test_first_step_moves_exactly_the_zero_convolutions_and_the_second_the_copy() -> None:
     run = trainer()
-    start = snapshot(run.control)
+    start = snapshot(run.control.net)
     run.train_step()
-    assert moved(run.control, start) == {key for key in start if is_zero_conv(key)}
-    first = snapshot(run.control)
+    assert moved(run.control.net, start) == {key for key in start if is_zero_conv(key)}
+    first = snapshot(run.control.net)
     run.train_step()
     copied = {key for key in start if key in run.unet.state_dict()}
     assert copied
-    assert copied <= moved(run.control, first)
+    assert copied <= moved(run.control.net, first)
 
 
 def test_locked_unet_is_bit_identical_after_60_steps_and_gets_no_gradient() -> None:
@@ -116,7 +116,7 @@ def test_zero_residuals_are_the_plain_unet() -> None:
     x, time = torch.randn(2, 4, 8, 8), torch.tensor([5, 900])
     context, hints = torch.randn(2, 5, 16), torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        residuals = run.control(x, run.control.encode_hint(hints), time, context)
+        residuals = run.control.net(x, run.control.encode(hints), time, context)
         assert len(residuals) == len(run.unet.input_blocks) + 1
         assert not any(residual.any() for residual in residuals)
         assert torch.equal(controlled_forward(run.unet, x, time, context, residuals), run.unet(x, time, context))
@@ -160,7 +160,7 @@ def test_same_seed_same_weights_other_seed_others() -> None:
     for seed in (3, 3, 4):
         run = trainer(replace(OPTIONS, seed=seed))
         run.run()
-        weights.append(snapshot(run.control))
+        weights.append(snapshot(run.control.net))
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert any(not torch.equal(weights[0][key], weights[2][key]) for key in weights[0])
 
@@ -222,9 +222,9 @@ def test_a_batch_is_drawn_from_every_example_once_an_epoch() -> None:
 def test_average_lags_behind_and_is_put_back() -> None:
     run = trainer(replace(OPTIONS, average_decay=0.9))
     run.run()
-    own = snapshot(run.control)
+    own = snapshot(run.control.net)
     assert run.average is not None
     with run.average.applied():
-        averaged = snapshot(run.control)
-    assert moved_keys(run.control, own) == set()
+        averaged = snapshot(run.control.net)
+    assert moved_keys(run.control.net, own) == set()
     assert any(not torch.equal(averaged[key], own[key]) for key in own if is_zero_conv(key))

@@ -81,6 +81,7 @@ def config(checkpoint: Path, data: Path, out: Path, /, **changes: dict[str, Any]
         "train": {"steps": 8, "batch_size": 2, "learning_rate": 1e-3, "average_decay": 0.9},
         "samples": {"every": 0, "steps": 2},
         "output": {"folder": out, "name": "made", "save_every": 4},
+        "control": {},
     }
     for section, values in changes.items():
         tables[section] |= values

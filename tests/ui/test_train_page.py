@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import pytest
 
+from lib_controlnet.training.config import ControlOptions
 from lib_controlnet.training.jobs import Status
 from tests.training.tiny import make_pairs
 
@@ -37,7 +39,7 @@ def handler(name):
             return functions[number].fn, [names.get(out) for out in event["outputs"]]
 
 values = [str(folder / "pairs"), "fill50k: the paper's", "", "canny", "page_made", str(folder / "out"), "", 64, 4, 2, 1,
-          1e-4, 0.5, 2, 2, "no", "adamw", False, False, False, "text files"]
+          1e-4, 0.5, 2, 2, "no", "adamw", False, False, False, "text files", "ControlNet", 64]
 report = {}
 
 def wait():
@@ -59,7 +61,7 @@ except Exception as error:
 app.modules("shared").opts.data["controlnet_allow_training"] = True
 found, sheet = handler("check")[0](*values)
 report["check"], report["sheet"] = found, list(sheet.shape)
-values[0], values[1], values[-1] = str(folder / "pairs" / "target"), "pictures: plain", "interrogator, where files lack"
+values[0], values[1], values[-3] = str(folder / "pairs" / "target"), "pictures: plain", "interrogator, where files lack"
 handler("start")[0](*values)
 report["no_interrogator"] = wait()
 app.modules("shared").interrogator = Interrogator()
@@ -100,9 +102,11 @@ def test_from_folder_to_unit_on_the_page(tmp_path: Path) -> None:
 
 def test_every_field_of_the_page_is_in_the_configuration() -> None:
     values = ["pairs", "kohya: x", "maps", "canny", "made", "out", "old.safetensors", 512, 9, 2, 3, 1e-5, 0.4, 5, 6,
-              "bf16", "adamw8bit", True, True, True, "none"]  # fmt: skip
+              "bf16", "adamw8bit", True, True, True, "none", "Control-LoRA", 8]  # fmt: skip
     tables = train_page.tables_from(values, "base.safetensors")
     assert tables["base"] == {"checkpoint": "base.safetensors", "start": "old.safetensors"}
+    assert tables["control"] == {"kind": "control_lora", "rank": 8}
+    assert set(train_page._KINDS.values()) == set(get_args(get_type_hints(ControlOptions)["kind"]))
     assert tables["data"] == {
         "folder": "pairs", "format": "kohya", "control_folder": "maps", "preprocessor": "canny", "resolution": 512,
         "held_out": 6, "captions": "none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -66,7 +67,8 @@ class Training:
                 ) from error
 
     def _install(self, model: str) -> str:
-        """Copies a finished model into the host's folder of control models; returns its name in the lists."""
+        """Copies a finished model into the host's folder of control models, with the base that it changes where it has
+        one; returns its name in the lists."""
         from modules import paths
 
         source = Path(model)
@@ -74,8 +76,10 @@ class Training:
         target = folder / source.name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target.with_suffix(".part"))
-            target.with_suffix(".part").replace(target)
+            for file in (*source.parent.glob(f"{glob.escape(source.stem)}_basecn.safetensors"), source):
+                partial = folder / f"{file.name}.part"
+                shutil.copyfile(file, partial)
+                partial.replace(folder / file.name)
         except OSError as error:
             raise HostError("the model cannot be copied to the control models", found=str(error)) from error
         self._services.library.refresh()
