@@ -17,9 +17,10 @@ from ..core.residuals import RegionMask, Residuals
 from ..core.step import Step
 from ..families.base import BoundControl
 from .active import Active
+from .effect import Effects
 from .generation import Generation, UnitRun
 from .joining import Joining
-from .parts import Part, PartCall
+from .parts import PREDICTION, Part, PartCall
 from .placement import Placement
 from .preparation import UnitPreparation
 from .reuse import Reuse
@@ -55,7 +56,14 @@ class Calls:
         self._placement = placement
         self._joining = Joining()
         self.reuse = Reuse(placement.make_room)
+        self.effects = Effects()
         self.count = 0
+
+    @property
+    def gives_residuals(self) -> bool:
+        """Some control of the pass gives what is added to the U-Net's blocks."""
+        bounds = [part.bound for run in self._runs for part in run.parts]
+        return any(type(bound).residuals is not BoundControl.residuals for bound in bounds)
 
     def in_range(self, step: Step) -> list[UnitRun]:
         """The units that are to act at `step`."""
@@ -111,6 +119,7 @@ class Calls:
         prompts = [one for one in active if one.bound.in_prompt]
         for one in [*prompts, *(one for one in active if one not in prompts)]:
             one.call.step = step.select(one.call.rows)
+            one.call.told, one.call.heard = self.effects.of_unit(one.run.unit.index), one.part.heard(one.call)
             if type(one.bound).prepare is not BoundControl.prepare:
                 with said_of(one.run.unit.index):
                     self._prepared(one, prompts, types_of_now(step.x.device))
@@ -153,6 +162,7 @@ class Calls:
             run.acting.acted += 1
         for one in active:
             output = self._predicted(output, one)
+        self.effects.end()
         return output
 
     def _predicted(self, output: Tensor, one: Active) -> Tensor:
@@ -165,7 +175,7 @@ class Calls:
         if type(one.bound).predicted is BoundControl.predicted:
             return output
         with said_of(one.run.unit.index):
-            return one.call.changed(output, mixed).to(output.dtype)
+            return one.call.changed(output, mixed, place=PREDICTION).to(output.dtype)
 
     def _residuals_of(self, step: Step, one: Active) -> Residuals | None:
         run, bound, region, rows = one.run, one.bound, one.call.region, one.call.rows
@@ -185,6 +195,7 @@ class Calls:
             part = part.times(step.kept.strengths(one.call.strengths, step.x.device))
         if bound.pooled:
             part = part.pooled()
+        self.effects.added([each.unit.index for each in (run, *one.along)], rows, region, part)
         return part.spread(rows, step.batch, step.kept)
 
     def _computed(self, one: Active, ask: Callable[[], Result]) -> Result:

@@ -14,6 +14,12 @@ from ..core.errors import HostError
 from ..core.residuals import RegionMask
 from ..core.step import Step, own_end
 from ..families.base import BoundControl, ControlModel
+from .effect import Changed
+
+PREDICTION = "prediction"
+"""The place where what the U-Net has predicted is changed."""
+_HEARD = 8
+"""Places of a control by which its effect is judged: at each, what it gives is compared with what becomes of it."""
 
 
 @dataclass(eq=False)
@@ -32,6 +38,9 @@ class PartCall:
     strengths: tuple[float, ...] | None = None
     came_by: set[str] = field(default_factory=set[str])
     """The places that the call has passed."""
+    told: Changed | None = None
+    """Hears what becomes of what the places of `heard` give."""
+    heard: frozenset[str] = frozenset()
 
     @property
     def whole(self) -> bool:
@@ -57,9 +66,15 @@ class PartCall:
         numbers = tuple(rows.index(self.rows[place]) for place in own)
         return replace(self, step=self.step.select(own), rows=numbers, batch=len(rows), strengths=strengths)
 
-    def changed(self, given: Tensor, change: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None) -> Tensor:
-        """`given` (B, ...), of whose rows the unit's become `change(them)`, within the region and as far as the
-        rows' strengths say.
+    def changed(
+        self,
+        given: Tensor,
+        change: Callable[[Tensor], Tensor],
+        size: tuple[int, int] | None = None,
+        place: str = "",
+    ) -> Tensor:
+        """`given` (B, ...), which a `place` gives, of whose rows the unit's become `change(them)`, within the region
+        and as far as the rows' strengths say.
 
         size: (h, w) of the picture that tokens (B, N, C) are, None where they are the prompt's; of features
         (B, C, h, w) it is their own.
@@ -68,18 +83,24 @@ class PartCall:
         new = change(part)
         if new is part:
             return given
-        share = None if self.region is None else _share(self.region, new, size)
+        where = share = None if self.region is None else _share(self.region, new, size)
         if self.strengths is not None:
             rows = self.step.kept.strengths(self.strengths, new.device).to(new.dtype)
             rows = rows.reshape(-1, *(1 for _ in new.shape[1:]))
             share = rows if share is None else share * rows
         if share is not None:
             new = torch.lerp(part.to(new), new, share)
+        self.hear(place, part, new, where)
         if len(self.rows) == self.batch:
             return new
         result = given.clone()
         self.step.kept.put(result, self.rows, new.to(given))
         return result
+
+    def hear(self, place: str, given: Tensor, new: Tensor, where: Tensor | float | None = None) -> None:
+        """The unit's rows of what `place` gives, (n, ...), have become `new`; `where`: how far it has its say there."""
+        if self.told is not None and place in self.heard:
+            self.told(given, new, where)
 
     def conditioned(self, step: Step, change: Callable[[Step], Step]) -> Step:
         """`step`, of whose rows the unit's get the context and y that `change` gives. The other rows of a context that
@@ -137,6 +158,8 @@ class Part:
     """The plain call of its `prepare` is under way."""
     places: dict[str, int] = field(default_factory=dict[str, int])
     """Where in the U-Net it acts, and whose layer weight it has there."""
+    dear: set[str] = field(default_factory=set[str])
+    """Those of them where what there would be without it has to be computed once more."""
 
     @contextmanager
     def looking_on(self) -> Generator[Callable[[Step], None], None, None]:
@@ -146,6 +169,14 @@ class Part:
             yield self.plain
         finally:
             self.watching = False
+
+    def heard(self, call: PartCall) -> frozenset[str]:
+        """The places by which its effect in a call is judged: a few, as evenly spread as they can be."""
+        acting = [name for name, layer in self.places.items() if _weight(call, layer)]
+        dear = [name for name in acting if name in self.dear]
+        small = next((name for name in dear if name.startswith("middle_block")), dear[-1] if dear else PREDICTION)
+        cheap = [name for name in acting if name not in self.dear]
+        return frozenset((PREDICTION, small, *cheap[:: -(-len(cheap) // _HEARD) or 1]))
 
     def passed_by(self) -> list[str]:
         """The places where it was to act and which the call has not passed."""

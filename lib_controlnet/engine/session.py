@@ -20,6 +20,8 @@ from ..families.base import BaseModel, BoundControl
 from .acting import Acting, never_acted, not_called
 from .active import Active
 from .calls import Calls, said_of
+from .effect import PassEffect
+from .effect_told import odd_effect
 from .generation import Generation, UnitRun
 from .parts import Part
 from .placement import Placement
@@ -72,6 +74,8 @@ class ControlSession:
         """What acts in the U-Net calls under way, the innermost last."""
         self._placement = Placement(services, generation.runtime, partial(_short_of_memory, weakref.ref(self)))
         self._side = SideStream()
+        self.effects: list[PassEffect] = []
+        """What each unit did in the passes that have ended."""
         weakref.finalize(self, self._placement.leave).atexit = False  # a job that broke off is never closed
 
     def prepare(self, units: Iterable[ControlNetUnit]) -> None:
@@ -101,6 +105,8 @@ class ControlSession:
         if self._placement.sparing:
             self._forget_kept()
             self._placement.leave()
+        if self._calls is not None:
+            self._calls.effects.paused = True
         held = Held(self.runs, self._calls, self._active, self._pass, self._size)
         _let_act(self._active, False)
         self._active = []
@@ -115,6 +121,8 @@ class ControlSession:
             return
         self.runs, self._calls, self._pass, self._size = held.runs, held.calls, held.pass_, held.size
         self._active = held.active
+        if self._calls is not None:
+            self._calls.effects.paused = False
         _let_act(self._active, True)
 
     @property
@@ -164,6 +172,8 @@ class ControlSession:
                 with said_of(run.unit.index):
                     part.bound.attach(sites.of(part))
         sites.settle()
+        if self._calls is not None and self._calls.gives_residuals:
+            sites.watch_blocks(self._calls.effects.passed)
 
     def begin_call(self, step: Step) -> tuple[Step, Residuals | None]:
         """A U-Net call begins: the step as the U-Net is to get it, and what is to be added to it.
@@ -177,6 +187,7 @@ class ControlSession:
         if step.progress >= 1.0:  # an adaptive sampler past its plan, which NaN would keep going for ever
             self._check_residuals()
         calls.announced(step)
+        calls.effects.begin(step)
         self._placement.settle({model for run in calls.in_range(step) for model in run.models})
         active = calls.active(step)
         step = calls.conditioned(step, active)
@@ -186,6 +197,7 @@ class ControlSession:
 
         control = self._side.control(step, residuals) if self._overlaps(step) else residuals(step)
         calls.prepare(step, active)
+        calls.effects.open()
         self._active.append(active)
         _let_act(self._active, True)
         return step, control
@@ -202,6 +214,8 @@ class ControlSession:
 
     def done(self) -> None:
         """A call that has begun is over, whichever way."""
+        if self._calls is not None:
+            self._calls.effects.done()
         _let_act(self._active, False)
         del self._active[-1:]
         _let_act(self._active, True)
@@ -240,7 +254,21 @@ class ControlSession:
                 said.append(Remark(run.unit.index, text))
         if self.closed:
             raise not_called(steps, closed=True)
-        return said
+        return said + self._of_effects(steps)
+
+    def _of_effects(self, steps: int) -> list[Remark]:
+        """Keeps how strongly each unit acted in the pass, and says where that was too little or too much."""
+        found = {} if self._calls is None else self._calls.effects.read()
+        effects = {unit: PassEffect(unit, self._pass, steps, moments) for unit, moments in found.items()}
+        self.effects += effects.values()
+        runs = {run.unit.index: run for run in self.runs if run.unit.index in effects}
+        texts = {unit: odd_effect(run, effects) for unit, run in runs.items()}
+        return [Remark(unit, text) for unit, text in texts.items() if text]
+
+    def taken_effects(self) -> list[PassEffect]:
+        """What each unit did in the passes that have ended since the last time."""
+        taken, self.effects = self.effects, []
+        return taken
 
     def _judged(self, run: UnitRun, steps: int) -> str:
         """Why a unit rightly did nothing, "" where it acted or has no part in the pass."""

@@ -62,6 +62,7 @@ class LdmSites:
         """Takes every hook off."""
         for part in self._parts:
             part.places.clear()
+            part.dear.clear()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -94,6 +95,12 @@ class LdmSites:
         if self._blocks_are_called or not _BLOCK.fullmatch(name) or not isinstance(module, nn.Sequential):
             return module
         return module[place]
+
+    def watch_blocks(self, told: Callable[[str, Tensor], None]) -> None:
+        """`told` hears what each input block and the middle one give, and their names, before residuals are added."""
+        names = [f"input_blocks.{index}" for index in range(len(cast("Any", self.unet).input_blocks))]
+        for name in (*names, "middle_block"):
+            self.keep(self.exit(name).register_forward_hook(_teller(name, told)))
 
     def keep(self, handle: RemovableHandle) -> None:
         """Undone with the others."""
@@ -173,7 +180,7 @@ class PartSites:
             call = sites.passing(part, place)
             if call is None:
                 return None
-            return (_patched(call, layer, patch, args[0], size()), *args[1:])
+            return (_patched(call, layer, patch, args[0], size(), place), *args[1:])
 
         self._sites.keep(self._sites.entrance(name).register_forward_pre_hook(hook))
 
@@ -185,7 +192,7 @@ class PartSites:
             if part.watching and watch is not None:
                 watch(output)
             call = sites.passing(part, place)
-            return None if call is None else _patched(call, layer, patch, output, size())
+            return None if call is None else _patched(call, layer, patch, output, size(), place)
 
         self._sites.keep(self._sites.exit(name).register_forward_hook(hook))
 
@@ -194,6 +201,7 @@ class PartSites:
         module = cast(Any, self._sites.module(place.name))
         acting = _Attention(self._sites, self._part, place.name, patch, layer)
         if type(patch).further is not AttentionPatch.further:
+            self._part.dear.add(place.name)
             self._sites.keep(module.register_forward_pre_hook(acting.lengthen, with_kwargs=True))
             self._sites.keep(module.register_forward_hook(acting.settle, with_kwargs=True))
         if patch.merged is not None:
@@ -210,9 +218,17 @@ class PartSites:
             if call is None:
                 return None
             given = call.of(cast("Tensor", args[0]))
-            return _patched(call, layer, lambda site, own: own + patch(site, given).to(own), output, size())
+            added: FeaturePatch = lambda site, own: own + patch(site, given).to(own)  # noqa: E731
+            return _patched(call, layer, added, output, size(), place)
 
         self._sites.keep(self._sites.module(name).register_forward_hook(hook))
+
+
+def _teller(name: str, told: Callable[[str, Tensor], None]) -> Callable[..., None]:
+    def tell(_module: nn.Module, _args: object, output: Tensor) -> None:
+        told(name, output)
+
+    return tell
 
 
 def _site_call(call: PartCall, layer: int, size: tuple[int, int]) -> SiteCall | None:
@@ -220,11 +236,13 @@ def _site_call(call: PartCall, layer: int, size: tuple[int, int]) -> SiteCall | 
     return SiteCall(call.step, weight, size) if weight else None
 
 
-def _patched(call: PartCall, layer: int, patch: FeaturePatch, given: Tensor, size: tuple[int, int] | None) -> Tensor:
+def _patched(
+    call: PartCall, layer: int, patch: FeaturePatch, given: Tensor, size: tuple[int, int] | None, place: str
+) -> Tensor:
     """Features or tokens (B, ...) changed by the unit for its rows, within its region; `size` None: not positions."""
     here = (int(given.shape[2]), int(given.shape[3])) if given.dim() == 4 else size
     site = _site_call(call, layer, here or (0, 0))
-    return given if site is None else call.changed(given, lambda part: patch(site, part), here)
+    return given if site is None else call.changed(given, lambda part: patch(site, part), here, place)
 
 
 class _Attention:
@@ -270,7 +288,12 @@ class _Attention:
                 return module.forward(call.step.kept.of(call.of(tokens), rows), **rest)
 
         if call.whole:
-            return self._patch.seen(site, output, plain) if self._longer else None
+            if not self._longer:
+                return None
+            seen = self._patch.seen(site, output, plain)
+            if self._name in call.heard:
+                call.hear(self._name, plain(range(len(call.rows))), seen)
+            return seen
 
         def attended(_given: Tensor) -> Tensor:
             own = call.of(tokens)
@@ -282,7 +305,7 @@ class _Attention:
                 seen = module.forward(*longer, **given)
             return self._patch.seen(site, seen, plain)
 
-        return call.changed(output, attended, site.size)
+        return call.changed(output, attended, site.size, self._name)
 
     def keep_queries(self, _module: nn.Module, _args: object, output: Tensor) -> None:
         """After `to_q`."""
@@ -297,7 +320,7 @@ class _Attention:
             return None
         call, site = found
         own = call.of(queries)
-        return (call.changed(args[0], lambda attended: merged(site, own, attended), site.size), *args[1:])
+        return (call.changed(args[0], lambda attended: merged(site, own, attended), site.size, self._name), *args[1:])
 
 
 def _with_further(args: tuple[Any, ...], kwargs: dict[str, Any], further: Tensor) -> tuple[Any, Any]:

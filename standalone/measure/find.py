@@ -97,6 +97,8 @@ def _adherence(answer: Any, number: int) -> float:
     found = next((unit for unit in info["controlnet"] if unit["unit"] == number), None)
     if found is None:
         raise FindError(f"unit {number} took no part in the job; is it enabled?")
+    if "adherence" not in found:
+        raise FindError("the answer has no measure: the job's settings were not heard")
     if found["adherence"] is None:
         problems = [picture["problem"] for picture in found["pictures"] if picture.get("problem")]
         raise FindError(

@@ -64,7 +64,7 @@ def test_page_and_infotext_say_it(host: Host) -> None:
 def test_nothing_is_measured_unless_asked_for(host: Host, measured: Any) -> None:
     measured.data.update(controlnet_measure=False)
     result = host.txt2img(lines())
-    assert "controlnet" not in json.loads(result.js())
+    assert "adherence" not in told(result)[0]
     assert "Adherence" not in result.infotexts[0] + result.comments
 
 
@@ -137,3 +137,42 @@ def test_a_map_that_shows_nothing_is_said_with_the_job(host: Host, value: int | 
     image = DRAWN if value is None else np.full((SIZE, SIZE, 3), value, np.uint8)
     result = host.txt2img(unit(module="canny", image=image, processor_res=SIZE))
     assert ("the map is empty" in result.comments) is bool(words)
+
+
+def test_how_strongly_each_unit_acted_is_always_said(host: Host, measured: Any) -> None:
+    measured.data.update(controlnet_measure=False)
+    result = host.txt2img(lines(), unit(weight=0.5, guidance_end=0.4), steps=4, enable_hr=True, hr_scale=2,
+                          hr_second_pass_steps=2, denoising_strength=0.9, hr_upscaler="Latent")  # fmt: skip
+    first, second = told(result)
+    assert (first["unit"], first["preprocessor"], first["model"].split()[0]) == (0, "canny", "first")
+    assert "adherence" not in first
+    assert [(one["pass"], len(one["steps"])) for one in first["effect"]["passes"]] == [("base", 4), ("hires", 2)]
+    assert all(share > 0 for one in first["effect"]["passes"] for share in one["steps"])
+    assert [share > 0 for share in second["effect"]["passes"][0]["steps"]] == [True, True, False, False]
+    assert first["effect"]["mean"] > second["effect"]["mean"] > 0
+
+
+def test_the_line_says_it_beside_the_adherence(host: Host) -> None:
+    result = host.txt2img(lines())
+    assert "it added" in result.comments
+    assert {"adherence", "effect"} <= told(result)[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weight": 0.01}, "its weight is 0.01"),
+        ({"guidance_end": 0.01}, "it acted in 1 of 20 steps, since its range is 0 to 0.01"),
+        ({"weight": 1.0}, ""),
+    ],
+)
+def test_next_to_nothing_is_said_with_its_reason(host: Host, changes: dict[str, Any], words: str) -> None:
+    result = host.txt2img(unit(**changes), steps=20)
+    assert ("next to nothing" in result.comments) is bool(words)
+    assert words in result.comments
+    assert words in result.infotexts[0]
+
+
+def test_a_unit_that_drowns_another_is_named(host: Host) -> None:
+    result = host.txt2img(unit(weight=1.5), unit(weight=0.11))
+    assert "unit 0: it drowns unit 1" in result.comments

@@ -15,6 +15,7 @@ from weakref import ref
 
 from ...core.errors import ControlNetError
 from ...core.units import ControlNetUnit
+from ...engine.effect import PassEffect
 from ...engine.session import ControlSession
 from .metering import JobMeter
 from .plan import Plan
@@ -48,6 +49,8 @@ class Job:
     """A sampling of it has run."""
     meter: JobMeter | None = None
     """How well its pictures follow their maps, where that is measured."""
+    effects: list[PassEffect] = field(default_factory=list[PassEffect])
+    """What its units did in the passes that have ended."""
     armed: ExitStack = field(default_factory=ExitStack)
     """Takes the hooks off that raise `error`."""
 

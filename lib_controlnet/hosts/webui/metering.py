@@ -18,6 +18,7 @@ from ...core.hints import Hint
 from ...core.images import Pixels
 from ...core.modes import ResizeMode
 from ...core.step import Pass
+from ...engine.effect import PassEffect
 from ...engine.generation import UnitRun
 from ...engine.metering import DECIMALS, Detector, Metered, mean_of, measure_picture, measuring, with_note
 from ...engine.services import Services
@@ -25,6 +26,7 @@ from ...engine.session import ControlSession
 from ...measure.people import moved
 from ...measure.score import Evidence, Mask
 from ...measure.shown import error_map
+from .effects import effect_words, with_effects
 from .notes import ADHERENCE, say, tell
 from .pictures import crop_box, host_mask
 
@@ -100,15 +102,24 @@ class JobMeter:
             })  # fmt: skip
         return answer
 
-    def hand_over(self, p: Any, processed: Any) -> None:
-        """Tells the result: a line a unit under the pictures, `info.controlnet` in the API, and the error maps."""
-        if not self.pictures:
-            return
-        report = self.report()
-        for unit, rows in zip(report, _by_unit(self.pictures), strict=True):
-            tell(p, processed, _line(unit, rows))
-        processed.images.extend(Image.fromarray(one) for one in self.error_maps)
+
+def hand_over(
+    meter: JobMeter | None, effects: Sequence[PassEffect], session: ControlSession, p: Any, processed: Any
+) -> None:
+    """Tells the result: a line a unit under the pictures where they were measured, `info.controlnet` in the API, and
+    the error maps.
+    """
+    measured = [] if meter is None else meter.report()
+    names = [{"unit": run.unit.index, "preprocessor": run.spec.id, "model": run.model_name} for run in _units(session)]
+    report = with_effects(measured, effects, names)
+    if report:
         _into_answer(processed, report)
+    if meter is None:
+        return
+    by_unit = {row["unit"]: row for row in report}
+    for unit, rows in zip(measured, _by_unit(meter.pictures), strict=True):
+        tell(p, processed, _line(by_unit[unit["unit"]], rows))
+    processed.images.extend(Image.fromarray(one) for one in meter.error_maps)
 
 
 def metered(
@@ -138,14 +149,16 @@ def _by_unit(pictures: Sequence[Sequence[Row]]) -> Iterator[list[Row]]:
 
 def _line(unit: dict[str, Any], rows: Sequence[Row]) -> str:
     problem = next((row.problem for row in rows if row.problem), "")
+    effect = effect_words(unit)
     if unit["adherence"] is None:
-        return f"ControlNet unit {unit['unit']} was not measured: {problem or 'nothing of the pictures is scored'}"
+        why = problem or "nothing of the pictures is scored"
+        return "; ".join(filter(None, (f"ControlNet unit {unit['unit']} was not measured: {why}", effect)))
     done = round(unit["adherence"] * _BAR)
     values = "; ".join(row.words().partition(f"unit {row.unit} ")[2] for row in rows[:8] if row.metered is not None)
     detector = next(row.metered.detector for row in rows if row.metered is not None)
     return (
         f"ControlNet unit {unit['unit']} follows its map {'█' * done}{'░' * (_BAR - done)} {unit['adherence']:.2f} "
-        f"({values}; {detector})"
+        f"({'; '.join(filter(None, (values, detector, effect)))})"
     )
 
 

@@ -21,7 +21,7 @@ from ...engine.session import ControlSession
 from ..base import Host
 from .generation import WebUIGeneration
 from .jobs import Job, carried_job, new_job, own_job, stray_job
-from .metering import metered
+from .metering import hand_over, metered
 from .notes import forget, say, say_all, say_late
 from .pictures import sources
 from .plan import Plan, finish_batch, make_plan, repeat_seeds
@@ -345,8 +345,7 @@ class Runner:
             finish_batch(p, job.plan, processed, self._services.setting)
         else:
             add_maps(p, processed, session, self._services.setting)
-        if job.meter is not None:
-            job.meter.hand_over(p, processed)
+        hand_over(job.meter, job.effects, session, p, processed)
 
     def _fail(self, job: Job, p: Any, error: Exception, stopped: bool = False) -> ControlNetError:
         """Remembers the error of a job and arms everything that can stop it; the first one counts.

@@ -143,7 +143,9 @@ class Sampling:
         if self._concluded or self.session is None or self.job.error is not None:
             return []
         self._concluded = True
-        return self.session.end(self._steps)
+        remarks = self.session.end(self._steps)
+        self.job.effects += self.session.taken_effects()
+        return remarks
 
     def serves(self, p: Any, sampler: Any) -> bool:
         """Whether a step of `p` by that sampler belongs to it: others sample copies of `p` in its place, or within.
