@@ -12,11 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annotator.sd_controlnet.entries.zoe.detector import network_size
-from annotator.sd_controlnet.networks import read_weights
+from annotator.sd_controlnet.entries.zoe.network import zoe
+from annotator.sd_controlnet.networks import fill, read_weights
 from annotator.sd_controlnet.registry import discover
 
 from .dense_reference import Weights, convolve, fusions, layer_norm, linear
+from .makers import depth as makers
 from .makers import random_runtime
+from .zoe_transformers import theirs
 
 ENTRY = discover().get("depth_zoe")
 CORE = "core.core."
@@ -125,6 +128,19 @@ def test_the_map_is_that_of_its_authors(tmp_path: Path) -> None:
     assert expected.std() > 5, "a constant map would prove nothing"
     found = ENTRY.load(runtime)(image, resolution=64)
     assert np.abs(found.astype(int) - expected.astype(int)[:, :, None]).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (224, 32)])
+def test_the_metres_are_those_of_transformers_class(size: tuple[int, int]) -> None:
+    weights = dict(makers.zoe())
+    pixels = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    network, fitting = zoe(weights)
+    with torch.no_grad():
+        expected = theirs(weights)(pixels).predicted_depth[:, None]
+        found = fill(network.eval(), fitting, Path("random"))(pixels)
+    assert found.shape == expected.shape
+    assert expected.std() > 0.01, "a constant map would prove nothing"
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize(

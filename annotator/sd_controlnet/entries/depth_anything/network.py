@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...dpt import Fusion, larger
 from ...renaming import Weights, count
 
 PATCH = 14
@@ -184,30 +185,6 @@ class _Dino(nn.Module):
         return torch.cat((learned[:, :1], grid.flatten(2).transpose(1, 2).to(learned.dtype)), dim=1)
 
 
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
-
-
-class _Fusion(nn.Module):
-    """RefineNet's step (Lin et al., 2017) from a coarser map to the next."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.out_conv = nn.Conv2d(channels, channels, 1)
-        self.resConfUnit1 = _Residual(channels)  # the coarsest step has one too, and no use for it
-        self.resConfUnit2 = _Residual(channels)
-
-    def forward(self, own: Tensor, coarser: Tensor | None, size: tuple[int, int]) -> Tensor:
-        fused = own if coarser is None else coarser + self.resConfUnit1(own)
-        return self.out_conv(_larger(self.resConfUnit2(fused), size))
-
-
 class _Scratch(nn.Module):
     """What DPT calls what is trained from scratch. metric: the last function is a sigmoid instead of a ReLU."""
 
@@ -215,7 +192,7 @@ class _Scratch(nn.Module):
         super().__init__()
         for number, channels in enumerate(sizes.neck, start=1):
             self.add_module(f"layer{number}_rn", nn.Conv2d(channels, sizes.fused, 3, padding=1, bias=False))
-            self.add_module(f"refinenet{number}", _Fusion(sizes.fused))
+            self.add_module(f"refinenet{number}", Fusion(sizes.fused))
         before, after = sizes.head
         self.output_conv1 = nn.Conv2d(sizes.fused, before, 3, padding=1)
         self.output_conv2 = nn.Sequential(
@@ -233,7 +210,7 @@ class _Scratch(nn.Module):
             # each reaches the size of the next finer map; the last one doubles
             height, width = own[place - 1].shape[-2:] if place else (2 * side for side in own[0].shape[-2:])
             fused = self.get_submodule(f"refinenet{place + 1}")(own[place], fused, (height, width))
-        return self.output_conv2(_larger(self.output_conv1(fused), size))
+        return self.output_conv2(larger(self.output_conv1(fused), size))
 
 
 class _Head(nn.Module):
@@ -269,7 +246,3 @@ class DepthAnything(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W), multiples of the patch, normalised as ImageNet, to (B, H, W) disparity, or metric depth."""
         return self.depth_head(self.pretrained(x), (x.shape[-2], x.shape[-1]))[:, 0]
-
-
-def _larger(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(x, size, mode="bilinear", align_corners=True)

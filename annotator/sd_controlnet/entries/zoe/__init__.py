@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...spec import Detector, Library, PreprocessorSpec, Runtime, WeightFile
+from ...spec import Detector, PreprocessorSpec, Runtime, WeightFile
 
 WEIGHTS = WeightFile(
     name="ZoeD_M12_N.pt", folder="zoedepth", size=1_443_406_099, licence="MIT", repo="lllyasviel/Annotators"
@@ -16,7 +16,6 @@ SPEC = PreprocessorSpec(
     finds="depth",
     weights=(WEIGHTS,),
     full_because="a rounding moves its bins of depth by up to 4/255",
-    libraries=(Library("transformers", minimum="4.44"),),
 )
 
 

@@ -54,8 +54,7 @@ class Zoe:
         framed = F.pad(pixels, (beside, beside, above, above), mode="reflect")
         size = network_size(*framed.shape[-2:])
         seen = F.interpolate(framed, size, mode="bilinear", align_corners=True) * 2.0 - 1.0
-        depth = network(seen).predicted_depth[:, None]
-        depth = F.interpolate(depth, framed.shape[-2:], mode="bicubic", align_corners=False)
+        depth = F.interpolate(network(seen), framed.shape[-2:], mode="bicubic", align_corners=False)
         return depth[:, :, above : above + height, beside : beside + width]
 
 
