@@ -33,6 +33,10 @@ class WeightFiles:
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
 
+    def folders(self) -> list[Path]:
+        """Where files are looked for, the one that downloads go to first."""
+        return list(self._folders())
+
     def path(self, file: WeightFile) -> Path | None:
         """Where the file is; None where it is missing."""
         return self._module.existing_file(file, tuple(self._folders()))

@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-from ..core import model_catalogue
 from ..core.control_types import ALL, NO_MODEL, models_of
 from ..core.errors import ControlNetError, ModelFileError
 from ..core.model_catalogue import OfferedModel, recommended
@@ -62,15 +61,3 @@ def fetch(services: PageServices, model: OfferedModel, progress: Any) -> None:
     except ControlNetError as error:
         raise ModelFileError(error.problem, field="model", found=error.found, remedy=error.remedy) from error
     services.library.refresh()
-
-
-def choices(services: PageServices) -> list[str]:
-    """The names of what can be brought and is not here, those for the loaded checkpoint first."""
-    if services.model_files is None:
-        return []
-    try:
-        base = services.base_model().kind
-    except ControlNetError:
-        base = ""
-    absent = [model for model in model_catalogue.MODELS if services.model_files.missing(model)]
-    return [model.name for model in sorted(absent, key=lambda model: model.base != base)]

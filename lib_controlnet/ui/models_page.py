@@ -1,35 +1,83 @@
-"""The page "Models": every control model and every preprocessor's weights, whether they are there and fit."""
+"""The page "Models": control models and preprocessors' weights, whether they are here and fit, and what to get."""
 
 from __future__ import annotations
 
 import hashlib
 import html
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from ..core.control_types import ALL, type_names
 from ..core.errors import ControlNetError
 from ..core.model_catalogue import named
 from ..engine import defaults
-from ..engine.library import ModelEntry
 from ..engine.services import PageServices
-from ..engine.weights import human_size
 from . import model_offer
 from .events import QUICK, download_weights, shown_errors
+from .folders import open_folder
 from .gradio_compat import not_saved
+from .models_table import (
+    ANY,
+    Wanted,
+    kinds,
+    lacking,
+    model_table,
+    offer_table,
+    offers,
+    problem_table,
+    skipped_table,
+    weight_table,
+)
 
 _BLOCK = 1 << 20
-_MODEL_HEAD = ("Model", "Kind", "Made for", "Size", "Folder", "With this checkpoint")
-_SKIPPED_HEAD = ("File or folder", "Why")
-_WEIGHT_HEAD = ("Preprocessor", "File", "Size", "Licence", "Where")
+
+
+@dataclass(frozen=True)
+class _Widgets:
+    """The page's widgets. `filters`: words, kind, type, whether it must fit. `tables`: what `_show` fills."""
+
+    filters: list[Any]
+    tables: list[Any]
 
 
 def build(services: PageServices) -> None:
     """Makes the page's widgets; the tables are filled when they are asked for, since all files are looked into."""
     refresh = gr.Button("Show what is here", variant="primary", elem_id="controlnet_models_refresh")
+    filters = _filters(services)
+    said = gr.HTML("", elem_id="controlnet_models_lacking")
     models = gr.HTML("", elem_id="controlnet_models_table")
+    model = _one_file(services)
+    folder = _folders(services)
+    offered = gr.HTML("", elem_id="controlnet_offer_table")
+    offer = _downloads(services, "offer", "Control models to download")
+    weights = gr.HTML("", elem_id="controlnet_weights_table")
+    missing = _downloads(services, "weights", "Weights to download for")
+    tables = [said, models, offered, weights, model, folder, offer.choice, missing.choice]
+    page = _Widgets(filters, tables)
+    _connect(services, page, refresh, offer, missing)
+
+
+def _filters(services: PageServices) -> list[Any]:
+    specs: list[Any] = _specs(services)
+    with gr.Row():
+        words = not_saved(
+            gr.Textbox("", label="Search", placeholder="words in a row", elem_id="controlnet_models_search")
+        )
+        kind = not_saved(gr.Dropdown(kinds(), value=ANY, label="Kind", elem_id="controlnet_models_kind"))
+        types = type_names(specs)
+        chosen = not_saved(gr.Dropdown(types, value=ALL, label="Control type", elem_id="controlnet_models_type"))
+        fitting = not_saved(
+            gr.Checkbox(False, label="Only what fits the checkpoint", elem_id="controlnet_models_fitting")
+        )
+    return [words, kind, chosen, fitting]
+
+
+def _one_file(services: PageServices) -> Any:
+    """A file's place, to be copied, and its sum."""
     with gr.Row():
         model = not_saved(gr.Dropdown([], label="Model file", elem_id="controlnet_models_choice"))
         path = not_saved(
@@ -37,113 +85,120 @@ def build(services: PageServices) -> None:
         )
         compute = gr.Button("Compute sha256", elem_id="controlnet_models_sha256")
         digest = not_saved(gr.Textbox("", label="sha256", interactive=False, elem_id="controlnet_models_digest"))
-    with gr.Row():
-        offer = not_saved(gr.Dropdown([], label="Control models to download", elem_id="controlnet_offer_choice"))
-        fetch = gr.Button("Download", elem_id="controlnet_offer_download")
-        halt = gr.Button("Stop", elem_id="controlnet_offer_stop", visible=services.model_files is not None)
-    offer_state = gr.HTML("", elem_id="controlnet_offer_state")
-    weights = gr.HTML("", elem_id="controlnet_weights_table")
-    with gr.Row():
-        missing = not_saved(gr.Dropdown([], label="Weights to download for", elem_id="controlnet_weights_choice"))
-        download = gr.Button("Download", elem_id="controlnet_weights_download")
-        stop = gr.Button("Stop", elem_id="controlnet_weights_stop")
-    state = gr.HTML("", elem_id="controlnet_weights_state")
-
-    def show() -> list[Any]:
-        services.library.refresh()
-        lacking = [spec.label for spec in _specs(services) if defaults.missing(services, spec)]
-        offers = model_offer.choices(services)
-        return [
-            problem_table(services) + model_table(services) + skipped_table(services),
-            gr.update(choices=services.library.names()),
-            weight_table(services),
-            gr.update(choices=lacking, value=lacking[0] if lacking else None),
-            gr.update(choices=offers, value=offers[0] if offers else None),
-        ]
-
     model.change(shown_errors(lambda name: (_path(services, name), "")), [model], [path, digest], **QUICK)
-    tables = [models, model, weights, missing, offer]
-    refresh.click(shown_errors(show), None, tables)
     compute.click(
         lambda name, progress=gr.Progress(): _sha256(services, name, progress),  # noqa: B008 (gradio's way)
         [model],
         [digest],
     )
-    download.click(
-        lambda name, progress=gr.Progress(): _bring(services, name or "", progress),  # noqa: B008 (gradio's way)
-        [missing],
-        [state],
-    ).then(show, None, tables)
-    stop.click(services.weights.cancel, None, None, **QUICK)
-    fetch.click(
-        lambda name, progress=gr.Progress(): _bring_model(services, name or "", progress),  # noqa: B008 (gradio's way)
-        [offer],
-        [offer_state],
-    ).then(show, None, tables)
+    return model
+
+
+def _folders(services: PageServices) -> Any:
+    """The folders in which files are looked for, and a button that opens one."""
+    with gr.Row():
+        folder = not_saved(gr.Dropdown([], label="Folders that are looked into", elem_id="controlnet_models_folder"))
+        button = gr.Button("Open folder", elem_id="controlnet_models_open_folder")
+    answer = gr.HTML("", elem_id="controlnet_models_folder_answer")
+
+    def opened(chosen: str | None, request: gr.Request) -> str:
+        client = getattr(getattr(request, "client", None), "host", "")
+        return open_folder(chosen or "", _known_folders(services), str(client))
+
+    button.click(opened, [folder], [answer], **QUICK)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Downloads:
+    choice: Any
+    start: Any
+    stop: Any
+    state: Any
+
+
+def _downloads(services: PageServices, name: str, label: str) -> _Downloads:
+    shown = name == "weights" or services.model_files is not None
+    with gr.Row():
+        choice = not_saved(gr.Dropdown([], label=label, visible=shown, elem_id=f"controlnet_{name}_choice"))
+        start = gr.Button("Download", visible=shown, elem_id=f"controlnet_{name}_download")
+        stop = gr.Button("Stop", visible=shown, elem_id=f"controlnet_{name}_stop")
+    return _Downloads(choice, start, stop, gr.HTML("", elem_id=f"controlnet_{name}_state"))
+
+
+def _connect(services: PageServices, page: _Widgets, refresh: Any, offer: _Downloads, missing: _Downloads) -> None:
+    show = shown_errors(lambda *chosen: _show(services, Wanted(*chosen)))
+
+    def again(*chosen: Any) -> list[Any]:
+        services.library.refresh()
+        return _show(services, Wanted(*chosen))
+
+    refresh.click(shown_errors(again), page.filters, page.tables)
+    for filtering in page.filters:
+        filtering.input(show, page.filters, page.tables, **QUICK)
+    for downloads, bring in ((missing, _bring_weights), (offer, _bring_model)):
+        downloads.start.click(
+            _reporting(services, bring),
+            [downloads.choice],
+            [downloads.state],
+        ).then(again, page.filters, page.tables)
+    missing.stop.click(services.weights.cancel, None, None, **QUICK)
     if services.model_files is not None:
-        halt.click(services.model_files.cancel, None, None, **QUICK)
+        offer.stop.click(services.model_files.cancel, None, None, **QUICK)
+
+
+def _reporting(services: PageServices, bring: Callable[[PageServices, str, Any], str]) -> Callable[..., str]:
+    """A handler of Download; how that ended stands on the page (HTML)."""
+
+    def run(name: str | None, progress: Any = gr.Progress()) -> str:  # noqa: B008 (gradio's way)
+        try:
+            return (
+                f'<p class="cnet-note cnet-good" role="status">{html.escape(bring(services, name or "", progress))}</p>'
+            )
+        except ControlNetError as error:
+            return f'<p class="cnet-note cnet-bad" role="alert">{html.escape(str(error))}</p>'
+
+    return run
+
+
+def _show(services: PageServices, wanted: Wanted) -> list[Any]:
+    """Values of the page's tables and lists."""
+    lists = [spec.label for spec in _specs(services) if defaults.missing(services, spec)]
+    names = [model.name for model in offers(services, wanted)]
+    folders = [str(folder) for folder in _known_folders(services)]
+    return [
+        lacking(services, wanted.control_type),
+        problem_table(services) + model_table(services, wanted) + skipped_table(services),
+        offer_table(services, wanted),
+        weight_table(services, wanted),
+        gr.update(choices=services.library.names()),
+        gr.update(choices=folders, value=folders[0] if folders else None),
+        gr.update(choices=names, value=names[0] if names else None),
+        gr.update(choices=lists, value=lists[0] if lists else None),
+    ]
 
 
 def _bring_model(services: PageServices, name: str, progress: Any) -> str:
-    """Downloads a control model; how that ended stands on the page (HTML)."""
     model = named(name)
     if model is None:
-        return '<p class="cnet-note cnet-bad" role="alert">Choose a model; "Show what is here" fills the list.</p>'
-    try:
-        model_offer.fetch(services, model, progress)
-    except ControlNetError as error:
-        return f'<p class="cnet-note cnet-bad" role="alert">{html.escape(str(error))}</p>'
-    return f'<p class="cnet-note cnet-good" role="status">{html.escape(name)} is here.</p>'
+        raise ControlNetError("choose a model", field="model", remedy='"Show what is here" fills the list')
+    model_offer.fetch(services, model, progress)
+    return f"{name} is here, and is the file that its hub has."
 
 
-def _bring(services: PageServices, name: str, progress: Any) -> str:
-    """Downloads; what went wrong stands on the page (HTML)."""
-    try:
-        return download_weights(services, name, progress)
-    except ControlNetError as error:
-        return f'<p class="cnet-note cnet-bad" role="alert">{html.escape(str(error))}</p>'
+def _bring_weights(services: PageServices, name: str, progress: Any) -> str:
+    download_weights(services, name, progress)
+    return f"{name} has its weights."
 
 
-def model_table(services: PageServices) -> str:
-    """All control models with what their files say (HTML)."""
-    entries = services.library.entries()
-    return _table("Control models", _MODEL_HEAD, [_model_row(services, entry) for entry in entries])
-
-
-def problem_table(services: PageServices) -> str:
-    """Settings with wrong values (HTML); "" where there is none."""
-    rows = [(problem,) for problem in services.setting_problems()]
-    return _table("Settings", ("What is wrong",), rows) if rows else ""
-
-
-def skipped_table(services: PageServices) -> str:
-    """What lies in the model folders and could not be listed, with the reasons (HTML); "" where there is nothing."""
-    rows = [(skipped.path, skipped.reason) for skipped in services.library.skipped]
-    return _table("Not listed", _SKIPPED_HEAD, rows) if rows else ""
-
-
-def weight_table(services: PageServices) -> str:
-    """The weights of all preprocessors that can run here (HTML)."""
-    rows = [
-        (spec.label, file.name, human_size(file.size), file.licence, str(services.weights.path(file) or "missing"))
-        for spec in _specs(services)
-        for file in getattr(spec, "weights", ())
-    ]
-    return _table("Weights of preprocessors", _WEIGHT_HEAD, rows)
-
-
-def _model_row(services: PageServices, entry: ModelEntry) -> tuple[str, ...]:
-    facts = services.facts.read(entry.path)
-    try:
-        fits = facts.mismatch(services.base_model()) or "works"
-    except ControlNetError as error:
-        fits = facts.problem or error.problem
-    made_for = "" if facts.sheet is None else facts.sheet.made_for
-    return entry.name, facts.kind, made_for, human_size(facts.size), str(entry.path.parent), fits
+def _known_folders(services: PageServices) -> list[Path]:
+    """Of control models and of preprocessors' weights, each once."""
+    files = [services.model_files] if services.model_files is not None else []
+    found = [folder for store in (*files, services.weights) for folder in store.folders()]
+    return list(dict.fromkeys(found))
 
 
 def _path(services: PageServices, name: str | None) -> str:
-    """Where the file is: to be copied, since opening a folder would do so on the server's screen."""
     return str(services.library.find(name).path) if name else ""
 
 
@@ -156,7 +211,11 @@ def _sha256(services: PageServices, name: str | None, progress: Any) -> str:
         path = services.library.find(name or "").path
     except ControlNetError as error:
         raise gr.Error(str(error)) from error
-    return _digest(path, progress)
+    digest = _digest(path, progress)
+    offered = named(path.name)
+    if offered is None or not offered.sha256:
+        return digest
+    return f"{digest} ({'as published' if digest == offered.sha256 else 'NOT what is published for this name'})"
 
 
 def _digest(path: Path, progress: Any) -> str:
@@ -167,15 +226,3 @@ def _digest(path: Path, progress: Any) -> str:
             done += len(block)
             progress(done / size, desc=path.name)
     return digest.hexdigest()
-
-
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        scope = ' scope="col"' if tag == "th" else ""
-        return "<tr>" + "".join(f"<{tag}{scope}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line(row, "td") for row in rows) or f'<tr><td colspan="{len(head)}">none</td></tr>'
-    return (
-        f'<div class="cnet-table"><table><caption>{html.escape(title)} ({len(rows)})</caption>'
-        f"<thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table></div>"
-    )

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 from annotator.sd_controlnet.registry import discover
 from tests.annotator.makers import random_runtime
+from tests.browser import hub as hubs
 from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, tiny_controlnet
 from tests.families.ip_files import write
 
@@ -65,7 +66,14 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="package")
-def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def hub() -> Iterator[hubs.Hub]:
+    """What the WebUI takes for the hub of models."""
+    with hubs.running() as found:
+        yield found
+
+
+@pytest.fixture(scope="package")
+def server(browser: Any, hub: hubs.Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a WebUI with the demo model and a control model that does not fit it."""
     data, models, port = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("models"), free_port()
     save_file(tiny_controlnet(SDXL_SHAPED).state_dict(), models / "canny_of_another_kind.safetensors")
@@ -79,7 +87,12 @@ def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         cwd=ROOT,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "2"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "OMP_NUM_THREADS": "2",
+            "HF_ENDPOINT": hub.address,
+        },
     )
     address = f"http://127.0.0.1:{port}/"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gradio
@@ -154,3 +155,58 @@ def test_page_has_what_people_expect(page: Any, tmp_path: Any) -> None:
     page.traffic.settle()
     assert image_pixels(page, page.locator("#img2img_image img").first).shape == (128, 128, 3)
     assert DRAWING.is_file()
+
+
+def test_models_are_found_brought_stopped_and_resumed(page: Any, hub: Any) -> None:
+    """The page Models: nothing is asked of the hub before Download; a Stop keeps what has come."""
+    page.locator("#tabs > .tab-nav button", has_text="ControlNet").click()
+    page.locator("#controlnet_pages button", has_text="Models").first.click()
+    page.locator("#controlnet_models_refresh").click()
+    page.locator("#controlnet_offer_table table").first.wait_for()
+    page.traffic.settle()
+    offered = page.locator("#controlnet_offer_table").first
+    assert "control_v11p_sd15_mlsd_fp16" in offered.inner_text()
+    page.locator("#controlnet_models_search textarea, #controlnet_models_search input").first.fill("demo scribble")
+    page.traffic.settle()
+    page.locator("#controlnet_models_table caption", has_text="(1)").first.wait_for()
+    page.locator("#controlnet_models_search textarea, #controlnet_models_search input").first.fill("")
+    choose(page, "controlnet_models_type", "MLSD")
+    page.locator("#controlnet_models_lacking p", has_text="MLSD: no model here fits").first.wait_for()
+    page.locator("#controlnet_offer_table caption", has_text="(2)").first.wait_for()
+    assert "Scribble" not in page.locator("#controlnet_models_lacking").first.inner_text()
+    page.locator("#controlnet_models_fitting input").check()
+    page.locator("#controlnet_offer_table caption", has_text="(0)").first.wait_for()
+    page.locator("#controlnet_models_fitting input").uncheck()
+    choose(page, "controlnet_offer_choice", "control_v11p_sd15_mlsd_fp16.safetensors")
+    assert hub.asked == []
+
+    hub.held.clear()
+    state = page.locator("#controlnet_offer_state").first
+    page.locator("#controlnet_offer_download").click()
+    end = time.monotonic() + 60
+    while not hub.asked:
+        assert time.monotonic() < end
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(1000)
+    page.locator("#controlnet_offer_stop").click()
+    state.locator("p[role=alert]", has_text="was stopped").wait_for(timeout=60_000)
+    hub.held.set()
+    page.traffic.settle()
+    page.locator("#controlnet_offer_download").click()
+    state.locator("p", has_text="is the file that its hub has").wait_for(timeout=60_000)
+    assert hub.asked[-1][1] > 0, "it went on where it was"
+    assert hub.asked[-1][0].endswith("/resolve/main/control_v11p_sd15_mlsd_fp16.safetensors")
+    page.locator("#controlnet_models_table td", has_text="control_v11p_sd15_mlsd_fp16").first.wait_for()
+    page.traffic.settle()
+    assert "control_v11p_sd15_mlsd_fp16" not in page.locator("#controlnet_offer_table").first.inner_text()
+    page.locator("#controlnet_models_open_folder").click()
+    page.locator("#controlnet_models_folder_answer p").first.wait_for()
+    page.traffic.settle()
+    assert serious_faults(page, "#controlnet_page_models") == ""
+
+
+def choose(page: Any, elem_id: str, text: str) -> None:
+    """An option of a list."""
+    page.locator(f"#{elem_id} input").click()
+    page.locator("ul.options li", has_text=text).first.click()
+    page.traffic.settle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.core.model_catalogue import MODELS, OfferedModel, recommended
 from lib_controlnet.engine.services import PageServices
 from lib_controlnet.engine.weights import WeightFiles
-from lib_controlnet.ui import model_offer
+from lib_controlnet.ui import folders, model_offer, models_table
 from tests.annotator import test_weights as hub_files
 from tests.annotator.test_weights import CONTENT, SHA, Hub
 
@@ -63,7 +64,8 @@ def test_what_is_offered_is_whole() -> None:
     for model in MODELS:
         assert model.source.startswith("https://huggingface.co/")
         assert "/resolve/main/" in model.source
-        assert model.size > 10**8
+        assert model.size > 10**7
+        assert re.fullmatch("([0-9a-f]{64})?", model.sha256)
         for kind in model.control_types:
             assert kind in MODEL_WORDS
             assert model.name in models_of(kind, [model.name]), "it is then listed for its type"
@@ -71,7 +73,8 @@ def test_what_is_offered_is_whole() -> None:
     assert found is not None
     assert (found.name, found.licence) == ("control_v11p_sd15_canny_fp16.safetensors", "OpenRAIL")
     assert recommended("Canny", "SDXL") is not recommended("Canny", "SD 1.x")
-    assert recommended("Canny", "SD 2.x") is None
+    assert recommended("Canny", "SD 2.x") is not None
+    assert recommended("Shuffle", "SDXL") is None
 
 
 def test_it_is_brought_stopped_and_resumed(hub: Hub, offering: PageServices, tmp_path: Path) -> None:
@@ -91,4 +94,47 @@ def test_it_is_brought_stopped_and_resumed(hub: Hub, offering: PageServices, tmp
     model_offer.fetch(offering, model_catalogue.MODELS[0], lambda _part, **_: None)
     assert (tmp_path / "hub_depth.safetensors").read_bytes() == CONTENT
     assert int(hub.requests[-1].rpartition(" ")[2]) > 0, "it went on where it was"
-    assert model_offer.choices(offering) == []
+    assert models_table.offers(offering) == []
+
+
+def test_tables_are_narrowed(offering: PageServices, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By words, kind, type and what fits; what a type lacks is said with what brings it."""
+    monkeypatch.setattr(model_catalogue, "MODELS", MODELS)
+
+    def names(**chosen: Any) -> list[str]:
+        return [model.name for model in models_table.offers(offering, models_table.Wanted(**chosen))]
+
+    assert len(names()) == len(MODELS)
+    fitting = names(fitting=True)
+    assert fitting == [model.name for model in MODELS if model.base == "SD 1.x"]
+    assert names()[: len(fitting)] == fitting, "what fits comes first"
+    assert names(contains="apache tile") == ["controlnet-union-sdxl-promax.safetensors"]
+    assert names(kind="T2I-Adapter", control_type="Depth") == ["t2i-adapter-depth-midas-sdxl-1.0.fp16.safetensors"]
+    assert names(contains="no such thing") == []
+    assert "(0)" in models_table.offer_table(offering, models_table.Wanted("no such thing"))
+    said = models_table.lacking(offering, "Shuffle")
+    assert "recommended: control_v11e_sd15_shuffle_fp16.safetensors (722.6 MB, OpenRAIL)" in said
+    lacking: Any = SimpleNamespace(missing=lambda spec: spec.weights or [MODELS[0]], path=lambda _file: None)
+    assert "has what it needs" in models_table.lacking(offering, "Canny")
+    assert "lacks control_v11p_sd15_canny" in models_table.lacking(replace(offering, weights=lacking), "Canny")
+    assert "this list knows none" in models_table.lacking(offering, "SparseCtrl")
+    assert models_table.lacking(offering, "All") == ""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "client", "said"),
+    [
+        ("elsewhere", "127.0.0.1", "Choose one of the folders"),
+        ("", "127.0.0.1", "Choose one of the folders"),
+        ("gone", "127.0.0.1", "There is no folder"),
+        ("here", "192.168.1.7", "which is not yours"),
+        ("here", "127.0.0.1", "which would open it, is not installed"),
+    ],
+)
+def test_only_known_folders_open_and_only_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, client: str, said: str
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "here").mkdir()
+    known = [tmp_path / "here", tmp_path / "gone"]
+    assert said in folders.open_folder(str(tmp_path / chosen) if chosen else "", known, client)

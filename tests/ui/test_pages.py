@@ -20,7 +20,7 @@ from lib_controlnet.core.units import ControlNetUnit
 from lib_controlnet.engine.generation import Picture
 from lib_controlnet.engine.look import Target, look
 from lib_controlnet.engine.services import PageServices
-from lib_controlnet.ui import compare_page, models_page, paste
+from lib_controlnet.ui import compare_page, models_page, models_table, paste
 from lib_controlnet.ui.panel import build
 
 
@@ -60,10 +60,10 @@ def test_place_of_a_model(services: PageServices, tmp_path: Path) -> None:
 
 
 def test_the_models_page_lists_what_it_could_not_list(services: PageServices, tmp_path: Path) -> None:
-    assert models_page.skipped_table(services) == ""
+    assert models_table.skipped_table(services) == ""
     (tmp_path / "<gone>.safetensors").symlink_to(tmp_path / "nowhere")
     services.library.refresh()
-    table = models_page.skipped_table(services)
+    table = models_table.skipped_table(services)
     assert "&lt;gone&gt;.safetensors" in table
     assert "a link to nothing" in table
 
@@ -76,7 +76,7 @@ def test_no_file_fails_the_models_table(services: PageServices, tmp_path: Path) 
     keys = ("input_hint_block.0.weight", "zero_convs.0.0.weight", "middle_block_out.0.weight")
     save_file({key: torch.zeros(3) for key in keys}, tmp_path / "odd.safetensors")
     services.library.refresh()
-    table = models_page.model_table(services)
+    table = models_table.model_table(services)
     assert table.count("cannot be read as safetensors") == 2
     assert "odd [" in table
     assert "Control models (6)" in table
