@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from .errors import TrainingError
@@ -27,3 +28,11 @@ def check_bounds(options: Any, section: str) -> None:
                 wanted = f"at least {low:g}" if number < low else f"between {low:g} and {high:g}"
                 raise TrainingError(f"{option.name} must be {wanted}", field=f"{section}.{option.name}", found=number,
                                     remedy="correct the configuration")  # fmt: skip
+
+
+def check_rates(rates: Mapping[str, float]) -> None:
+    """Raises TrainingError for a learning rate of a module that is none."""
+    for pattern, rate in rates.items():
+        if not math.isfinite(rate) or not 0 <= rate <= 1e9:
+            raise TrainingError("a module's learning rate must be at least 0", field=f'train.rates."{pattern}"',
+                                found=rate, remedy="correct the configuration")  # fmt: skip

@@ -27,7 +27,7 @@ from .room import Room
 from .state import write_whole
 from .store import Store, digest
 
-_TEXTS_AT_ONCE = 8
+_TEXTS_AT_ONCE, _TOKENS = 8, 77
 _TIME_DIM = 256
 
 Preprocess = Callable[[str, Pixels, int, Sequence[float]], Pixels]
@@ -165,11 +165,24 @@ class EncodedData:
         return digest(self._base.text_digest, caption)
 
     def _contexts(self, captions: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        keys = [self._text_key(caption) for caption in captions]
-        context = torch.stack([self._texts[key] for key in keys])
-        if self._base.unet.config.adm_channels is None:
-            return context, None
-        return context, torch.stack([self._texts[f"{key}.pooled"] for key in keys])
+        found = [self._text(caption) for caption in captions]
+        pooled = [one for _, one in found if one is not None]
+        return torch.stack([context for context, _ in found]), torch.stack(pooled) if pooled else None
+
+    def _text(self, caption: str) -> tuple[Tensor, Tensor | None]:
+        """From the cache, or, of prompts for which it had no room, encoded now, rounded as there."""
+        key, deep = self._text_key(caption), self._base.unet.config.adm_channels is not None
+        if key in self._texts:
+            return self._texts[key], self._texts[f"{key}.pooled"] if deep else None
+        made = self._base.text.to(self._room.device).encode([caption])
+        context, pooled = made.context[0].cpu().half().float(), made.pooled
+        return context, None if pooled is None or not deep else pooled[0].cpu().half().float()
+
+    @property
+    def _most_texts(self) -> int:
+        """How many prompts the cache may hold."""
+        each = 2 * (_TOKENS * self._base.unet.config.context_dim + (self._base.unet.config.adm_channels or 0))
+        return max(1, int(self._options.text_cache * 2**30) // each)
 
     def _encode_all(
         self, what: str, indices: Iterable[int], key: Callable[[int], str], pixels: Callable[[int], Tensor],
@@ -201,7 +214,8 @@ class EncodedData:
             yield from (group[start : start + count] for start in range(0, len(group), count))
 
     def _encode_captions(self, captions: set[str], onlooker: Onlooker) -> None:
-        lacking = [text for text in sorted(captions | {""}) if self._text_key(text) not in self._texts]
+        kept = sorted(captions | {""})[: self._most_texts]
+        lacking = [text for text in kept if self._text_key(text) not in self._texts]
         mine = lacking[self._process :: self._processes]
         for start in range(0, len(mine), _TEXTS_AT_ONCE):
             _go_on(onlooker)

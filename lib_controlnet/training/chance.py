@@ -53,16 +53,31 @@ def step_generator(seed: int, step: int, part: int) -> torch.Generator:
     return generator_of(seed, _STEP, step, part)
 
 
-def draw(generator: torch.Generator, shape: Sequence[int], timesteps: int, empty_prompts: float) -> Draw:
+def draw(
+    generator: torch.Generator,
+    shape: Sequence[int],
+    timesteps: int,
+    empty_prompts: float,
+    *,
+    cubic: bool = False,
+    offset_noise: float = 0.0,
+) -> Draw:
     """For latents of `shape` (B, 4, h, w): uniform timesteps below `timesteps`, and `empty_prompts` of the prompts
-    dropped on average."""
+    dropped on average.
+
+    cubic: (1 - u^3) of all timesteps for uniform u (Mou et al., arXiv:2302.08453, section 3.4). offset_noise: strength
+    of a noise with one number a channel, added to the other (Guttenberg, "Diffusion with Offset Noise", 2023).
+    """
     count = shape[0]
-    return Draw(
-        torch.randint(0, timesteps, (count,), generator=generator),
-        torch.randn(*shape, generator=generator),
-        torch.rand(count, generator=generator) < empty_prompts,
-        torch.full((count,), 1 / count),
-    )
+    times = torch.randint(0, timesteps, (count,), generator=generator)
+    noise = torch.randn(*shape, generator=generator)
+    dropped = torch.rand(count, generator=generator) < empty_prompts
+    if cubic:
+        shares = 1 - torch.rand(count, generator=generator) ** 3
+        times = (shares * timesteps).long().clamp(0, timesteps - 1)
+    if offset_noise:
+        noise = noise + offset_noise * torch.randn(*shape[:2], 1, 1, generator=generator)
+    return Draw(times, noise, dropped, torch.full((count,), 1 / count))
 
 
 class Order:

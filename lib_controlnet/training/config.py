@@ -85,7 +85,8 @@ class DataOptions:
     that are not trained on and are sampled instead. `preprocessor` makes the maps of plain pictures; in other formats
     it says what made them. `control_folder`: kohya's `conditioning_data_dir`, `metadata` its JSON file with captions.
     `picture_column`, `hint_column`, `caption_column`: of a table whose columns have unusual names. `count`: only so
-    many pictures, 0: all. `accept`: findings of the check (see LINTS) that are meant to be so.
+    many pictures, 0: all. `text_cache`: GiB of the disk for encoded prompts; those beyond are encoded at each visit.
+    `accept`: findings of the check (see LINTS) that are meant to be so.
     `captions`, where they are files beside the pictures: "files" must all be there; what lacks is written by the host's
     "interrogator"; "none" reads none and trains without prompts.
     """
@@ -108,6 +109,7 @@ class DataOptions:
     control: str = ""
     accept: tuple[str, ...] = ()
     count: int = within(0, 10**9, 0)
+    text_cache: float = within(0, 1e6, 20.0)
 
     def __post_init__(self) -> None:
         check_bounds(self, "data")
@@ -259,6 +261,10 @@ def _value(kind: Any, value: Any, name: str, folder: Path) -> Any:
         return float(value)
     if get_origin(kind) is Literal:
         fits, wanted = value in get_args(kind), " or ".join(f'"{option}"' for option in get_args(kind))
+    elif get_origin(kind) is Mapping:
+        if isinstance(value, Mapping):
+            return {str(key): _value(get_args(kind)[1], one, f'{name}."{key}"', folder) for key, one in value.items()}
+        fits, wanted = False, "a table"
     elif get_origin(kind) is tuple:
         if isinstance(value, list | tuple):
             return tuple(_value(get_args(kind)[0], item, name, folder) for item in value)

@@ -22,7 +22,7 @@ from .config import TrainConfig, config_from
 from .errors import TrainingError
 from .examples import Reading, Remembered
 from .lints import with_lints
-from .needed import check_needed
+from .needed import check_names, check_needed
 from .pictures import Pixels
 from .readers import read_data
 from .records import STOP, read_log, write_toml
@@ -62,12 +62,17 @@ class Status:
 
 class TrainingJobs:
     """One training at a time. `root`: the repository, whose command is run. `weights`: folders in which preprocessors
-    look for their weights. `caption`: the host's interrogator; it is called from a thread."""
+    look for their weights. `caption`: the host's interrogator; it is called from a thread. `preprocessor`: finds one by
+    its name, and raises where there is none."""
 
     def __init__(
-        self, root: Path, weights: Callable[[], Sequence[Path]] = tuple, caption: Caption | None = None
+        self,
+        root: Path,
+        weights: Callable[[], Sequence[Path]] = tuple,
+        caption: Caption | None = None,
+        preprocessor: Callable[[str], object] | None = None,
     ) -> None:
-        self._root, self._weights, self._caption = root, weights, caption
+        self._root, self._weights, self._caption, self._preprocessor = root, weights, caption, preprocessor
         self._process: subprocess.Popen[bytes] | None = None
         self._captioning: Captioning | None = None
         self._config: TrainConfig | None = None
@@ -104,6 +109,8 @@ class TrainingJobs:
     def _look(self, reading: Reading, config: TrainConfig) -> DataReport:
         """What the training itself will say of the data."""
         check_needed(config)
+        if self._preprocessor is not None:
+            check_names(config, self._preprocessor)
         remembered = Remembered(config.output.folder / "cache" / "seen.json")
         report = check_data(reading, config.data, None, remembered)
         if config.output.folder.is_dir():

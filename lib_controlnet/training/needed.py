@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from ..core.errors import PreprocessorError
 from .cache import Preprocess
 from .config import TrainConfig
 from .errors import TrainingError
@@ -24,6 +27,17 @@ def check_needed(config: TrainConfig) -> None:
         eight_bit()
     if config.output.tensorboard:
         board_writer()
+
+
+def check_names(config: TrainConfig, find: Callable[[str], object]) -> None:
+    """Raises TrainingError, by its option, for a preprocessor that `find` does not know."""
+    for field, name in (("data", config.data.preprocessor), ("samples", config.samples.preprocessor)):
+        try:
+            if name not in ("none", ""):
+                find(name)
+        except PreprocessorError as error:
+            raise TrainingError(error.problem, field=f"{field}.preprocessor", found=error.found or name,
+                                remedy=error.remedy) from error  # fmt: skip
 
 
 def check_preprocessors(config: TrainConfig, preprocess: Preprocess, makes_maps: bool) -> None:

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .errors import TrainingError
+
 Prediction = Literal["epsilon", "velocity"]
 
 
@@ -25,6 +27,20 @@ class NoiseSchedule:
         """Stable Diffusion's schedule: betas whose square roots are evenly spaced."""
         betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
         return cls(torch.cumprod(1 - betas, 0).float(), prediction)
+
+    def ending_in_noise(self) -> NoiseSchedule:
+        """The same schedule stretched so that nothing is left of the signal at the last timestep (Lin et al., "Common
+        Diffusion Noise Schedules and Sample Steps are Flawed", arXiv:2305.08891, algorithm 1).
+
+        Raises TrainingError where the noise is predicted, which says nothing there.
+        """
+        if self.prediction != "velocity":
+            raise TrainingError("a schedule that ends in noise alone is for models that predict the velocity",
+                                field="train.zero_terminal_snr", found="one that predicts the noise",
+                                remedy="set it to false, or choose a velocity checkpoint")  # fmt: skip
+        roots = self.alphas_cumprod.double().sqrt()
+        first, last = roots[0], roots[-1]
+        return NoiseSchedule(((roots - last) * first / (first - last)).square().float(), self.prediction)
 
     @property
     def steps(self) -> int:

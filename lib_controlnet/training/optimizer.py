@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from .adafactor import Adafactor, step_in_backward
 from .controlled import ControlledUNet
 from .errors import TrainingError
+from .kinds import Control
 from .options import TrainOptions
 
 
@@ -18,7 +20,7 @@ def make_optimizer(model: ControlledUNet, options: TrainOptions) -> torch.optim.
 
     Raises TrainingError where 8-bit AdamW is asked for and bitsandbytes cannot be imported.
     """
-    groups: list[dict[str, Any]] = [_group(model.control.trained(), options.learning_rate)]
+    groups = _groups(model.control, options)
     decoder = list(model.decoder_parameters())
     if decoder:
         groups.append(_group(decoder, options.decoder_learning_rate))
@@ -44,6 +46,26 @@ def adamw(weights: list[Any], options: TrainOptions) -> torch.optim.Optimizer:
 
 def _settings(options: TrainOptions) -> dict[str, Any]:
     return {"betas": options.betas, "eps": options.epsilon, "weight_decay": options.weight_decay}
+
+
+def _groups(control: Control, options: TrainOptions) -> list[dict[str, Any]]:
+    """What is trained of the control: a group for each rate of its own, those without one first.
+
+    Raises TrainingError for a pattern that no module has.
+    """
+    patterns = list(options.rates)
+    parts: list[list[Any]] = [[] for _ in range(len(patterns) + 1)]
+    named = control.named_trained()
+    for name, weight in named:
+        fitting = (place for place, pattern in enumerate(patterns, 1) if fnmatchcase(name, pattern))
+        parts[next(fitting, 0)].append(weight)
+    for place, pattern in enumerate(patterns, 1):
+        if not parts[place]:
+            raise TrainingError("no weight has the name of a module's learning rate", field=f'train.rates."{pattern}"',
+                                found=f"names such as {', '.join(name for name, _ in named[:3])}",
+                                remedy="correct or remove it; * stands for anything")  # fmt: skip
+    rates = [options.learning_rate, *options.rates.values()]
+    return [_group(part, rate) for part, rate in zip(parts, rates, strict=True) if part]
 
 
 def _group(parameters: list[Any], rate: float) -> dict[str, Any]:

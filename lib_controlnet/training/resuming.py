@@ -15,10 +15,11 @@ _FREE = {f"train.{name}" for name in ("steps", "learning_rate", "decoder_learnin
 _BY_CONTENT = {
     "base.checkpoint", "base.vae", "base.start", "base.hint_init", "data.folder", "data.format", "data.control_folder",
     "data.metadata", "data.picture_column", "data.hint_column", "data.caption_column", "data.captions",
-    "data.caption_extension", "data.allow_empty_captions", "data.control", "data.count", "data.held_out", "data.accept",
+    "data.caption_extension", "data.allow_empty_captions", "data.control", "data.count", "data.text_cache",
+    "data.held_out", "data.accept",
 }  # fmt: skip
 """Says where things lie; whether they are others is seen in them (`Marks`)."""
-_IMPOSSIBLE = {"base.hint_widths", "train.sd_locked", "train.optimizer", "control.kind", "control.rank",
+_IMPOSSIBLE = {"base.hint_widths", "train.sd_locked", "train.optimizer", "train.rates", "control.kind", "control.rank",
                "control.condition_channels", "control.layers", "control.light", "control.gray",
                "control.ratio"}  # fmt: skip
 

@@ -16,6 +16,7 @@ from .config import TrainConfig
 from .errors import NotFinite, Stopped, TrainingError
 from .log import Log
 from .looks import Look, Observer
+from .planning import Plan
 from .products import Products
 from .state import save_state
 from .trainer import ControlTrainer, Progress
@@ -40,6 +41,7 @@ class Owner(Protocol):
     losses: list[float]
     marks: dict[str, Any]
     convergence: Convergence | None
+    plan: Plan | None
 
     @property
     def watcher(self) -> _Watcher: ...
@@ -62,6 +64,8 @@ class Run:
         output = owner.config.output
         self._log = Log(output.folder, trainer.step, output.tensorboard)
         self._log.write("begin", first=trainer.step, steps=owner.config.train.steps, name=output.name)
+        if owner.plan is not None:
+            self._log.write("plan", **owner.plan.as_json(), says=str(owner.plan))
         if observer is not None:
             self._log.write("ceiling", value=observer.ceiling)
 

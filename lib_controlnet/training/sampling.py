@@ -55,7 +55,8 @@ def sample(
     """Latents (n, 4, h, w) of `size` (h, w) for the n prompts of `condition`; picture i starts from seed `seed` + i, or
     `seed[i]`. `after` is called after each step and may raise.
 
-    DDIM (Song et al. 2021, eta 0) with the timesteps 951, 901 ... 1 of Stable Diffusion's samplers. The control acts on
+    DDIM (Song et al. 2021, eta 0) with the timesteps 951, 901 ... 1 of Stable Diffusion's samplers, or 999, 949 ... 49
+    where the schedule ends in noise alone. The control acts on
     both halves of the guidance.
     """
     count, device = len(condition.context), condition.context.device
@@ -67,7 +68,7 @@ def sample(
     if condition.y is not None and condition.empty_y is not None:
         y = torch.cat([condition.empty_y.expand(count, -1), condition.y])
     features = None if guide is None else guide.control.encode(torch.cat([guide.hints, guide.hints]))
-    times = [*range((steps - 1) * (noise.steps // steps) + 1, 0, -(noise.steps // steps)), 0]
+    times = _times(noise, steps)
     alphas = noise.alphas_cumprod.to(device)
     for index, time in enumerate(times[:-1]):
         doubled, timesteps = torch.cat([x, x]), torch.full((2 * count,), time, device=device)
@@ -83,6 +84,13 @@ def sample(
         if after is not None:
             after()
     return x
+
+
+def _times(noise: NoiseSchedule, steps: int) -> list[int]:
+    """The timesteps of a sampling, and 0."""
+    apart = noise.steps // steps
+    first = noise.steps - 1 if not noise.alphas_cumprod[-1] else (steps - 1) * apart + 1
+    return [*(first - index * apart for index in range(steps)), 0]
 
 
 def _parts(x: Tensor, answer: Tensor, alpha: Tensor, noise: NoiseSchedule) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -29,6 +30,7 @@ from .kinds import kind_named
 from .lints import with_lints
 from .looks import Look, Observer
 from .needed import check_needed, check_preprocessors
+from .planning import Plan, plan
 from .readers import read_data
 from .records import STOP
 from .resuming import check_changes, marks
@@ -75,16 +77,19 @@ class Outcome:
 class TrainingSession:
     """Owner of one training. `extra_readers`: further data formats; `preprocess` runs a preprocessor by name.
 
-    `accept_changes`: a resumed training may go on with settings or data that make another run of it.
+    `accept_changes`: a resumed training may go on with settings or data that make another run of it. `planned`: what it
+    takes of the memory is counted and said first.
     """
 
     def __init__(
         self, config: TrainConfig, watcher: Watcher, preprocess: Preprocess,
         extra_readers: Mapping[str, Reader] | None = None, *, resume: bool = False, accept_changes: bool = False,
+        planned: bool = True,
     ) -> None:  # fmt: skip
         self.config, self.watcher, self.folder = config, watcher, config.output.folder
         self.preprocess, self._extra_readers = preprocess, extra_readers
-        self._resume, self._accept = resume, accept_changes
+        self._resume, self._accept, self._planned = resume, accept_changes, planned
+        self.plan: Plan | None = None
         self.accelerator = Accelerator(mixed_precision=config.train.precision)
         self.curve: list[Point] = []
         self.floor: float | None = None
@@ -108,9 +113,15 @@ class TrainingSession:
 
     def _run(self, began: float) -> Outcome:
         check_needed(self.config)
+        going_on = self._resume and states(self.folder)
+        if self._planned and not going_on and self.accelerator.is_main_process:
+            self.plan = plan(self.config)
+            self.watcher.say(str(self.plan))
         train, held_out = self._prepare_data()
         self.pause_if_asked()
         base = load_base(self.config.base)
+        if self.config.train.zero_terminal_snr:
+            base = dataclasses.replace(base, noise=base.noise.ending_in_noise())
         self._begin_folder(base)
         self.accelerator.wait_for_everyone()
         self.marks = marks(file_sha256(self.config.base.checkpoint), train, held_out)

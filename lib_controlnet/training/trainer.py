@@ -147,7 +147,9 @@ class ControlTrainer:
         rows, counts = rows_of(len(indices), accelerator.process_index, accelerator.num_processes)
         batch = self.data.batch(indices[rows], generator)
         shape = (len(indices), *batch.latents.shape[1:])
-        chance = draw(generator, shape, self.noise.steps, self.options.empty_prompts)
+        options = self.options
+        chance = draw(generator, shape, self.noise.steps, options.empty_prompts, cubic=options.timesteps == "cubic",
+                      offset_noise=options.offset_noise)  # fmt: skip
         share = self.order.share(indices)
         weights = torch.tensor(counts) * (share * accelerator.num_processes / len(indices))
         return batch, chance.rows(rows, weights, share)

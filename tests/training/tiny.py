@@ -95,4 +95,4 @@ def canny(name: str, picture: np.ndarray, resolution: int, settings: Sequence[fl
 
 
 def session(of: TrainConfig, watcher: Memory | None = None, **options: Any) -> TrainingSession:
-    return TrainingSession(of, watcher or Memory(), canny, **options)
+    return TrainingSession(of, watcher or Memory(), canny, **{"planned": False, **options})

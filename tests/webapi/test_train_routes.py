@@ -12,6 +12,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from annotator.sd_controlnet import registry
+from lib_controlnet.engine.preprocess import PreprocessRunner
 from lib_controlnet.training.jobs import TrainingJobs
 from lib_controlnet.webapi.train_routes import mount
 from tests.standalone.tiny_checkpoint import write
@@ -23,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Server:
     def __init__(self, folder: Path, allowed: bool = True, auth: Any = None) -> None:
         self.folder, self.allowed, self.lock = folder, allowed, threading.RLock()
-        self.jobs = TrainingJobs(ROOT)
+        self.jobs = TrainingJobs(ROOT, preprocessor=PreprocessRunner(registry.discover(), lambda: None).entry)
         app = FastAPI()
         mount(app, self.jobs, lambda key, default: self.allowed, auth, self.lock)
         self.client = TestClient(app)
@@ -139,3 +141,15 @@ def test_a_start_waits_for_the_pictures_being_made(server: Server) -> None:
     caller.join(60)
     assert answers[0].status_code == 200
     assert server.wait(lambda status: status["state"] != "running")["state"] == "finished"
+
+
+@pytest.mark.parametrize("section", ["data", "samples"])
+@pytest.mark.parametrize("path", ["train", "train/check"])
+def test_an_unknown_preprocessor_is_told_at_once(server: Server, section: str, path: str) -> None:
+    config = server.config()
+    config[section]["preprocessor"] = "cany"
+    answer = server.client.post(f"/controlnet/{path}", json={"config": config})
+    assert 400 <= answer.status_code < 500
+    assert f"{section}.preprocessor" in answer.text
+    assert "cany" in answer.text
+    assert server.client.get("/controlnet/train").json()["state"] == "idle"

@@ -26,7 +26,7 @@ class Training:
         """The training layer's TrainingJobs."""
         from ...training.jobs import TrainingJobs
 
-        return TrainingJobs(self._root, self._weights, self._caption)
+        return TrainingJobs(self._root, self._weights, self._caption, self._services.preprocess.entry)
 
     def remember_unit(self, widgets: Sequence[Any]) -> None:
         """Keeps the switch and the model choice of txt2img's first unit, which "Use in unit 0" sets."""
