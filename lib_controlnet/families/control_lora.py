@@ -1,4 +1,7 @@
-"""Control-LoRA (Stability AI): a ControlNet stored as low-rank changes to the checkpoint it is used with."""
+"""Control-LoRA (Stability AI): a ControlNet stored as low-rank changes to the checkpoint it is used with.
+
+Factors may have kohya-ss's names.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..loading.detect import KeyCondition
+from ..loading.kohya import DOWN, as_stabilitys
 from ..loading.lazy import outline
 from ..loading.low_rank import MARK, merge_base
 from ..nets.controlnet import ControlNet
@@ -21,12 +25,13 @@ class ControlLoraFamily:
     before: Sequence[str] = ("controlnet",)
     condition = KeyCondition(
         all_of=("input_hint_block.0.weight", "zero_convs.0.0.weight", "middle_block_out.0.weight"),
-        any_of=(MARK, "*.in_layers.2.up"),
+        any_of=(MARK, "*.in_layers.2.up", f"*{DOWN}"),
     )
 
     def load(self, path: Path, weights: Weights, metadata: Mapping[str, str], runtime: Runtime) -> AnyControlNet:
         """Builds the network for the loaded checkpoint. Raises ModelFileError where names or shapes do not fit."""
-        merged = merge_base(weights, runtime.needed_base(path))
+        base = runtime.needed_base(path)
+        merged = merge_base(as_stabilitys(weights, base.keys()), base)
         return load_controlnet(
             path, merged, metadata, runtime, holds_base=True, network=ControlNet, model=LoadedControlNet
         )
@@ -38,7 +43,7 @@ class ControlLoraFamily:
         widths = [
             outline(weights, key).shape[1]
             for key in weights
-            if key.endswith((".attn2.to_k.down", ".attn2.to_k.weight"))
+            if key.endswith((".attn2.to_k.down", ".attn2.to_k.weight", f"attn2.to_k{DOWN}", f"attn2_to_k{DOWN}"))
         ]
         return sheet_of_blocks(blocks, widths[0] if widths else 0)
 

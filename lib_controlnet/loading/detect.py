@@ -116,6 +116,7 @@ _OTHER_BACKBONES: tuple[Kind, ...] = (
 # loaders of the ControlNet extensions and of ComfyUI, and diffusers' models.
 KINDS: tuple[Kind, ...] = (
     _kind("a Control-LoRA", "lora_controlnet"),
+    _kind("a Control-LoRA", "*input_hint_block.0.weight", "*zero_convs.0.0.weight", "*.lora_down.weight"),
     _kind(
         "a CtrLoRA (its base ControlNet lies beside it)",
         "*zero_convs.0.0.weight",

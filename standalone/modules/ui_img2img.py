@@ -42,7 +42,7 @@ def _pictures() -> tuple[dict[str, Any], dict[str, Any]]:
                 ("batch_mask_dir", "Inpaint batch mask directory", "img2img_batch_inpaint_mask_dir"),
             ):
                 extra[key] = gr.Textbox(label=label, elem_id=elem_id, **hidden)
-    tabs = dict(zip(MODES, (first, inpaint, upload, batch), strict=True))
+    tabs: dict[str, Any] = dict(zip(MODES, (first, inpaint, upload, batch), strict=True))
     for mode, item in tabs.items():
         item.select(lambda mode=mode: mode, inputs=[], outputs=[extra["mode"]], show_progress="hidden")
     return extra, tabs

@@ -93,6 +93,48 @@ def test_residuals_equal_the_merged_network(tmp_path: Path, config: UNetConfig, 
     assert max(float((a - b).abs().max()) for a, b in zip(ours, [*down, middle], strict=True)) < 1e-4
 
 
+def kohyas(file: dict[str, Tensor], flat: bool, alpha: float | None) -> dict[str, Tensor]:
+    """The same file under sd-scripts' names; a change of alpha over the rank is made up for by the factor."""
+    found: dict[str, Tensor] = {}
+    for key, value in file.items():
+        module, _, end = key.rpartition(".")
+        if end not in ("up", "down"):
+            found[key] = value
+            continue
+        name = f"lora_unet_{module.replace('.', '_')}" if flat else module
+        found[f"{name}.lora_{end}.weight"] = value * (RANK / alpha) if alpha is not None and end == "up" else value
+        if alpha is not None:
+            found[f"{name}.alpha"] = torch.tensor(alpha)
+    del found["lora_controlnet"]
+    return found
+
+
+@pytest.mark.parametrize(("flat", "alpha"), [(True, 1.0), (True, None), (False, 8.0)])
+def test_kohyas_names_mean_the_same(tmp_path: Path, flat: bool, alpha: float | None) -> None:
+    base = dict(unet(SD1).state_dict())
+    file, _ = control_lora(SD1, base)
+    (tmp_path / "other").mkdir()
+    path = saved(tmp_path / "other", kohyas(file, flat, alpha))
+    mine, theirs = (
+        load_model(one, runtime(base), discover()).net.state_dict()  # type: ignore[attr-defined]
+        for one in (saved(tmp_path, file), path)
+    )
+    assert mine.keys() == theirs.keys()
+    assert max(float((mine[key] - theirs[key]).abs().max()) for key in mine) < 1e-5
+    facts = FactReader(discover()).read(path)
+    assert (facts.family, facts.kind, facts.mismatch(BaseModel(SD1, "tiny"))) == ("control_lora", "a Control-LoRA", "")
+    assert facts.mismatch(BaseModel(SD2, "tiny"))
+
+
+def test_a_layer_that_is_none_of_the_bases_is_named(tmp_path: Path) -> None:
+    base = dict(unet(SD1).state_dict())
+    file = kohyas(control_lora(SD1, base)[0], True, 1.0)
+    file["lora_unet_input_blocks_77_0.lora_down.weight"] = torch.ones(2, 4)
+    file["lora_unet_input_blocks_77_0.lora_up.weight"] = torch.ones(4, 2)
+    with pytest.raises(BaseModelError, match="lora_unet_input_blocks_77_0"):
+        load_model(saved(tmp_path, file), runtime(base), discover())
+
+
 def test_another_checkpoint_means_another_network(tmp_path: Path) -> None:
     bases = [dict(unet(SD1, seed).state_dict()) for seed in (2, 3)]
     file, _ = control_lora(SD1, bases[0])
