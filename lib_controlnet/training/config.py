@@ -158,7 +158,8 @@ class SampleOptions:
 class OutputOptions:
     """`folder` gets everything; the model is `name`.safetensors there. `save_every`: steps between states from which
     a killed training goes on, of which the newest `keep` stay. `formats`: "v1.1" is one file under cldm's names,
-    "diffusers" a folder. `control_type`, `license`, `title` go into the file's metadata. `tensorboard` writes logs."""
+    "diffusers" a folder. `control_type`, `license`, `title` go into the file's metadata. `tensorboard` and `wandb`
+    write logs for these programs; "offline" keeps them on this computer."""
 
     folder: Path
     name: str
@@ -169,6 +170,7 @@ class OutputOptions:
     keep: int = within(1, 10**4, 2)
     formats: tuple[Literal["v1.1", "diffusers"], ...] = ("v1.1",)
     tensorboard: bool = False
+    wandb: Literal["off", "offline", "online"] = "off"
 
     def __post_init__(self) -> None:
         check_bounds(self, "output")

@@ -71,6 +71,13 @@ class Observer:
         self.ceiling = self._score(self._reconstructions)
         self.floor: float | None = None
 
+    @property
+    def prompts(self) -> list[str]:
+        """Of the grid's rows."""
+        sizes = [self._conditions[index].shape for index in self._conditions]
+        shown = [i for i, shape in zip(self._conditions, sizes, strict=True) if shape == sizes[0]][:_SHOWN]
+        return [self._data.examples[index].captions[0] for index in shown]
+
     def _mismatched(self, held_out: EncodedData) -> dict[int, Pixels]:
         """For each condition that of another picture, at its size; of a single one itself, upside down."""
         indices = list(self._conditions)

@@ -10,7 +10,7 @@ from ..core.errors import PreprocessorError
 from .cache import Preprocess
 from .config import TrainConfig
 from .errors import TrainingError
-from .log import board_writer
+from .log import board_writer, wandb_package
 from .optimizer import eight_bit
 
 _BLANK = np.zeros((64, 64, 3), np.uint8)
@@ -27,6 +27,8 @@ def check_needed(config: TrainConfig) -> None:
         eight_bit()
     if config.output.tensorboard:
         board_writer()
+    if config.output.wandb != "off":
+        wandb_package()
 
 
 def check_names(config: TrainConfig, find: Callable[[str], object]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from ..loading.reader import read_weights
 from ..loading.whole import UNET
 from .adherence import Point
 from .base import Base, architecture
+from .card import Facts, write_card
 from .config import TrainConfig
 from .export import write_weights
 from .kinds import Control, kind_named
@@ -22,10 +24,10 @@ from .trainer import ControlTrainer
 class Products:
     """Files of one training. `files`: name -> path of what was written."""
 
-    def __init__(self, config: TrainConfig, base: Base, trainer: ControlTrainer, base_sha256: str) -> None:
+    def __init__(self, config: TrainConfig, base: Base, trainer: ControlTrainer, marks: Mapping[str, Any]) -> None:
         self._config, self._base, self._trainer = config, base, trainer
         self.files: dict[str, Path] = {}
-        self._sha256 = base_sha256
+        self._marks = marks
         self._kind = kind_named(config.control.kind)
 
     @contextlib.contextmanager
@@ -38,8 +40,12 @@ class Products:
             yield trainer.control
         trainer.control.train()
 
-    def write(self, curve: Sequence[Point]) -> None:
-        """All formats, with the weights of now. Raises TrainingError where the disk refuses."""
+    def write(
+        self, curve: Sequence[Point], measured: tuple[float | None, float | None] = (None, None),
+        prompts: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """All formats with the weights of now, and the card. `measured`: adherence without control and of the true
+        pictures; `prompts`: of the samples. Raises TrainingError where the disk refuses."""
         output = self._config.output
         metadata = self._metadata(curve)
         with self.in_use() as control:
@@ -51,6 +57,9 @@ class Products:
         self.files["log"] = output.folder / "log.jsonl"
         if curve:
             self.files["samples"] = output.folder / "samples" / f"step-{curve[-1].step:06d}.png"
+        kind, pairs = architecture(self._base.unet.config), self._marks["pairs"]
+        facts = Facts(kind, pairs, self._trainer.step, self.files, curve, *measured, self.files.get("samples"), prompts)
+        self.files["card"] = write_card(self._config, facts)
 
     def _write_base(self, path: Path) -> None:
         """The checkpoint with the decoder that was trained."""
@@ -76,7 +85,7 @@ class Products:
             "controlnet.type": config.output.control_type,
             "controlnet.preprocessor": config.data.preprocessor,
             "controlnet.base": config.base.checkpoint.name,
-            "controlnet.base_sha256": self._sha256,
+            "controlnet.base_sha256": self._marks["base"],
             "controlnet.recipe": json.dumps(recipe),
             "controlnet.start": "base" if config.base.start is None else config.base.start.name,
         }

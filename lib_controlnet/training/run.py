@@ -14,7 +14,7 @@ from .adherence import Convergence, Point, find_convergence, half_way
 from .base import Base
 from .config import TrainConfig
 from .errors import NotFinite, Stopped, TrainingError
-from .log import Log
+from .log import Log, boards_of
 from .looks import Look, Observer
 from .planning import Plan
 from .products import Products
@@ -56,13 +56,13 @@ class Run:
     def __init__(self, owner: Owner, base: Base, trainer: ControlTrainer, observer: Observer | None) -> None:
         self._owner, self._trainer, self._config, self._observer = owner, trainer, owner.config, observer
         self._main = owner.accelerator.is_main_process
-        self.products = Products(owner.config, base, trainer, owner.marks["base"])
+        self.products = Products(owner.config, base, trainer, owner.marks)
         self._log: Log | None = None
         self._saved = -1
         if not self._main:
             return
         output = owner.config.output
-        self._log = Log(output.folder, trainer.step, output.tensorboard)
+        self._log = Log(output.folder, trainer.step, boards_of(owner.config, trainer.step))
         self._log.write("begin", first=trainer.step, steps=owner.config.train.steps, name=output.name)
         if owner.plan is not None:
             self._log.write("plan", **owner.plan.as_json(), says=str(owner.plan))
@@ -142,6 +142,8 @@ class Run:
         owner.half_way = half_way(owner.curve, floor, ceiling)
         self._tell("look", step=step, adherence=look.adherence, mismatched=look.mismatched, floor=floor,
                    ceiling=ceiling, grid=look.grid.name)  # fmt: skip
+        if self._log is not None:
+            self._log.picture(look.grid, step)
         new = owner.convergence if owner.convergence != before else None
         if new is not None:
             self._tell("convergence", step=new.step, after=new.after, value=new.value, rise=new.rise)
@@ -164,7 +166,9 @@ class Run:
             "marks": dict(owner.marks),
         }
         save_state(owner.config.output.folder, trainer.step, content, self._config.output.keep)
-        self.products.write(owner.curve)
+        observer = self._observer
+        measured = (owner.floor, None if observer is None else observer.ceiling)
+        self.products.write(owner.curve, measured, () if observer is None else observer.prompts)
         self._saved = trainer.step
         self._tell("saved", step=trainer.step)
 

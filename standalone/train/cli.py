@@ -1,6 +1,7 @@
 """The command line of the trainer.
 
     python launch.py train CONFIG.toml [--steps N] [--out DIR] [--resume [--accept-changes]] [--json]
+    python launch.py train CONFIG.toml --push USER/NAME [--public]
     python launch.py train CONFIG.toml --plan [--memory GIB] [--json]
 
 The configuration is described in docs/training.md. Several processes: `accelerate launch -m standalone.train.cli ...`.
@@ -24,6 +25,7 @@ from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.engine.preprocess import PreprocessRunner
 from lib_controlnet.measure.metrics import kind_of
 from lib_controlnet.training.config import TrainConfig, read_config
+from lib_controlnet.training.hub import push, uploads
 from lib_controlnet.training.pictures import Pixels
 from lib_controlnet.training.planning import plan
 from lib_controlnet.training.session import Outcome, TrainingSession
@@ -49,15 +51,24 @@ def main(argv: Sequence[str]) -> int:
             accept_changes=options.accept_changes,
         )  # fmt: skip
         outcome = session.run()
+        address = _pushed(options, config, outcome) if session.accelerator.is_main_process else ""
     except ControlNetError as error:
         screen.close()
         print(json.dumps({"error": str(error)}) if options.json else f"launch.py train: {error}", file=sys.stderr)
         return 1
     screen.close()
     if session.accelerator.is_main_process:
-        report = report_of(outcome)
+        report = report_of(outcome) | ({"pushed": address} if address else {})
         print(json.dumps(report) if options.json else _text(report))
     return 130 if outcome.stopped else 0
+
+
+def _pushed(options: argparse.Namespace, config: TrainConfig, outcome: Outcome) -> str:
+    """The address of the model on the hub; "" where it was not asked for, or the training is not at its end."""
+    if not options.push or outcome.stopped:
+        return ""
+    files = uploads(config.output.folder, outcome.files)
+    return push(options.push, files, public=options.public, endpoint=options.hub)
 
 
 def _config(options: argparse.Namespace) -> TrainConfig:
@@ -115,7 +126,7 @@ def _text(report: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="launch.py train", description="Train a ControlNet.")
+    parser = argparse.ArgumentParser(prog="launch.py train", description="Train a control model.")
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="what to train: see docs/training.md")
     parser.add_argument("--steps", type=int, default=0, help="instead of train.steps")
     parser.add_argument("--out", type=Path, help="instead of output.folder")
@@ -126,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
         "--accept-changes", action="store_true", help="with --resume: go on with other settings or data than before"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    parser.add_argument("--push", metavar="USER/NAME", help="at the end: upload model and card to this hub repository")
+    parser.add_argument("--public", action="store_true", help="with --push: a new repository is no private one")
+    parser.add_argument("--hub", metavar="URL", help="with --push: another hub than huggingface.co")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     parser.add_argument("--threads", type=int, default=0, help="threads of PyTorch (small networks: 1)")
     parser.add_argument(
