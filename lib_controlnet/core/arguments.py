@@ -21,7 +21,7 @@ The host drops arguments beyond the last component, so there are more slots than
 many is then seen and refused.
 """
 
-PANEL: tuple[str, ...] = ("prompt_mode", "caption", "batch_option", "style_align")
+PANEL: tuple[str, ...] = ("prompt_mode", "caption", "batch_option", "style_align", "study")
 """The panel's own part of the arguments, behind the slots; see PanelOptions."""
 
 FIRST_UNIT = SLOTS + len(PANEL)

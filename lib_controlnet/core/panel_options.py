@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 from .errors import UnitError
 from .legacy import read_choice
 from .modes import HiResOption
+from .study import Study, read_study
 from .units import ControlNetUnit
 from .values import read_bool
 
@@ -19,7 +20,7 @@ Value = TypeVar("Value")
 DEFAULT_PROMPT = "a professional, detailed, high-quality image"
 """The default prompt of the ControlNet paper (arXiv 2302.05543, 4.1)."""
 
-KEYS = frozenset(("prompt_mode", "caption", "batch_option", "style_align"))
+KEYS = frozenset(("prompt_mode", "caption", "batch_option", "style_align", "study"))
 PROMPT_MODE_KEY = "ControlNet Prompt Mode"
 """The generation parameter that holds the prompt mode."""
 BATCH_OPTION_KEY = "ControlNet Batch Option"
@@ -46,13 +47,15 @@ class BatchOption(str, Enum):
 class PanelOptions:
     """`caption`: what the automatic modes would find, where the user has read or edited it already.
 
-    `style_align`: the pictures of a batch are to be alike in style, in the first pass.
+    `style_align`: the pictures of a batch are to be alike in style, in the first pass. `study`: what the job is to
+    find out before it makes its pictures.
     """
 
     prompt_mode: PromptMode = PromptMode.typed
     caption: str = ""
     batch_option: BatchOption = BatchOption.all_units
     style_align: bool = False
+    study: Study | None = None
 
     def units(self, index: int) -> Sequence[ControlNetUnit]:
         """What acts beside the user's units, of which `index` is the first free number."""
@@ -77,6 +80,7 @@ def parse_options(given: object) -> PanelOptions:
         str(fields.get("caption", "")).strip(),
         _read(partial(read_choice, BatchOption), "batch_option", fields, BatchOption.all_units),
         _read(read_bool, "style_align", fields, False),
+        read_study(fields.get("study")),
     )
 
 

@@ -102,7 +102,11 @@ def _options(tabname: str) -> dict[str, Any]:
         align = gr.Checkbox(
             False, label="[StyleAlign] Align image style in the batch.", elem_id=f"{prefix}_style_align"
         )
-    return {"prompt_mode": mode, "caption": caption, "batch_option": option, "style_align": align, "write": write}
+    study = not_saved(
+        gr.Textbox("", label="Study", show_label=False, elem_id=f"{prefix}_study", elem_classes=["cnet-unseen"])
+    )
+    chosen = {"prompt_mode": mode, "caption": caption, "batch_option": option, "style_align": align}
+    return {**chosen, "study": study, "write": write}
 
 
 def _connect_caption(services: PageServices, options: dict[str, Any], units: list[UnitWidgets]) -> None:

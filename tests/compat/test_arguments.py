@@ -27,7 +27,7 @@ RGB = np.random.default_rng(3).integers(0, 256, (8, 6, 3), dtype=np.uint8)
 
 def page(*units: list[Any], caption: str = "") -> list[Any]:
     """What a page sends: free slots, the panel's own values, the widgets of each unit."""
-    options = [PromptMode.typed.value, caption, "All ControlNet units for all images in a batch", False]
+    options = [PromptMode.typed.value, caption, "All ControlNet units for all images in a batch", False, ""]
     return [*[None] * SLOTS, *options, *(value for unit in units for value in unit)]
 
 

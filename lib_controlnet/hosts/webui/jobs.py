@@ -19,6 +19,7 @@ from ...engine.effect import PassEffect
 from ...engine.session import ControlSession
 from .metering import JobMeter
 from .plan import Plan
+from .studies import Studied
 
 _JOB = "controlnet_job"
 """The one attribute of ours on the host's processing object."""
@@ -51,6 +52,8 @@ class Job:
     """How well its pictures follow their maps, where that is measured."""
     effects: list[PassEffect] = field(default_factory=list[PassEffect])
     """What its units did in the passes that have ended."""
+    studied: Studied | None = None
+    """What it has found out before it made its pictures."""
     armed: ExitStack = field(default_factory=ExitStack)
     """Takes the hooks off that raise `error`."""
 

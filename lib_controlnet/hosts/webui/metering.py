@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,8 @@ from .pictures import crop_box, host_mask
 
 log = logging.getLogger("ControlNet")
 _BAR = 10
+MEASURED = "controlnet_measured"
+"""The attribute of a processing object whose pictures are measured whatever the option says."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class JobMeter:
         """A picture of the job has been made; it may be the part that is painted "only masked"."""
         pixels = np.asarray(picture.convert("RGB"), np.uint8)
         image = len(self.pictures) % max(int(getattr(p, "batch_size", 1) or 1), 1)
-        rows = [self._row(p, session, run, pixels, image) for run in _units(session)]
+        rows = [self._row(p, session, run, pixels, image) for run in units_of(session)]
         self.pictures.append(rows)
         p.extra_generation_params[ADHERENCE] = "; ".join(row.words() for row in rows)
         if self.services.setting("controlnet_measure_maps", False):
@@ -84,7 +86,7 @@ class JobMeter:
         try:
             if not session.has_say(run, image):
                 return Row(run.unit.index, run.spec.id, run.model_name, None, "this picture is not the unit's")
-            metered = _measured(self.services, p, run, pixels, image)
+            metered = measure_run(self.services, p, run, pixels, image)
             return Row(run.unit.index, run.spec.id, run.model_name, metered)
         except ControlNetError as error:
             log.warning("Unit %d could not be measured: %s", run.unit.index, error)
@@ -104,16 +106,23 @@ class JobMeter:
 
 
 def hand_over(
-    meter: JobMeter | None, effects: Sequence[PassEffect], session: ControlSession, p: Any, processed: Any
+    meter: JobMeter | None,
+    effects: Sequence[PassEffect],
+    session: ControlSession,
+    p: Any,
+    processed: Any,
+    bounds: Callable[[UnitRun], Mapping[str, Any]] = lambda _run: {},
 ) -> None:
     """Tells the result: a line a unit under the pictures where they were measured, `info.controlnet` in the API, and
-    the error maps.
+    the error maps. `bounds`: floor and ceiling of a unit, where they were asked for.
     """
-    measured = [] if meter is None else meter.report()
-    names = [{"unit": run.unit.index, "preprocessor": run.spec.id, "model": run.model_name} for run in _units(session)]
+    measured = [] if meter is None else [{**row, **_limits(row, session, bounds)} for row in meter.report()]
+    names = [
+        {"unit": run.unit.index, "preprocessor": run.spec.id, "model": run.model_name} for run in units_of(session)
+    ]
     report = with_effects(measured, effects, names)
     if report:
-        _into_answer(processed, report)
+        into_answer(processed, "controlnet", report)
     if meter is None:
         return
     by_unit = {row["unit"]: row for row in report}
@@ -126,7 +135,7 @@ def metered(
     meter: JobMeter | None, services: Services, p: Any, session: ControlSession, picture: Image.Image
 ) -> JobMeter | None:
     """A picture of a job is ready: the job's meter with it, None where nothing is measured. Never raises."""
-    if meter is None and not services.setting("controlnet_measure", False):
+    if meter is None and not services.setting("controlnet_measure", False) and not getattr(p, MEASURED, False):
         return None
     meter = meter or JobMeter(services)
     try:
@@ -137,9 +146,30 @@ def metered(
     return meter
 
 
-def _units(session: ControlSession) -> list[UnitRun]:
+def units_of(session: ControlSession) -> list[UnitRun]:
     """One run a unit: those that merge pictures which their model does not take together are one unit again."""
     return list({run.unit.index: run for run in reversed(session.runs)}.values())[::-1]
+
+
+def _limits(
+    row: Mapping[str, Any], session: ControlSession, bounds: Callable[[UnitRun], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Floor and ceiling of a measured unit, and how much of what lies between them it has, 0..1."""
+    run = next((run for run in units_of(session) if run.unit.index == row["unit"]), None)
+    found = {} if run is None else dict(bounds(run))
+    floor, ceiling, own = found.get("floor"), found.get("ceiling"), row["adherence"]
+    if floor is not None and ceiling is not None and own is not None and ceiling > floor:
+        found["followed"] = round(min(max((own - floor) / (ceiling - floor), 0.0), 1.0), DECIMALS)
+    return found
+
+
+def _limit_words(unit: Mapping[str, Any]) -> str:
+    if "floor" not in unit:
+        return ""
+    floor = "" if unit["floor"] is None else f"{unit['floor']:.2f} without control"
+    ceiling = unit.get("why_no_ceiling") or f"{unit['ceiling']:.2f} is the source picture through the VAE"
+    could = f"{100 * unit['followed']:.0f} % of what it could: " if "followed" in unit else ""
+    return could + ", ".join(filter(None, (floor, ceiling)))
 
 
 def _by_unit(pictures: Sequence[Sequence[Row]]) -> Iterator[list[Row]]:
@@ -158,21 +188,22 @@ def _line(unit: dict[str, Any], rows: Sequence[Row]) -> str:
     detector = next(row.metered.detector for row in rows if row.metered is not None)
     return (
         f"ControlNet unit {unit['unit']} follows its map {'█' * done}{'░' * (_BAR - done)} {unit['adherence']:.2f} "
-        f"({'; '.join(filter(None, (values, detector, effect)))})"
+        f"({'; '.join(filter(None, (_limit_words(unit), values, detector, effect)))})"
     )
 
 
-def _into_answer(processed: Any, report: list[dict[str, Any]]) -> None:
-    """The host's text of the result, from which page and API read, has `controlnet` in it."""
+def into_answer(processed: Any, name: str, report: Any) -> None:
+    """The host's text of the result, from which page and API read, has `report` under `name` in it."""
     original: Callable[[], str] = processed.js
 
     def js(*args: Any, **kwargs: Any) -> str:
-        return json.dumps({**json.loads(original(*args, **kwargs)), "controlnet": report})
+        return json.dumps({**json.loads(original(*args, **kwargs)), name: report})
 
     processed.js = js
 
 
-def _measured(services: Services, p: Any, run: UnitRun, pixels: Pixels, image: int) -> Metered:
+def measure_run(services: Services, p: Any, run: UnitRun, pixels: Pixels, image: int) -> Metered:
+    """How well a picture (H, W, 3) of place `image` in its batch follows a unit's map. Raises ControlNetError."""
     result = run.results[image if len(run.results) > 1 else 0]
     specs = [entry.spec for entry in services.annotators.entries]
     params = (*result.params, -1.0, -1.0)

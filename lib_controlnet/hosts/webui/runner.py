@@ -21,7 +21,7 @@ from ...engine.session import ControlSession
 from ..base import Host
 from .generation import WebUIGeneration
 from .jobs import Job, carried_job, new_job, own_job, stray_job
-from .metering import hand_over, metered
+from .metering import metered
 from .notes import forget, say, say_all, say_late
 from .pictures import sources
 from .plan import Plan, finish_batch, make_plan, repeat_seeds
@@ -29,6 +29,7 @@ from .refusal import refusal
 from .results import add_maps, write_infotext
 from .sampling import Sampling
 from .stopping import arm, interrupt, refuse, was_interrupted
+from .studies import Studies, tell_all
 
 log = logging.getLogger("ControlNet")
 
@@ -49,6 +50,7 @@ class Runner:
         """Those under way, the innermost last: a job may run within another's sampling."""
         self._begun: list[ref[Job]] = []
         """The jobs that have begun and not ended, the innermost last, and some that broke off; their `p` keeps them."""
+        self._studies = Studies()
         self._armed: set[Job] = set()
         """Those of which something is armed, see `stopping`."""
 
@@ -57,7 +59,9 @@ class Runner:
         earlier = carried_job(p)
         job = new_job(p)
         try:
-            job.plan = make_plan(p, read_options(), read_units(), None if earlier is None else earlier.plan)
+            units = read_units()
+            job.plan = make_plan(p, read_options(), units, None if earlier is None else earlier.plan)
+            job.studied = self._studies.study(p, job.plan.options.study, units)
         except Exception as error:  # noqa: BLE001 (raised again in `process`, where it can stop the job)
             _keep(job, error)
 
@@ -184,10 +188,7 @@ class Runner:
         self._disarm(job)
 
     def detach(self) -> None:
-        """Takes every hook of ours off the host; it is then as if we had never been there.
-
-        A sampling that runs meanwhile is stopped, since nobody will tell us of its next steps; its end takes the rest.
-        """
+        """Takes every hook of ours off the host; a sampling that runs is stopped, and its end takes the rest."""
         self._close_idle()
         for sampling in self._samplings:
             self._fail(sampling.job, sampling.p, _reloaded())
@@ -345,7 +346,7 @@ class Runner:
             finish_batch(p, job.plan, processed, self._services.setting)
         else:
             add_maps(p, processed, session, self._services.setting)
-        hand_over(job.meter, job.effects, session, p, processed)
+        tell_all(self._services, session, job.meter, job.effects, job.studied, p, processed)
 
     def _fail(self, job: Job, p: Any, error: Exception, stopped: bool = False) -> ControlNetError:
         """Remembers the error of a job and arms everything that can stop it; the first one counts.

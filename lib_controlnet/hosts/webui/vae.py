@@ -32,3 +32,14 @@ def encode(model: Any, seed: int, pixels: Tensor) -> Tensor:
             remedy="start the WebUI with --no-half-vae",
         )
     return latents
+
+
+@torch.no_grad()
+def through_vae(model: Any, seed: int, pixels: Tensor) -> Tensor:
+    """(n, 3, H, W) in 0..1 -> what is left of them when they are encoded and decoded, the same, float32."""
+    from modules import devices
+
+    latents = encode(model, seed, pixels)
+    with devices.autocast():
+        parts = [model.decode_first_stage(part.to(devices.device, devices.dtype_vae)) for part in latents.split(1)]
+    return (torch.cat(parts).float() / 2 + 0.5).clamp(0, 1)
