@@ -1,6 +1,8 @@
 // The map over the result: how much of it is seen, and up to where.
 import {Dialog, loadPicture} from "./dialog.mjs";
 
+const SMALLEST = 512;
+
 export class OverlayDialog extends Dialog {
     constructor(title, result, map) {
         super(title);
@@ -21,6 +23,7 @@ export class OverlayDialog extends Dialog {
         [this.result, this.map] = await Promise.all([loadPicture(result), loadPicture(map)]);
         this.canvas.width = this.result.naturalWidth;
         this.canvas.height = this.result.naturalHeight;
+        this.canvas.style.width = `${Math.max(this.canvas.width, SMALLEST)}px`;
         this.draw();
     }
 

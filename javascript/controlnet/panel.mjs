@@ -48,6 +48,7 @@ export class Panel {
         const text = log.querySelector(".error")?.textContent ?? "";
         const error = unitError(text);
         if (!text && !log.textContent.trim()) return;
+        for (const unit of this.units) unit.measuring.read(log);
         for (const unit of this.units) if (unit.problems.shown?.origin === "job") unit.problems.clear();
         if (error) this.units[error.unit]?.problems.show(error.field, error.text, "job");
     }

@@ -6,6 +6,7 @@ import {fail} from "./dialog.mjs";
 import {chosenFile, interceptFiles, isJson, isSvg, poseText, rasterised} from "./files.mjs";
 import {CurvePlot} from "./curve.mjs";
 import {LayerBars} from "./layers.mjs";
+import {Measuring} from "./measuring.mjs";
 import {UnitCanvas} from "./canvas/unit_canvas.mjs";
 import {OverlayDialog} from "./overlay.mjs";
 import {Preview} from "./preview.mjs";
@@ -37,6 +38,7 @@ export class ControlNetUnit {
             component.setAttribute("aria-label", `${this.name}: ${id.replaceAll("_", " ")}`);
             component.setAttribute("role", "group");
         }
+        this.measuring = new Measuring(this);
         this.on("draw", () => this.canvas.open());
         this.on("controlnet_open_new_canvas_button", () => this.canvas.newCanvas());
         this.on("take_result", () => this.takeResult());

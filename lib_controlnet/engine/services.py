@@ -11,6 +11,7 @@ from ..core.preprocessors import Annotators
 from ..families.base import BaseModel
 from .facts import FactReader
 from .library import ModelLibrary
+from .measured_maps import MeasuredMaps
 from .model_cache import ModelCache
 from .preprocess import Pixels, PreprocessRunner
 from .weights import WeightFiles
@@ -25,6 +26,8 @@ class Services:
     preprocess: PreprocessRunner
     models: ModelCache
     setting: Callable[[str, Any], Any]
+    measured: MeasuredMaps = field(default_factory=MeasuredMaps, kw_only=True)
+    """What the page shows of the pictures that were measured last."""
     masks_are_regions: bool = field(default=False, kw_only=True)
     """In this host a unit's mask says where it acts, unless its preprocessor needs one."""
 

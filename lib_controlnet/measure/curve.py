@@ -24,7 +24,7 @@ def curve_picture(
 ) -> Pixels:
     """(320, 480, 3) uint8: `curve` and `similarities` are (weight, value in 0..1), by weight; `chosen` is a weight."""
     image = Image.new("RGB", SIZE, "white")
-    draw = ImageDraw.Draw(image)
+    draw: Any = ImageDraw.Draw(image)
     widest = max([1.0, *(weight for weight, _ in curve)])
 
     def at(weight: float, value: float) -> tuple[float, float]:

@@ -31,6 +31,18 @@ def error_map(picture: Pixels, field: Field, opacity: float = OPACITY) -> Pixels
     return mixed.clip(0, 255).round().astype(np.uint8)
 
 
+def overlay(field: Field) -> Pixels:
+    """`field` (h, w) to be laid over its picture: green, red and clear, (h, w, 4) uint8."""
+    height, width = field.shape
+    thin = 0 < float((field != 0).mean()) < _THIN
+    good, bad = (_fitted(np.maximum(sign * field, 0), (width, height), thin) for sign in (1, -1))
+    if thin:
+        good = np.where(bad > 0, 0, good)
+    colours = np.where((good >= bad)[:, :, None], np.array(GREEN), np.array(RED))
+    alpha = 255 * np.clip(good + bad, 0, 1)
+    return np.dstack([colours, alpha]).round().astype(np.uint8)
+
+
 def _fitted(field: Any, size: tuple[int, int], thin: bool) -> Any:
     """(H, W) in 0..1, widened by a pixel each way where it is thin."""
     side = 1 + 2 * max(1, min(size) // 256)

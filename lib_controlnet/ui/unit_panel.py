@@ -16,6 +16,7 @@ from .drawing import DrawingWidgets, build_drawing
 from .gradio_compat import not_saved, small_button, tool_button
 from .image_prompts import ImagePromptEditor, build_image_prompt
 from .layers import LayerEditor, build_editor
+from .measuring import build_measuring
 from .problems import Problem, build_problem
 from .sliders import HIDDEN, slider_options
 from .unit_pictures import PictureWidgets, build_pictures
@@ -73,6 +74,7 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     _modes(values, prefix, is_img2img)
     image_prompt = build_image_prompt(values, prefix)
     schedule = build_schedule(values, prefix, is_img2img)
+    build_measuring(prefix)
     layers = build_editor(prefix)
     values["layer_weights"] = layers.weights
     chosen = (show_preview, control_type, absent, run, refresh, notes, problem)

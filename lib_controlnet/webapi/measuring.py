@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from fastapi import HTTPException
+from fastapi import HTTPException, Response
 from PIL import Image
 
 from ..core.errors import ControlNetError
@@ -21,10 +21,11 @@ from ..engine.preprocess import DEFAULT
 from ..engine.services import PageServices
 from ..measure.metrics import EMBEDDING, kind_of
 from ..measure.score import Evidence
-from ..measure.shown import error_map
+from ..measure.shown import error_map, overlay
 from . import bounds, models
 from .router import UNPROCESSABLE
 
+_NOT_FOUND = 404
 _KEYS = tuple(models.ControlNetMeasure.__annotations__)
 
 
@@ -53,6 +54,24 @@ def measure_route(services: PageServices, lock: AbstractContextManager[Any]) -> 
         }
 
     return measure
+
+
+def error_map_route(services: PageServices) -> Callable[..., Any]:
+    """The handler of `GET /controlnet/error_map/{number}`, from which the page has what its bars stand for."""
+
+    def error_map_of(number: int, shown: int = 0, part: str = "map") -> Response:
+        """A picture that was measured (`part=picture`), or where it follows its map, green and red on clear, as PNG.
+
+        number: as said with the bar. shown: its place in the gallery.
+        """
+        found = services.measured.find(number, shown)
+        if found is None:
+            raise HTTPException(_NOT_FOUND, "this error map is not kept any more; make the picture again")
+        picture, field = found
+        pixels = picture if part == "picture" else overlay(field)
+        return Response(base64.b64decode(_png(pixels)), media_type="image/png")
+
+    return error_map_of
 
 
 class _Seen:

@@ -23,7 +23,7 @@ from ..engine.preprocess import Found, PreprocessResult
 from ..engine.services import PageServices
 from . import bounds, models
 from .logins import login_check
-from .measuring import measure_route
+from .measuring import error_map_route, measure_route
 from .router import UNPROCESSABLE, new_router
 from .threads import Threads
 
@@ -64,6 +64,7 @@ def mount(
             methods=methods,
             response_model_exclude_none=path != "measure",  # null says that a metric was not taken,
         )
+    router.add_api_route("/controlnet/error_map/{number}", quick.handler(error_map_route(services)), methods=["GET"])
     app.include_router(router)
 
 

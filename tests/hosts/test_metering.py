@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,8 +120,6 @@ def test_hires(host: Host) -> None:
 
 
 def test_a_picture_that_cannot_be_measured_is_said_and_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     module = sys.modules["sd_controlnet.hosts.webui.metering"]
 
     def broken(*_args: Any, **_kwargs: Any) -> Any:
@@ -176,3 +175,15 @@ def test_next_to_nothing_is_said_with_its_reason(host: Host, changes: dict[str, 
 def test_a_unit_that_drowns_another_is_named(host: Host) -> None:
     result = host.txt2img(unit(weight=1.5), unit(weight=0.11))
     assert "unit 0: it drowns unit 1" in result.comments
+
+
+def test_the_error_map_of_a_bar_is_kept(host: Host) -> None:
+    result = host.txt2img(lines(), batch_size=2)
+    number = int(result.comments.partition("error map ")[2].partition(")")[0])
+    maps = sys.modules["sd_controlnet_annotator"].extension.services.measured
+    first = result.index_of_first_image
+    for place in range(2):
+        picture, field = maps.find(number, first + place)
+        assert np.array_equal(picture, np.asarray(result.images[first + place].convert("RGB")))
+        assert field.shape == (SIZE, SIZE)
+    assert maps.find(number + 1, 0) is None

@@ -122,3 +122,21 @@ def test_odd_settings_are_said(client: TestClient) -> None:
                  controlnet_processor_res=5, surprise=1)  # fmt: skip
     assert "surprise" in answer["info"]
     assert any("out of range" in note for note in answer["measures"][0]["notes"])
+
+
+def test_the_page_asks_where_a_picture_follows(tmp_path: Path) -> None:
+    app, services = FastAPI(), make_services(tmp_path)
+    mount(app, services, None, threading.Lock())
+    field = np.zeros((48, 64), np.float32)
+    field[:24], field[24:, :32] = 1, -1
+    number = services.measured.keep([(PICTURE[:48, :64], field)], 1)
+    with TestClient(app) as page:
+        answers = {part: page.get(f"/controlnet/error_map/{number}?shown=1&part={part}") for part in ("picture", "map")}
+        gone = page.get("/controlnet/error_map/99")
+    shown = {part: np.asarray(Image.open(io.BytesIO(answer.content))) for part, answer in answers.items()}
+    assert np.array_equal(shown["picture"], PICTURE[:48, :64])
+    assert [tuple(shown["map"][place]) for place in ((0, 0), (47, 0), (47, 63))] == [
+        (0, 200, 60, 255), (235, 40, 30, 255), (235, 40, 30, 0) if shown["map"][47, 63][0] == 235 else (0, 200, 60, 0),
+    ]  # fmt: skip
+    assert gone.status_code == 404
+    assert "make the picture again" in gone.json()["detail"]

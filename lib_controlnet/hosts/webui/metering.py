@@ -20,6 +20,7 @@ from ...core.modes import ResizeMode
 from ...core.step import Pass
 from ...engine.effect import PassEffect
 from ...engine.generation import UnitRun
+from ...engine.measured_maps import MOST_PICTURES
 from ...engine.metering import DECIMALS, Detector, Metered, mean_of, measure_picture, measuring, with_note
 from ...engine.services import Services
 from ...engine.session import ControlSession
@@ -69,6 +70,8 @@ class JobMeter:
     services: Services
     pictures: list[list[Row]] = field(default_factory=list[list[Row]])
     error_maps: list[Pixels] = field(default_factory=list[Pixels])
+    seen: list[Pixels] = field(default_factory=list[Pixels])
+    """The first of the pictures."""
 
     def add(self, p: Any, session: ControlSession, picture: Image.Image) -> None:
         """A picture of the job has been made; it may be the part that is painted "only masked"."""
@@ -76,6 +79,8 @@ class JobMeter:
         image = len(self.pictures) % max(int(getattr(p, "batch_size", 1) or 1), 1)
         rows = [self._row(p, session, run, pixels, image) for run in units_of(session)]
         self.pictures.append(rows)
+        if len(self.seen) < MOST_PICTURES:
+            self.seen.append(pixels)
         p.extra_generation_params[ADHERENCE] = "; ".join(row.words() for row in rows)
         if self.services.setting("controlnet_measure_maps", False):
             opacity = float(self.services.setting("controlnet_measure_opacity", 0.7))
@@ -127,7 +132,7 @@ def hand_over(
         return
     by_unit = {row["unit"]: row for row in report}
     for unit, rows in zip(measured, _by_unit(meter.pictures), strict=True):
-        tell(p, processed, _line(by_unit[unit["unit"]], rows))
+        tell(p, processed, _line(by_unit[unit["unit"]], rows, _keep_maps(meter, rows, processed)))
     processed.images.extend(Image.fromarray(one) for one in meter.error_maps)
 
 
@@ -177,7 +182,17 @@ def _by_unit(pictures: Sequence[Sequence[Row]]) -> Iterator[list[Row]]:
         yield [row for rows in pictures for row in rows if row.unit == unit]
 
 
-def _line(unit: dict[str, Any], rows: Sequence[Row]) -> str:
+def _keep_maps(meter: JobMeter, rows: Sequence[Row], processed: Any) -> str:
+    """Keeps where a unit's pictures follow for the page, which asks by the number that is said with the bar."""
+    shown = [(picture, row.metered.field) for picture, row in zip(meter.seen, rows, strict=False) if row.metered]
+    maps = [(picture, field_) for picture, field_ in shown if field_ is not None]
+    if not maps:
+        return ""
+    number = meter.services.measured.keep(maps, int(getattr(processed, "index_of_first_image", 0)))
+    return f"error map {number}"
+
+
+def _line(unit: dict[str, Any], rows: Sequence[Row], map_: str) -> str:
     problem = next((row.problem for row in rows if row.problem), "")
     effect = effect_words(unit)
     if unit["adherence"] is None:
@@ -188,7 +203,7 @@ def _line(unit: dict[str, Any], rows: Sequence[Row]) -> str:
     detector = next(row.metered.detector for row in rows if row.metered is not None)
     return (
         f"ControlNet unit {unit['unit']} follows its map {'█' * done}{'░' * (_BAR - done)} {unit['adherence']:.2f} "
-        f"({'; '.join(filter(None, (_limit_words(unit), values, detector, effect)))})"
+        f"({'; '.join(filter(None, (_limit_words(unit), values, detector, effect, map_)))})"
     )
 
 

@@ -69,6 +69,8 @@ def run_trial(p: Any, changes: Changes, steps: int = 0) -> Trial:
     trial.n_iter, trial.batch_size = 1, 1
     trial.do_not_save_samples = trial.do_not_save_grid = True
     trial.extra_generation_params = dict(p.extra_generation_params)
+    if getattr(p, "comments", None) is not None:
+        trial.comments = type(p.comments)()  # what is said of a trial is not the job's
     trial.steps = steps or p.steps
     if getattr(trial, "enable_hr", False):
         trial.enable_hr = False

@@ -1,0 +1,115 @@
+// What a unit finds out about itself, as a part of the tab's own job: the question goes with Generate, the answer stands
+// in the job's log.
+import {OverlayDialog} from "./overlay.mjs";
+import {fail} from "./dialog.mjs";
+
+const ANSWER = /ControlNet unit (\d+): (weight ([\d.]+) (?:is the least|comes nearest)[^\n<]*)/;
+const END = /ending control step ([\d.]+) is enough/;
+const BAR = /ControlNet unit (\d+) follows its map ([█░]+) ([\d.]+) \(([^\n]*)error map (\d+)\)/;
+const TAKEN = 2000;
+
+export class Measuring {
+    constructor(unit) {
+        this.unit = unit;
+        unit.on("find_weight", () => this.ask({what: "weight", target: this.target(), shorten: unit.isTicked("measure_shorten")}));
+        unit.on("bounds", () => this.ask({what: "bounds"}));
+        unit.on("measure_stop", () => this.button("interrupt")?.click());
+    }
+
+    target() {
+        return Number(this.unit.part("measure_target")?.querySelector("input")?.value ?? 0.8);
+    }
+
+    button(name) {
+        return gradioApp().getElementById(`${this.unit.tab}_${name}`);
+    }
+
+    ask(question) {
+        const field = gradioApp().querySelector(`#${this.unit.tab}_controlnet_study textarea, #${this.unit.tab}_controlnet_study input`);
+        if (!field) throw new Error("This page has no field for the question; reload it.");
+        this.unit.enable();
+        const write = (text) => {
+            field.value = text;
+            updateInput(field);
+        };
+        write(JSON.stringify({...question, unit: this.unit.index, nonce: `${Date.now()}-${Math.random()}`}));
+        this.say("Trying; the progress is shown beside the picture.");
+        this.before = gradioApp().getElementById(`html_log_${this.unit.tab}`)?.textContent ?? "";
+        // gradio takes the values over after this event, and the click must find them there
+        setTimeout(() => {
+            this.button("generate")?.click();
+            setTimeout(() => write(""), TAKEN);
+        }, 100);
+    }
+
+    say(text) {
+        const place = this.unit.part("measured");
+        if (!place) return;
+        let note = place.querySelector(".cnet-note");
+        if (!note) {
+            note = Object.assign(document.createElement("p"), {className: "cnet-note"});
+            note.setAttribute("role", "status");
+            place.append(note);
+        }
+        note.textContent = text;
+    }
+
+    // A job has ended: its answer goes into the unit, and its bars can be clicked.
+    read(log) {
+        const text = log.textContent;
+        const found = text.match(ANSWER);
+        if (found && Number(found[1]) === this.unit.index && found[0] !== this.taken) {
+            this.taken = found[0];
+            this.set("controlnet_control_weight_slider", found[3]);
+            const end = text.match(END);
+            if (end) this.set("controlnet_ending_control_step_slider", end[1]);
+        }
+        if (!found) this.taken = null;
+        const lines = this.texts(log).map((node) => this.makeBar(node)).filter(Boolean);
+        if (lines.length) this.say([...(found && Number(found[1]) === this.unit.index ? [found[2]] : []), ...lines].join(". "));
+    }
+
+    texts(log) {
+        const walker = document.createTreeWalker(log, NodeFilter.SHOW_TEXT);
+        const nodes = [];
+        while (walker.nextNode()) nodes.push(walker.currentNode);
+        return nodes.filter((node) => !node.parentElement.closest(".cnet-bar"));
+    }
+
+    makeBar(node) {
+        const found = node.textContent.match(BAR);
+        if (!found || Number(found[1]) !== this.unit.index) return null;
+        const [, , bar, value, , number] = found;
+        const button = Object.assign(document.createElement("button"), {type: "button", className: "cnet-bar"});
+        button.title = "Where the picture follows its map, and where not";
+        button.setAttribute("aria-label", `${this.unit.name} follows its map ${value}: show where`);
+        const full = document.createElement("span");
+        full.style.width = `${100 * Number(value)}%`;
+        button.append(full);
+        button.addEventListener("click", () => this.show(number).catch(fail));
+        const rest = node.splitText(node.textContent.indexOf(bar));
+        rest.textContent = rest.textContent.slice(bar.length).replace(/; error map \d+\)/, ")").replace(/\(error map \d+\)/, "");
+        node.parentNode.insertBefore(button, rest);
+        const line = rest.textContent.match(/^ ([\d.]+ \(.*\))/);
+        return line && `Adherence ${line[1]}`;
+    }
+
+    async show(number) {
+        const shown = typeof selected_gallery_index === "function" ? Math.max(selected_gallery_index(), 0) : 0;
+        const address = (part) => `${location.pathname.replace(/\/$/, "")}/controlnet/error_map/${number}?shown=${shown}&part=${part}`;
+        const parts = await Promise.all(["picture", "map"].map(async (part) => {
+            const answer = await fetch(address(part));
+            if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? `no error map: ${answer.status}`);
+            return URL.createObjectURL(await answer.blob());
+        }));
+        const dialog = new OverlayDialog(`${this.unit.name}: green where the map is followed, red where not`, ...parts);
+        return dialog.result.then(() => parts.forEach((part) => URL.revokeObjectURL(part)));
+    }
+
+    set(id, value) {
+        for (const input of this.unit.part(id)?.querySelectorAll("input") ?? []) {
+            input.value = value;
+            updateInput(input);
+        }
+    }
+}
