@@ -11,6 +11,9 @@ import {UnitCanvas} from "./canvas/unit_canvas.mjs";
 import {OverlayDialog} from "./overlay.mjs";
 import {Preview} from "./preview.mjs";
 import {Problems} from "./problems.mjs";
+import {RangeSlider} from "./range.mjs";
+import {StrengthSlider} from "./strength.mjs";
+import {PixelPerfectOffer} from "./pixel_perfect.mjs";
 
 export class ControlNetUnit {
     constructor(panel, tab, index, button) {
@@ -23,6 +26,7 @@ export class ControlNetUnit {
         this.canvas = new UnitCanvas(this);
         this.problems = new Problems(this);
         this.preview = new Preview(this);
+        this.helpers = [new StrengthSlider(this), new RangeSlider(this), new PixelPerfectOffer(this)];
         for (const [id, label] of [["controlnet_trigger_preprocessor", "Run preprocessor"], ["controlnet_refresh_models", "Refresh models"]]) {
             const tool = this.part(id);
             if (!tool) continue;
@@ -108,6 +112,7 @@ export class ControlNetUnit {
     show(button) {
         this.problems.refresh();
         this.preview.refresh();
+        for (const helper of this.helpers) helper.show();
         if (!button) return;
         button.classList.toggle("cnet-unit-active", this.enabled);
         const module = this.field("controlnet_preprocessor_dropdown")?.value ?? "none";

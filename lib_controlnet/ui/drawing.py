@@ -20,6 +20,7 @@ from ..core.errors import ControlNetError
 from ..core.images import is_empty, read_mask, read_picture
 from ..core.inputs import marks
 from ..core.preprocessors import PreprocessorSpec
+from ..core.strengths import as_numbers
 from ..engine.services import Services
 from .gradio_compat import not_saved
 
@@ -50,6 +51,11 @@ def build_drawing(prefix: str) -> DrawingWidgets:
 def palette_html(named: Sequence[tuple[str, str]]) -> str:
     """Names and colours for the canvas, as an element that nobody sees."""
     return f'<span data-cnet-palette="{html.escape(json.dumps(named))}"></span>'
+
+
+def strengths_html() -> str:
+    """What one slider of strength means for each control type, likewise."""
+    return f'<span data-cnet-strengths="{html.escape(json.dumps(as_numbers()))}"></span>'
 
 
 def remembered(drawn: str, image: Any) -> str:

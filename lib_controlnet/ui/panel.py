@@ -14,7 +14,7 @@ from ..core.panel_options import BatchOption, PromptMode
 from ..core.units import configured_units
 from ..engine.services import PageServices
 from . import paste
-from .drawing import palette_html
+from .drawing import palette_html, strengths_html
 from .embeddings import connect_embeddings
 from .events import connect, shown_errors
 from .gradio_compat import not_saved, small_button
@@ -33,7 +33,7 @@ def build(services: PageServices, tabname: str, is_img2img: bool, script: Any) -
     count = configured_units(services.setting)
     with gr.Group(elem_id=f"{tabname}_controlnet"), gr.Accordion("ControlNet", open=False, elem_id="controlnet"):
         _problems(services)
-        gr.HTML(palette_html(services.palette()), elem_classes=["cnet-unseen"])
+        gr.HTML(palette_html(services.palette()) + strengths_html(), elem_classes=["cnet-unseen"])
         units = _tabs(services, tabname, is_img2img, count)
         options = _options(tabname)
         _connect_caption(services, options, units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,25 @@ from typing import Any
 from PIL import Image
 
 from annotator.sd_controlnet.spec import Runtime
+from lib_controlnet.core.control_types import ALL, type_names
 from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.core.images import Pixels, read_mask, read_rgb
+from lib_controlnet.core.model_catalogue import MODELS
 from lib_controlnet.engine.preprocess import PreprocessRunner
 
 from .listing import listing
 from .options import Options
+from .uses import USES
 
 PAGE = "preprocessors.md"
 FOLDER = "preprocessors"
 HEIGHT = 192
+_OTHERWISE = {
+    "Reference": "none: they act by themselves",
+    "Revision": "none: SDXL's own prompt is replaced",
+    "SparseCtrl": "`v3_sd15_sparsectrl_rgb.ckpt`, `v3_sd15_sparsectrl_scribble.ckpt`",
+    "Instant-ID": "InstantID's two files",
+}
 _INTRO = """# Preprocessors
 
 Made by `python launch.py annotate PICTURE... --gallery DIR`: every preprocessor on the same pictures at its default
@@ -40,24 +50,63 @@ def gallery(registry: Any, pictures: Sequence[Path], options: Options, out: Path
     images = [read_rgb(picture.read_bytes()) for picture in pictures]
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     _strip(images).save(out / FOLDER / "_input.jpg", quality=85)
-    lines = [_INTRO, f"![the pictures]({FOLDER}/_input.jpg)\n"]
     shown: list[str] = []
     failed: list[dict[str, str]] = []
     for row in rows:
-        lines.append(_heading(row))
         if not _can_run(row):
             continue
-        name = row["id"].replace("+", "_plus_")
         try:
             maps = [_map(runner, row, image) for image in images]
         except ControlNetError as error:
             failed.append({"file": row["id"], "error": str(error)})
             continue
-        _strip(maps).save(out / FOLDER / f"{name}.jpg", quality=85)
-        lines.append(f"![{row['id']}]({FOLDER}/{name}.jpg)\n")
+        _strip(maps).save(out / _picture(row), quality=85)
         shown.append(row["id"])
-    (out / PAGE).write_text("\n".join(lines), "utf-8")
+    write_page(rows, out)
     return {"shown": shown, "failed": failed}
+
+
+def write_page(rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """The page itself, with the pictures that lie in its folder; `rows` are those of `listing`."""
+    lines = [_INTRO, f"![the pictures]({FOLDER}/_input.jpg)\n", *_contents(rows)]
+    for row in rows:
+        lines.append(_heading(row))
+        if (out / _picture(row)).is_file():
+            lines.append(f"![{row['id']}]({_picture(row)})\n")
+    (out / PAGE).write_text("\n".join(lines), "utf-8")
+
+
+def _picture(row: dict[str, Any]) -> str:
+    return f"{FOLDER}/{row['id'].replace('+', '_plus_')}.jpg"
+
+
+def _contents(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each control type: its preprocessors, and models that go with their maps."""
+    lines = [
+        "## By type\n",
+        "| control type | preprocessors, the default first | models that take their maps |",
+        "|---|---|---|",
+    ]
+    for control_type in (name for name in type_names() if name != ALL):
+        own = [row for row in rows if control_type in row.get("control_types", ())]
+        links = ", ".join(f"[{row['id']}](#{_anchor(row)})" for row in own) or "none"
+        offered = [model.name for model in MODELS if control_type in model.control_types]
+        named = ", ".join(f"`{name}`" for name in offered) or _OTHERWISE.get(control_type, "")
+        lines.append(f"| {control_type} | {links} | {named} |")
+    return [
+        *lines,
+        "\nOther models of a type have its word in their names; [families.md](families.md) has every kind.\n",
+    ]
+
+
+def _anchor(row: dict[str, Any]) -> str:
+    """Of its heading, as the pages of repositories make them."""
+    return re.sub(r"[^\w\- ]", "", _title(row).lower()).replace(" ", "-")
+
+
+def _title(row: dict[str, Any]) -> str:
+    others = [row["label"]] * (row["label"] != row["id"]) + row["aliases"]
+    return row["id"] + (f" ({', '.join(others)})" if others else "")
 
 
 def _can_run(row: dict[str, Any]) -> bool:
@@ -92,10 +141,11 @@ def _strip(maps: Sequence[Pixels]) -> Image.Image:
 
 def _heading(row: dict[str, Any]) -> str:
     """The entry's name, its other names, its settings, and what it needs."""
-    others = [row["label"]] * (row["label"] != row["id"]) + row["aliases"]
-    parts = [f"## {row['id']}" + (f" ({', '.join(others)})" if others else "") + "\n"]
+    parts = [f"## {_title(row)}\n"]
+    if row["id"] in USES:
+        parts.append(f"{USES[row['id']]}\n")
     if not row["available"]:
-        parts.append(f"Not available in this environment: {row['reason']}.\n")
+        parts.append(f"Needs more than comes with it: {row['reason'].removesuffix(', which is not installed')}.\n")
     facts = [f"Types: {', '.join(row['control_types'])}."] if row.get("control_types") else []
     facts += [f"{param['label']} {param['min']:g} to {param['max']:g} ({param['default']:g})." for param in
               row.get("params", ()) if param["name"] != "resolution"]  # fmt: skip

@@ -18,6 +18,7 @@ from standalone.annotate import cli, cluster, work
 from standalone.annotate.cluster import _spread, anywhere
 from standalone.annotate.options import Options, UsageError, parameter_names
 from standalone.annotate.sources import Task
+from standalone.annotate.uses import USES
 from standalone.annotate.work import Outcome
 
 RANDOM = np.random.default_rng(3)
@@ -221,6 +222,8 @@ def test_the_gallery_shows_what_can_run_and_names_the_rest(
     page = (out / "preprocessors.md").read_text("utf-8")
     assert {"canny", "invert", "inpaint", "shuffle"} <= set(shown)
     assert "hed" not in shown
+    assert "environment" not in page
+    assert "| Canny | [canny](#canny-cannyedgepreprocessor)" in page
     assert "https://huggingface.co/lllyasviel/Annotators/resolve/main/ControlNetHED.pth" in page
     for id_ in shown:
         file = f"preprocessors/{id_.replace('+', '_plus_')}.jpg"
@@ -230,6 +233,13 @@ def test_the_gallery_shows_what_can_run_and_names_the_rest(
     with Image.open(out / "preprocessors" / "invert.jpg") as strip, Image.open(folder / "a.png") as source:
         small = np.asarray(source.resize(strip.size)).astype(int)
         assert np.abs(np.asarray(strip).astype(int) - (255 - small)).mean() < 8
+
+
+def test_every_preprocessor_says_what_it_is_for() -> None:
+    registry = cli.importlib.import_module("annotator.sd_controlnet.registry").discover()
+    known = {*(entry.spec.id for entry in registry.entries), *registry.disabled}
+    assert known <= set(USES)
+    assert all(use.endswith(".") for use in USES.values())
 
 
 class RayError(Exception):
