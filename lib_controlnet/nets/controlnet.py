@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from .attention import repeated
@@ -86,12 +87,13 @@ def trainable_copy(
 
     It computes in the U-Net's dtype and on its device, and shares no memory with it.
     """
-    copy = ControlNet(ControlNetConfig(unet.config, hint_channels, hint_widths), Operations())
+    first = next(unet.parameters())
+    with torch.device(first.device):
+        copy = ControlNet(ControlNetConfig(unet.config, hint_channels, hint_widths), Operations())
     own = set(copy.state_dict())
     shared = {key: value for key, value in unet.state_dict().items() if key in own}
     copy.load_state_dict(shared, strict=False)
-    first = next(unet.parameters())
-    return copy.to(first.device, first.dtype)
+    return copy if first.dtype == torch.get_default_dtype() else copy.to(first.dtype)
 
 
 def hint_layers(channels: int, widths: Sequence[int], outputs: int, ops: Operations) -> list[nn.Module]:

@@ -223,7 +223,7 @@ class _Sizes:
             unet.use_checkpointing()
             control.use_checkpointing()
         with FakeTensorMode():
-            _fill(model)
+            with_content(model)
             held, peak = self._count_step(model, options)
         return held + beside, peak + beside
 
@@ -268,7 +268,7 @@ class _Sizes:
         return diffusion_loss(forward, NoiseSchedule.scaled_linear(), options, batch, chance) / options.accumulation
 
 
-def _fill(network: torch.nn.Module) -> None:
+def with_content(network: torch.nn.Module) -> None:
     """Weights that say of themselves where they are, instead of those on the meta device, where other kernels are
     chosen. One that several modules share stays one."""
     made: dict[int, torch.nn.Parameter] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
 from lib_controlnet.nets.unet import UNetModel
+from lib_controlnet.training.config import config_from
 from lib_controlnet.training.controlled import ControlledUNet
 from lib_controlnet.training.export import diffusers_sizes
+from lib_controlnet.training.kinds import kind_named
 from lib_controlnet.training.kinds.residuals import ResidualControl
 from lib_controlnet.training.optimizer import adamw
 from lib_controlnet.training.options import TrainOptions
+from lib_controlnet.training.planning import with_content
 
 TRUE_WIDTH = 320
 _HINT_WIDTHS = (16, 32, 96, 256)
@@ -45,16 +49,16 @@ class Case:
         self.optimizer.step()
 
 
-def layout(width: int) -> UNetConfig:
-    """SD 1.5's at another width."""
+def layout(width: int, levels: int = 4) -> UNetConfig:
+    """SD 1.5's at another width, or only its first levels."""
     return UNetConfig(
-        in_channels=4, out_channels=4, model_channels=width, channel_mult=(1, 2, 4, 4), num_res_blocks=2,
-        transformer_depth=(1, 1, 1, 0), middle_depth=1, context_dim=_CONTEXT, num_heads=8, head_dim=None,
+        in_channels=4, out_channels=4, model_channels=width, channel_mult=(1, 2, 4, 4)[:levels], num_res_blocks=2,
+        transformer_depth=(1, 1, 1, 0)[:levels], middle_depth=1, context_dim=_CONTEXT, num_heads=8, head_dim=None,
         use_linear=False, adm_channels=None,
     )  # fmt: skip
 
 
-def cases(width: int, batch: int, latent: int) -> dict[str, Case]:
+def cases(width: int, batch: int, latent: int, levels: int = 4) -> dict[str, Case]:
     """Fine-tuning the U-Net, our ControlNet training, diffusers' ControlNet training; the same sizes throughout.
 
     Fine-tuning has our networks and our optimizer, so that the ratio tells what the lock is worth.
@@ -63,8 +67,8 @@ def cases(width: int, batch: int, latent: int) -> dict[str, Case]:
     x, noise = torch.randn(2, batch, 4, latent, latent)
     times, context = torch.randint(0, 1000, (batch,)), torch.randn(batch, 77, _CONTEXT)
     hints = torch.rand(batch, 3, 8 * latent, 8 * latent)
-    tuned = UNetModel(layout(width)).train()
-    locked = UNetModel(layout(width))
+    tuned = UNetModel(layout(width, levels)).train()
+    locked = UNetModel(layout(width, levels))
     hint_widths = tuple(round(channels * width / TRUE_WIDTH) for channels in _HINT_WIDTHS)
     copy = ControlNet(ControlNetConfig(locked.config, hint_widths=hint_widths))
     ours = ControlledUNet(locked, ResidualControl(copy))
@@ -85,6 +89,35 @@ def cases(width: int, batch: int, latent: int) -> dict[str, Case]:
         "ours": Case(lambda: F.mse_loss(ours(x, times, context, hints), noise), [ours], adamw(weights[1], options)),
         "diffusers": Case(theirs, [unet, control], torch.optim.AdamW(control.parameters(), lr=1e-5)),
     }
+
+
+def kind_cases(width: int, batch: int, latent: int, kinds: Sequence[str], levels: int = 4) -> dict[str, Case]:
+    """The same for other kinds of control, at the sizes that `control.rank` and the like have by default."""
+    made: dict[str, Case] = {}
+    for kind in kinds:
+        torch.manual_seed(0)
+        x, noise = torch.randn(2, batch, 4, latent, latent)
+        times, context = torch.randint(0, 1000, (batch,)), torch.randn(batch, 77, _CONTEXT)
+        hints = torch.rand(batch, 3, 8 * latent, 8 * latent)
+        tables = {
+            "base": {"checkpoint": "none", "hint_widths": [round(c * width / TRUE_WIDTH) for c in _HINT_WIDTHS]},
+            "control": {"kind": kind},
+            "train": {"steps": 1},
+            "output": {"folder": "none", "name": "none"},
+        }
+        with torch.device("meta"):
+            unet = UNetModel(layout(width, levels))
+            model = ControlledUNet(unet, kind_named(kind).new(unet, config_from(tables, Path())))
+        with_content(model)
+        for weight in model.parameters():
+            nn.init.normal_(weight, std=0.02)
+        made[kind] = _kind_case(model, (x, times, context, hints), noise)
+    return made
+
+
+def _kind_case(model: ControlledUNet, inputs: tuple[Tensor, ...], noise: Tensor) -> Case:
+    optimizer = adamw(model.control.trained(), TrainOptions(steps=1))
+    return Case(lambda: F.mse_loss(model(*inputs), noise), [model], optimizer)
 
 
 def _diffusers(ours: ControlNet) -> tuple[Any, Any]:
@@ -112,9 +145,9 @@ def saved_bytes(case: Case) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = case.forward()
+        loss = case.forward()  # held until all is counted
         found = sum(kept.values())
-        loss.backward()
+    del loss
     return found
 
 
@@ -124,7 +157,7 @@ def total_bytes(case: Case) -> int:
     Counts without computing too: under FakeTensorMode the true width needs no memory.
     """
     case.step()
-    weights = [weight for network in case.networks for weight in network.parameters()]
+    weights = list({id(w): w for network in case.networks for w in network.parameters()}.values())
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     states = [value for state in case.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
     held = sum(tensor.numel() * tensor.element_size() for tensor in [*weights, *gradients, *states])

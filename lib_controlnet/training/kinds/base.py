@@ -85,6 +85,11 @@ class Kind(Protocol):
         ...
 
 
+def beside(unet: UNetModel) -> torch.device:
+    """Where the U-Net is; as a context, what is built in it is there too."""
+    return next(unet.parameters()).device
+
+
 def started(config: TrainConfig, unet: UNetModel) -> Mapping[str, Tensor] | None:
     """The weights of the file `base.start` under canonical names; None without one. On the meta device shapes only."""
     path = config.base.start

@@ -18,7 +18,7 @@ from ...nets.unet import UNetModel
 from ..config import TrainConfig
 from ..errors import TrainingError
 from ..export import write_folder, write_weights
-from .base import Control, Writer, load_into, other_kind, started
+from .base import Control, Writer, beside, load_into, other_kind, started
 from .weaving import Weave, woven_forward
 
 _UNIT, _LAYERS = 8, 2
@@ -40,7 +40,8 @@ class XSKind:
         weights = started(config, unet)
         if weights is None:
             sizes = xs_config(unet.config, config.control.ratio, config.base.hint_widths)
-            return XSControl(ControlNetXS(sizes).to(next(unet.parameters()).device), unet.config)
+            with beside(unet):
+                return XSControl(ControlNetXS(sizes), unet.config)
         if "enc_zero_convs_out.0.0.weight" not in weights:
             raise other_kind(config, "no ControlNet-XS", "one")
         sizes = XSConfig.from_weights(outlines(weights), diffusers=unet.config.num_res_blocks == _LAYERS)

@@ -15,7 +15,7 @@ from ...nets.ctrlora import LatentControlNet
 from ...nets.unet import UNetModel
 from ..config import TrainConfig
 from ..export import write_weights
-from .base import Control, Writer, fitting, load_into, other_kind, started
+from .base import Control, Writer, beside, fitting, load_into, other_kind, started
 from .controlnet import write_file
 from .low_rank import Changed, change, share, unchanged
 from .residuals import ResidualControl
@@ -39,7 +39,8 @@ class CtrLoraKind:
         which is then written beside the model."""
         fitting(config, "" if unet.config.adm_channels is None else "the kind is for SD 1.x and 2.x")
         weights = started(config, unet)
-        net = LatentControlNet(ControlNetConfig(unet.config)).to(next(unet.parameters()).device)
+        with beside(unet):
+            net = LatentControlNet(ControlNetConfig(unet.config))
         if weights is not None:
             if not CTRLORA_BASE.matches(weights.keys()):
                 raise other_kind(config, "no ControlNet without a hint encoder", "a base of CtrLoRA's authors")

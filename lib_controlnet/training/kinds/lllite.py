@@ -18,7 +18,7 @@ from ...nets.layers import layer_inputs
 from ...nets.lllite import PREFIX, LLLite, LLLiteModule, LLLiteSizes, lllite_sizes
 from ...nets.unet import UNetModel
 from ..config import ControlOptions, TrainConfig
-from .base import Control, Writer, fitting, load_into, other_kind, started
+from .base import Control, Writer, beside, fitting, load_into, other_kind, started
 from .controlnet import write_file
 from .weaving import Weave, woven_forward
 
@@ -42,7 +42,8 @@ class LLLiteKind:
         if weights is None:
             sizes = sizes_for(unet.config, config.control)
             fitting(config, "" if sizes else "its encoder has no attention")
-            return LLLiteControl(LLLite(sizes).to(next(unet.parameters()).device))
+            with beside(unet):
+                return LLLiteControl(LLLite(sizes))
         weights = ldm_names(weights, PREFIX)
         if not weights or not all(key.startswith(PREFIX) for key in weights):
             raise other_kind(config, "no ControlLLLite", "one")

@@ -18,7 +18,7 @@ from ...nets.unet import UNetModel
 from ..config import TrainConfig
 from ..errors import TrainingError
 from ..export import write_folder
-from .base import Control, Writer, fitting, load_into, other_kind, started
+from .base import Control, Writer, beside, fitting, load_into, other_kind, started
 from .controlnet import write_file
 from .weaving import Weave, woven_forward
 
@@ -40,10 +40,9 @@ class T2IAdapterKind:
         weights = started(config, unet)
         if weights is None:
             fitting(config, _unfit(unet.config))
-            net = T2IAdapter(
-                adapter_config(unet.config, config.control.light, 1 if config.control.gray else _HINT_CHANNELS)
-            )
-            net.to(next(unet.parameters()).device)
+            channels = 1 if config.control.gray else _HINT_CHANNELS
+            with beside(unet):
+                net = T2IAdapter(adapter_config(unet.config, config.control.light, channels))
         else:
             if "body.0.block1.weight" not in weights and "body.0.in_conv.weight" not in weights:
                 raise other_kind(config, "no T2I-Adapter", "one")
