@@ -9,6 +9,7 @@ from ...core.image_prompt import Combine, EmbedsScaling, Uncond, WeightType
 from ...core.modes import ControlMode, HiResOption, PulidMode, ResizeMode, UnionType
 from ...core.overrides import REMOTE, Overrides
 from ...engine.services import Services
+from .ranking import LABEL, Ranking
 
 AXES = "controlnet_axes"
 """The attribute of a processing object with what axes decided: (unit or None for all, field) -> value."""
@@ -28,6 +29,10 @@ def register_axes(services: Services, units: int) -> None:
     if grid is None:
         return
     known = {option.label for option in grid.axis_options}
+    if LABEL not in known:
+        ranking = Ranking()
+        ranking.wrap(grid)
+        grid.axis_options.append(ranking.axis(grid, units))
     grid.axis_options.extend(option for option in _options(grid, services, units) if option.label not in known)
 
 
