@@ -48,6 +48,10 @@ class Autoencoder:
         weight = next(self.model.parameters())
         return self.model.decode(latents.to(weight) / self.scale).sample.clamp(-1, 1)
 
+    def decode_with_graph(self, latents: Tensor) -> Tensor:
+        """As `decode`, unclamped, for what learns from the picture."""
+        return self.model.decode(latents.to(next(self.model.parameters())) / self.scale).sample
+
     @property
     def channels(self) -> int:
         """Of a latent."""

@@ -26,6 +26,7 @@ from .needed import check_names, check_needed
 from .pictures import Pixels
 from .readers import read_data
 from .records import STOP, read_log, write_toml
+from .reward import check_reward
 
 State = Literal["idle", "running", "finished", "stopped", "failed"]
 _COMMAND = "import sys; from standalone.train.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -109,6 +110,7 @@ class TrainingJobs:
     def _look(self, reading: Reading, config: TrainConfig) -> DataReport:
         """What the training itself will say of the data."""
         check_needed(config)
+        check_reward(config)
         if self._preprocessor is not None:
             check_names(config, self._preprocessor)
         remembered = Remembered(config.output.folder / "cache" / "seen.json")

@@ -58,6 +58,11 @@ class NoiseSchedule:
         signal, sigma = self._amplitudes(latents, timesteps)
         return signal * noise - sigma * latents
 
+    def picture(self, noisy: Tensor, answer: Tensor, timesteps: Tensor) -> Tensor:
+        """The latent (B, C, h, w) that the network's `answer` at `timesteps` (B,) means: the inverse of `target`."""
+        signal, sigma = self._amplitudes(noisy, timesteps)
+        return (noisy - sigma * answer) / signal if self.prediction == "epsilon" else signal * noisy - sigma * answer
+
     def min_snr_weights(self, timesteps: Tensor, gamma: float) -> Tensor:
         """Loss weights (B,) of Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy"
         (arXiv:2303.09556), for the network's own prediction; all 1 where `gamma` is 0."""

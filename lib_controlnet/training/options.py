@@ -26,7 +26,9 @@ class TrainOptions:
     `decoder_learning_rate`. `rates`: learning rates of modules of their own by patterns of names ("zero_convs.*"), the
     first that fits. `timesteps` "cubic" visits noisy ones more often, as T2I-Adapter's authors do. `offset_noise`: of
     a noise that is the same everywhere in a channel, so that light and dark are learnt. `zero_terminal_snr`: the last
-    timestep is noise alone, for velocity models. `only_mid_control`: the decoder gets the middle's residual only.
+    timestep is noise alone, for velocity models. `reward`: what the difference between the condition and the map of the
+    picture that is predicted counts for, at timesteps below `reward_below` (reward.py); `reward_map`: a preprocessor,
+    that of the data where it is empty. `only_mid_control`: the decoder gets the middle's residual only.
     `checkpointing`: activations are computed again in the backward pass, which costs time and saves memory. `weights`
     "bf16": what is trained is kept in half of the memory and rounded stochastically. `fused_backward`: each weight
     moves as soon as its gradient is there. Both are for "adafactor".
@@ -52,6 +54,9 @@ class TrainOptions:
     timesteps: Literal["uniform", "cubic"] = "uniform"
     offset_noise: float = within(0, 1, 0.0)
     zero_terminal_snr: bool = False
+    reward: float = within(0, 1e6, 0.0)
+    reward_below: int = within(1, 1000, 200)
+    reward_map: str = ""
     average_decay: float = within(0, 0.9999999, 0.0)
     sd_locked: bool = True
     only_mid_control: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from .kinds import Control, kind_named
 from .noise import NoiseSchedule
 from .optimizer import make_optimizer
 from .options import TrainOptions
+from .reward import REWARDS, Reward
 from .room import MOST_AT_ONCE, SHARE, count_sampling, count_vae, hint_shape
 from .text import TEXT_KEYS
 from .trainer import diffusion_loss, set_precision
@@ -164,6 +166,7 @@ class _Sizes:
         side = config.data.resolution
         self._size = side, side
         self._known: dict[Any, int] = {}
+        self._reward: Reward | None = None
 
     def peaks(self, options: TrainOptions, available: int) -> dict[str, int]:
         """encode, step, look -> bytes."""
@@ -222,8 +225,10 @@ class _Sizes:
         if options.checkpointing:
             unet.use_checkpointing()
             control.use_checkpointing()
+        decoder = copy.deepcopy(self._autoencoder) if options.reward else None
         with FakeTensorMode():
             with_content(model)
+            self._reward = None if decoder is None else _every_row(self._config, decoder)
             held, peak = self._count_step(model, options)
         return held + beside, peak + beside
 
@@ -231,7 +236,7 @@ class _Sizes:
         trained = [*model.control.trained(), *model.decoder_parameters()]
         counter = PeakCounter()
         with counter:
-            counter.hold(model)
+            counter.hold(model, *([] if self._reward is None else [self._reward.network]))
             optimizer = _optimizer(model, options)
             average = MovingAverage(trained, options.average_decay) if options.average_decay else None
             for _ in range(2):
@@ -265,7 +270,21 @@ class _Sizes:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is not None):
                 return model(*inputs).float()
 
-        return diffusion_loss(forward, NoiseSchedule.scaled_linear(), options, batch, chance) / options.accumulation
+        noise = NoiseSchedule.scaled_linear()
+        return diffusion_loss(forward, noise, options, batch, chance, self._reward) / options.accumulation
+
+
+class _EveryRow(Reward):
+    """Counts as if all rows of a batch had late timesteps, as may happen."""
+
+    def rows(self, timesteps: Tensor) -> list[int]:
+        return list(range(len(timesteps)))
+
+
+def _every_row(config: TrainConfig, autoencoder: Autoencoder) -> Reward:
+    with_content(autoencoder.model)
+    autoencoder.model.requires_grad_(False)
+    return _EveryRow(autoencoder, REWARDS["canny"], (), config.train.reward, 1)
 
 
 def with_content(network: torch.nn.Module) -> None:

@@ -34,6 +34,7 @@ from .planning import Plan, plan
 from .readers import read_data
 from .records import STOP
 from .resuming import check_changes, marks
+from .reward import check_reward, reward_for
 from .room import Room
 from .run import Run
 from .state import load_state, states
@@ -113,6 +114,7 @@ class TrainingSession:
 
     def _run(self, began: float) -> Outcome:
         check_needed(self.config)
+        check_reward(self.config)
         going_on = self._resume and states(self.folder)
         if self._planned and not going_on and self.accelerator.is_main_process:
             self.plan = plan(self.config)
@@ -128,7 +130,8 @@ class TrainingSession:
         stored = self._stored()
         data, shown = self._encode(base, train, held_out, 0 if stored is None else int(stored["step"]))
         control = new_control(base, self.config)
-        trainer = ControlTrainer(base.unet, control, data, base.noise, self.config.train, self.accelerator)
+        reward = reward_for(self.config, base.autoencoder)
+        trainer = ControlTrainer(base.unet, control, data, base.noise, self.config.train, self.accelerator, reward)
         if stored is not None:
             trainer.restore(stored)
             self.curve = [Point(int(look[0]), *map(float, look[1:])) for look in stored["curve"] if len(look) > 2]

@@ -23,6 +23,7 @@ from .kinds import Control
 from .noise import NoiseSchedule
 from .optimizer import make_optimizer
 from .options import TrainOptions
+from .reward import Reward
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class ControlTrainer:
         noise: NoiseSchedule,
         options: TrainOptions,
         accelerator: Accelerator | None = None,
+        reward: Reward | None = None,
     ) -> None:
         self.accelerator = accelerator or Accelerator(mixed_precision=options.precision)
         self.unet, self.control, self.data, self.noise, self.options = unet, control, data, noise, options
-        self.step = 0
+        self.step, self._reward = 0, reward
         processes = self.accelerator.num_processes
         self.order = Order(data.groups, options.batch_size * processes, options.seed)
         self._stopping: Callable[[], bool] | None = None
@@ -156,7 +158,7 @@ class ControlTrainer:
 
     def loss(self, batch: Batch, chance: Draw) -> Tensor:
         """Weighted mean squared error of the prediction, a scalar: of a small batch the share that it counts for."""
-        return diffusion_loss(self.model, self.noise, self.options, batch, chance)
+        return diffusion_loss(self.model, self.noise, self.options, batch, chance, self._reward)
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on to the bit."""
@@ -200,7 +202,9 @@ class ControlTrainer:
         self.step = int(state["step"])
 
 
-def diffusion_loss(model: Any, noise: NoiseSchedule, options: TrainOptions, batch: Batch, chance: Draw) -> Tensor:
+def diffusion_loss(
+    model: Any, noise: NoiseSchedule, options: TrainOptions, batch: Batch, chance: Draw, reward: Reward | None = None
+) -> Tensor:
     """See `ControlTrainer.loss`; `model` is called as ControlledUNet is."""
     noisy = noise.add_noise(batch.latents, chance.noise, chance.timesteps)
     context = torch.where(chance.dropped[:, None, None], batch.empty_context, batch.context)
@@ -211,7 +215,10 @@ def diffusion_loss(model: Any, noise: NoiseSchedule, options: TrainOptions, batc
     target = noise.target(batch.latents, chance.noise, chance.timesteps)
     error = (answer - target).square().mean((1, 2, 3))
     error = error * noise.min_snr_weights(chance.timesteps, options.min_snr_gamma)
-    return (error * chance.weights).sum()
+    loss = (error * chance.weights).sum()
+    if reward is not None:
+        loss = loss + reward(noise, noisy, answer, chance.timesteps, batch.hints, chance.weights)
+    return loss
 
 
 def _diverged(what: str) -> NotFinite:
