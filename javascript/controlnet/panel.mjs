@@ -20,7 +20,10 @@ export class Panel {
         });
         const log = gradioApp().getElementById(`html_log_${tab}`);
         if (log) new MutationObserver(() => this.readLog(log)).observe(log, {childList: true, subtree: true, characterData: true});
-        for (const kind of ["input", "change", "click"]) root.addEventListener(kind, () => this.refreshSoon());
+        const sizes = ["width", "height"].map((side) => gradioApp().getElementById(`${tab}_${side}`)); // what Pixel Perfect asks
+        for (const part of [root, ...sizes]) {
+            for (const kind of ["input", "change", "click"]) part?.addEventListener(kind, () => this.refreshSoon());
+        }
     }
 
     tabButtons() {

@@ -40,5 +40,10 @@ function showHints() {
     }
 }
 
+let hintsShown = 0;
 onUiLoaded(showHints);
+onAfterUiUpdate(() => { // widgets come one after the other while the page is built
+    if (hintsShown < 8) showHints();
+    hintsShown += 1;
+});
 onUiTabChange(showHints);

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import time
 from typing import Any
 
 import gradio
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from standalone.demo.metrics import edge_score, edges
-from tests.browser.conftest import DRAWING, Panel, image_pixels, serious_faults
+from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, image_pixels, serious_faults
 
 COUNT_CLICKS = "window.clicks = 0; addEventListener('pointerdown', () => window.clicks++, true)"
 
@@ -31,6 +33,31 @@ def pictures(page: Any) -> list[np.ndarray]:
     return [image_pixels(page, thumbs.nth(i)) for i in range(thumbs.count())]
 
 
+def shot(page: Any, part: str) -> Image.Image:
+    """What a part of the page looks like."""
+    return Image.open(io.BytesIO(page.locator(part).first.screenshot())).convert("RGB")
+
+
+def side_by_side(steps: list[Image.Image], *texts: str) -> None:
+    """The steps with their texts in one picture; with REMAKE_DOCS set it is the one of README.md."""
+    height, gap = 260, 12
+    small = [step.resize((round(step.width * height / step.height), height)) for step in steps[1:]]
+    width = sum(step.width + gap for step in small) - gap
+    first = steps[0].resize((width, round(steps[0].height * width / steps[0].width)))
+    sheet = Image.new("RGB", (width, first.height + height + 72), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
+    pen.text((4, 4), texts[0], "black", font)
+    sheet.paste(first, (0, 32))
+    left, top = 0, first.height + 40
+    for step, text in zip(small, texts[1:], strict=True):
+        pen.text((left + 4, top), text, "black", font)
+        sheet.paste(step, (left, top + 28))
+        left += step.width + gap
+    folder = ROOT / "docs" if os.environ.get("REMAKE_DOCS") else SHOTS
+    SHOTS.mkdir(exist_ok=True)
+    sheet.quantize(128).save(folder / "steps.png", optimize=True)
+
+
 @pytest.mark.parametrize("page", [{"first_run": True}], indirect=True)
 def test_first_run_leads_to_an_own_controlled_picture(page: Any) -> None:
     """Loaded drawing and prompt, the tour, a prompt it cannot know; then an own drawing: clicks are counted."""
@@ -47,12 +74,14 @@ def test_first_run_leads_to_an_own_controlled_picture(page: Any) -> None:
     assert values["controlnet_enable_checkbox"]
     assert values["controlnet_pixel_perfect_checkbox"]
     assert values["controlnet_preprocessor_dropdown"] == "canny"
+    steps = [shot(page, "#txt2img_toprow"), shot(page, "#txt2img_controlnet .cnet-image-row")]
     page.evaluate(COUNT_CLICKS)
     assert press_generate(page).startswith("Time taken")
     assert page.evaluate("window.clicks") == 1
     result, control_map = pictures(page)
     assert edge_score(edges(result), control_map.max(2) > 127).f1 > 0.7
 
+    steps.append(shot(page, "#txt2img_gallery_container"))
     page.locator("#txt2img_prompt textarea").fill("a red castle with a cat on a gray background")
     said = press_generate(page)
     assert said.startswith('This checkpoint was never taught "castle", "cat"')
@@ -72,6 +101,8 @@ def test_first_run_leads_to_an_own_controlled_picture(page: Any) -> None:
     for corner in at[1:]:
         page.mouse.move(*corner, steps=5)
     page.mouse.up()
+    page.mouse.move(0, 0)
+    steps.append(shot(page, ".cnet-canvas"))
     assert press_generate(page).startswith("Time taken")
     assert page.evaluate("window.clicks") <= 8
     own, own_map = pictures(page)
@@ -81,15 +112,17 @@ def test_first_run_leads_to_an_own_controlled_picture(page: Any) -> None:
     assert inside[2] > inside[0] + 50, "blue inside of what was drawn"
     assert outside.min() > 180, "white outside"
 
+    steps.append(shot(page, "#txt2img_gallery_container"))
+    side_by_side(steps, "1  prompt", "2  drawing", "3  Generate", "4  New canvas", "5  Generate")
     page.locator("[data-first-run=close]").click()
     assert not tour.is_visible()
     assert serious_faults(page, "#tab_txt2img") == ""
-    page.screenshot(path="tests/browser/shots/first_run_end.png")
 
 
 def test_page_has_what_people_expect(page: Any, tmp_path: Any) -> None:
     """Keys, progress, interrupting, results that go on, tooltips, inpainting's options."""
     page.locator("#txt2img_prompt textarea").fill("a red heart on a gray background")
+    page.locator("#txt2img_generate[title]").wait_for()
     hints = page.evaluate("Array.from(document.querySelectorAll('[title]'), (x) => x.title)")
     assert any("Ctrl+Enter" in hint for hint in hints)
     assert any("same seed" in hint for hint in hints)
