@@ -6,6 +6,15 @@ import {fail} from "./dialog.mjs";
 const ANSWER = /ControlNet unit (\d+): (weight ([\d.]+) (?:is the least|comes nearest)[^\n<]*)/;
 const END = /ending control step ([\d.]+) is enough/;
 const BAR = /ControlNet unit (\d+) follows its map ([█░]+) ([\d.]+) \(([^\n]*)error map (\d+)\)/;
+const SEEN = /ControlNet unit (\d+): ((?:without a prompt the map|what the map is taken|the prompt names)[^\n]*?)(?=ControlNet unit|Time taken|$)/;
+const REMEDY = /ControlNet unit (\d+): remedy (\d+): ([^\n[]*) \[([^\]]*)\]: (adherence [\d.]+, agreement with the prompt (?:[\d.]+|unknown))/g;
+const FIELDS = {
+    weight: "controlnet_control_weight_slider",
+    guidance_start: "controlnet_start_control_step_slider",
+    guidance_end: "controlnet_ending_control_step_slider",
+    control_mode: "controlnet_control_mode_radio",
+    layer_weights: "controlnet_advanced_weighting",
+};
 const TAKEN = 2000;
 
 export class Measuring {
@@ -13,6 +22,7 @@ export class Measuring {
         this.unit = unit;
         unit.on("find_weight", () => this.ask({what: "weight", target: this.target(), shorten: unit.isTicked("measure_shorten")}));
         unit.on("bounds", () => this.ask({what: "bounds"}));
+        unit.on("seen", () => this.ask({what: "seen"}));
         unit.on("measure_stop", () => this.button("interrupt")?.click());
     }
 
@@ -65,8 +75,34 @@ export class Measuring {
             if (end) this.set("controlnet_ending_control_step_slider", end[1]);
         }
         if (!found) this.taken = null;
+        const seen = text.match(SEEN);
+        if (seen && Number(seen[1]) === this.unit.index) this.say(seen[2]);
+        if (text !== this.offered) this.offer(this.offered = text);
         const lines = this.texts(log).map((node) => this.makeBar(node)).filter(Boolean);
-        if (lines.length) this.say([...(found && Number(found[1]) === this.unit.index ? [found[2]] : []), ...lines].join(". "));
+        if (lines.length && !seen) this.say([...(found && Number(found[1]) === this.unit.index ? [found[2]] : []), ...lines].join(". "));
+    }
+
+    // Remedies that were tried, best first: a click takes one.
+    offer(text) {
+        const place = this.unit.part("measured");
+        place?.querySelectorAll(".cnet-remedy").forEach((old) => old.remove());
+        for (const [, unit, number, words, settings, told] of text.matchAll(REMEDY)) {
+            if (Number(unit) !== this.unit.index || !place) continue;
+            const button = Object.assign(document.createElement("button"), {type: "button", className: "cnet-remedy"});
+            button.textContent = `${number}. ${words} (${told})`;
+            button.addEventListener("click", () => this.take(settings));
+            place.append(button);
+        }
+    }
+
+    take(settings) {
+        for (const setting of settings.split("; ")) {
+            const [name, value] = setting.split(" = ");
+            if (name === "control_mode") {
+                const choice = Array.from(this.unit.part(FIELDS[name]).querySelectorAll("label")).find((label) => label.textContent.trim() === value);
+                choice?.querySelector("input")?.click();
+            } else this.set(FIELDS[name], value);
+        }
     }
 
     texts(log) {
@@ -107,7 +143,7 @@ export class Measuring {
     }
 
     set(id, value) {
-        for (const input of this.unit.part(id)?.querySelectorAll("input") ?? []) {
+        for (const input of this.unit.part(id)?.querySelectorAll("input, textarea") ?? []) {
             input.value = value;
             updateInput(input);
         }

@@ -18,6 +18,8 @@ class Question(str, Enum):
     """Which least weight of a unit reaches the target?"""
     bounds = "bounds"
     """How well would the picture follow without the unit, and at best?"""
+    seen = "seen"
+    """What is the map taken for without a prompt, and what helps where that is not what the prompt says?"""
 
 
 @dataclass(frozen=True)

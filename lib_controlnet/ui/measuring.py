@@ -35,5 +35,11 @@ def build_measuring(prefix: str) -> None:
                 "One more picture without control, and the source picture through the VAE",
                 elem_id=f"{prefix}_bounds",
             )
+            small_button(
+                "What does it see?",
+                "Pictures under the map without your prompt, described by the WebUI; where that is not what the prompt "
+                "says, remedies are tried and ranked",
+                elem_id=f"{prefix}_seen",
+            )
             small_button("Stop", "The WebUI's Interrupt", elem_id=f"{prefix}_measure_stop")
         gr.HTML("", elem_id=f"{prefix}_measured", elem_classes=["cnet-measured"])

@@ -50,7 +50,7 @@ class Runner:
         """Those under way, the innermost last: a job may run within another's sampling."""
         self._begun: list[ref[Job]] = []
         """The jobs that have begun and not ended, the innermost last, and some that broke off; their `p` keeps them."""
-        self._studies = Studies()
+        self._studies = Studies(services)
         self._armed: set[Job] = set()
         """Those of which something is armed, see `stopping`."""
 

@@ -16,14 +16,16 @@ from ...core.resize import fit_map
 from ...core.step import Pass
 from ...core.study import Question, Study
 from ...core.units import ControlNetUnit
+from ...engine.defaults import model_facts
 from ...engine.effect import PassEffect
 from ...engine.generation import UnitRun
-from ...engine.services import Services
+from ...engine.services import PageServices, Services
 from ...engine.session import ControlSession
 from ...measure.curve import curve_picture
 from ...measure.search import CLOSE, MOST_JOBS, Search, find_weight
 from .axes import AXES
 from .metering import MEASURED, JobMeter, hand_over, into_answer, measure_run
+from .misread import look_at, remedies
 from .notes import tell
 from .similarity import prompt_similarity
 from .trials import TRIAL, WITHOUT, StoppedError, Trial, run_trial, settle_seed
@@ -47,7 +49,8 @@ class Studied:
 class Studies:
     """Of one WebUI. Requests of its page come again with every job until the page takes them away: each counts once."""
 
-    def __init__(self) -> None:
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._answered: list[str] = []
 
     def study(self, p: Any, study: Study | None, units: Sequence[ControlNetUnit]) -> Studied | None:
@@ -59,7 +62,7 @@ class Studies:
             return None
         self._answered = [*self._answered[-63:], *([study.nonce] if study.nonce else [])]
         enabled = [unit.index for unit in units if unit.enabled]
-        if not enabled or (study.what is Question.weight and study.unit not in enabled):
+        if not enabled or (study.what is not Question.bounds and study.unit not in enabled):
             raise UnitError(
                 "the unit that is asked about takes no part in the job", unit=study.unit, field="enabled",
                 found=f"enabled: {', '.join(map(str, enabled)) or 'none'}", remedy="enable it",
@@ -70,6 +73,8 @@ class Studies:
         try:
             if study.what is Question.weight:
                 _find_weight(p, study, studied)
+            elif study.what is Question.seen:
+                _look(self._services, p, study, studied, next(unit for unit in units if unit.index == study.unit))
             else:
                 _find_floors(p, study, studied, enabled)
         except StoppedError:
@@ -86,6 +91,16 @@ def _find_floors(p: Any, study: Study, studied: Studied, enabled: Sequence[int])
     studied.floors = {
         unit: float(report["adherence"]) for unit, report in trial.units.items() if report.get("adherence") is not None
     }
+
+
+def _look(services: Services, p: Any, study: Study, studied: Studied, unit: ControlNetUnit) -> None:
+    """What the map is taken for, and what helps."""
+    facts = model_facts(services, unit.model) if isinstance(services, PageServices) else None
+    tried = remedies(unit, 0 if facts is None or facts.sheet is None else facts.sheet.outputs)
+    _expect(len(tried) + 3, "ControlNet: what does it see?")
+    seen = look_at(p, unit, study.steps, tried)
+    studied.lines += seen.lines
+    studied.report |= seen.report
 
 
 def _find_weight(p: Any, study: Study, studied: Studied) -> None:
@@ -174,7 +189,7 @@ def _bounds_of(services: Services, studied: Studied | None, p: Any) -> Callable[
 
     def bounds(run: UnitRun) -> Mapping[str, Any]:
         floor = None if studied is None else studied.floors.get(run.unit.index)
-        if studied is None or (floor is None and studied.study.what is Question.weight):
+        if studied is None or (floor is None and studied.study.what is not Question.bounds):
             return {}
         return {"floor": floor, **_ceiling(services, p, run)}
 

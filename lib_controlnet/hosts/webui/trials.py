@@ -20,8 +20,8 @@ from .stopping import was_interrupted
 TRIAL = "controlnet_trial"
 """The attribute of a processing object that is a trial of another one."""
 
-Changes = Mapping[tuple[int | None, str], object]
-"""(unit, field) -> value."""
+Changes = Mapping[Any, object]
+"""(unit or None for all, field) -> value."""
 WITHOUT = {"weight": 0.0, "weight_schedule": "", "hr_weight_schedule": "", "layer_weights": ""}
 """A unit that does nothing, and is measured all the same."""
 
@@ -58,7 +58,7 @@ def settle_seed(p: Any) -> None:
         p.seed = random.randrange(1 << 32)
 
 
-def run_trial(p: Any, changes: Changes, steps: int = 0) -> Trial:
+def run_trial(p: Any, changes: Changes, steps: int = 0, prompt: str | None = None) -> Trial:
     """Makes one picture of the job's first pass, which is not saved. Raises StoppedError, and what stops a job."""
     from modules import processing
 
@@ -72,6 +72,8 @@ def run_trial(p: Any, changes: Changes, steps: int = 0) -> Trial:
     if getattr(p, "comments", None) is not None:
         trial.comments = type(p.comments)()  # what is said of a trial is not the job's
     trial.steps = steps or p.steps
+    if prompt is not None:
+        trial.prompt = prompt
     if getattr(trial, "enable_hr", False):
         trial.enable_hr = False
     processed = processing.process_images(trial)

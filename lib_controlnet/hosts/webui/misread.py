@@ -1,0 +1,128 @@
+"""What a map is taken for without a prompt, and what helps where that is not what the prompt says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...core.errors import HostError
+from ...core.modes import ControlMode
+from ...core.panel_options import DEFAULT_PROMPT
+from ...core.units import ControlNetUnit
+from ...measure.agreement import Attempt, best_first, shared_words
+from .prompts import caption
+from .similarity import prompt_similarity
+from .trials import Trial, run_trial
+
+Remedy = Mapping[str, object]
+"""Fields of the unit and their values."""
+_DEEP, _OUTPUTS = (7, 13), 13
+"""The deep layers of SD 1.x: outputs 7 to 12 of 13, from 1/4 of the latent's size on."""
+
+
+@dataclass(eq=False)
+class Seen:
+    """lines: for the user. report: as JSON."""
+
+    lines: list[str] = field(default_factory=list[str])
+    report: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def remedies(unit: ControlNetUnit, outputs: int) -> dict[str, Remedy]:
+    """What is tried, in words and as fields of the unit, whose model has so many outputs (0: not known)."""
+    weight = unit.weight
+    found: dict[str, Remedy] = {
+        "lower weight": {"weight": round(weight * 0.6, 2)},
+        "my prompt is more important": {"control_mode": ControlMode.prompt.value},
+        "later start": {"guidance_start": round(min(unit.guidance_start + 0.2, unit.guidance_end), 2)},
+        "earlier end": {"guidance_end": round(max(unit.guidance_end - 0.4, unit.guidance_start), 2)},
+    }
+    if unit.layer_weights is None and outputs == _OUTPUTS:
+        low, high = _DEEP
+        weights = [weight * (0.4 if low <= place < high else 1.0) for place in range(outputs)]
+        found["spare the deep layers"] = {"layer_weights": ", ".join(f"{one:g}" for one in weights)}
+    return {words: fields for words, fields in found.items() if not _is_so(unit, fields)}
+
+
+def look_at(p: Any, unit: ControlNetUnit, steps: int, fields: Mapping[str, Remedy]) -> Seen:
+    """Pictures under the map with an empty and with the default prompt, captioned; where that is not what the prompt
+    says, the remedies in `fields` are tried. Raises StoppedError, and what stops a job.
+    """
+    prompt = str(p.prompt)
+    seen = Seen(report={"what": "seen", "unit": unit.index, "prompt": prompt})
+    alone = {name: run_trial(p, {}, steps, prompt=text) for name, text in (("empty", ""), ("default", DEFAULT_PROMPT))}
+    captions = {name: _captioned(trial) for name, trial in alone.items()}
+    seen.report["captions"] = captions
+    asked = run_trial(p, {}, steps)
+    own = _attempt("as it is", asked, unit, prompt)
+    seen.report["now"] = vars(own)
+    misread = _misread(seen, prompt, captions, alone, asked)
+    seen.report["misread"] = misread
+    if misread:
+        tried = [own]
+        for words, changes in fields.items():
+            values = {(unit.index, name): value for name, value in changes.items()}
+            tried.append(_attempt(words, run_trial(p, values, steps), unit, prompt))
+        ranked = best_first(tried)
+        seen.report["remedies"] = [{**vars(one), "fields": dict(fields.get(one.remedy, {}))} for one in ranked]
+        seen.lines += [_line(unit, place, one, fields.get(one.remedy, {})) for place, one in enumerate(ranked[:4], 1)]
+    return seen
+
+
+def _misread(
+    seen: Seen, prompt: str, captions: Mapping[str, str | None], alone: Mapping[str, Trial], asked: Trial
+) -> bool | None:
+    """Whether the map is taken for something else than the prompt says; None where nothing can tell."""
+    unit = seen.report["unit"]
+    if not prompt.strip():
+        seen.lines.append(f"unit {unit}: without a prompt the map is taken for {_quoted(captions['empty'])}")
+        return None
+    words = [shared for text in captions.values() if text and (shared := shared_words(text, prompt)) is not None]
+    closeness = [prompt_similarity(trial.picture, prompt) for trial in (alone["empty"], asked)]
+    seen.report["similarity"] = {"empty": closeness[0], "now": closeness[1]}
+    if not words:
+        seen.lines.append(
+            f"unit {unit}: what the map is taken for cannot be said: this WebUI has no interrogator that captions"
+            if all(text is None for text in captions.values())
+            else f"unit {unit}: the prompt names nothing that a caption could have"
+        )
+        return None
+    misread = max(words) == 0.0
+    taken = f"without a prompt the map is taken for {_quoted(captions['empty'])}"
+    end = "which is not what the prompt says" if misread else "which agrees with the prompt"
+    seen.lines.append(f"unit {unit}: {taken}, with the default prompt for {_quoted(captions['default'])}: {end}")
+    return misread
+
+
+def _attempt(words: str, trial: Trial, unit: ControlNetUnit, prompt: str) -> Attempt:
+    agreement = prompt_similarity(trial.picture, prompt)
+    if agreement is None:
+        text = _captioned(trial)
+        agreement = None if text is None else shared_words(text, prompt)
+    return Attempt(words, trial.adherence(unit.index), None if agreement is None else round(agreement, 4))
+
+
+def _captioned(trial: Trial) -> str | None:
+    try:
+        return caption(trial.picture)
+    except HostError:
+        return None
+
+
+def _line(unit: ControlNetUnit, place: int, one: Attempt, fields: Remedy) -> str:
+    agreement = "unknown" if one.agreement is None else f"{one.agreement:.2f}"
+    settings = "; ".join(f"{name} = {value}" for name, value in fields.items())
+    what = f"{one.remedy}{f' [{settings}]' if settings else ''}"
+    how = f"adherence {one.adherence:.2f}, agreement with the prompt {agreement}"
+    return f"unit {unit.index}: remedy {place}: {what}: {how}"
+
+
+def _quoted(text: str | None) -> str:
+    return "something that nothing here can name" if text is None else f'"{text}"'
+
+
+def _is_so(unit: ControlNetUnit, fields: Remedy) -> bool:
+    """The unit has these values already."""
+    return all(getattr(unit, name) == (ControlMode(value) if name == "control_mode" else value)
+               for name, value in fields.items())  # fmt: skip

@@ -1,0 +1,119 @@
+"""What a map is taken for without a prompt, and which remedy is ranked first where that is not what the prompt says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib_controlnet.measure.agreement import Attempt, best_first, content_words, shared_words
+
+from .conftest import Host
+from .test_metering import lines
+
+WORDS = ("water in a glass", "a tractor on farmland")
+
+
+class Told:
+    """Trials that a table decides: (adherence, which of WORDS the picture shows)."""
+
+    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch, table: dict[str, tuple[float, int]]) -> None:
+        self.table = table
+        self.asked: list[tuple[dict[str, Any], str | None]] = []
+        module = sys.modules["sd_controlnet.hosts.webui.misread"]
+        monkeypatch.setattr(module, "run_trial", self.run)
+        interrogator = SimpleNamespace(interrogate=lambda picture: WORDS[np.asarray(picture)[0, 0, 0]])
+        monkeypatch.setattr(host.app.modules("shared"), "interrogator", interrogator, raising=False)
+
+    def run(self, p: Any, changes: Any, steps: int = 0, prompt: str | None = None) -> Any:
+        del p, steps
+        fields = {name: value for (_, name), value in changes.items()}
+        self.asked.append((fields, prompt))
+        key = "alone" if prompt is not None else next(iter(fields), "now")
+        adherence, shown = self.table.get(key, (0.8, 0))
+        trials = sys.modules["sd_controlnet.hosts.webui.trials"]
+        return trials.Trial(Image.new("RGB", (8, 8), (shown, 0, 0)), {0: {"adherence": adherence, "pictures": []}})
+
+
+SEEN = {"study": {"what": "seen", "unit": 0}}
+
+
+def study(result: Any) -> dict[str, Any]:
+    return json.loads(result.js())["controlnet_study"]
+
+
+def test_a_trap_is_found_and_the_remedy_that_makes_both_agree_is_first(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(host, monkeypatch, {"alone": (0.9, 0), "now": (0.9, 0), "guidance_end": (0.7, 1), "weight": (0.4, 1)})
+    result = host.txt2img(lines(), SEEN, prompt="a tractor, farmland")
+    found = study(result)
+    assert found["misread"] is True
+    assert found["captions"] == {"empty": WORDS[0], "default": WORDS[0]}
+    assert [one["remedy"] for one in found["remedies"][:2]] == ["earlier end", "lower weight"]
+    assert found["remedies"][0]["fields"] == {"guidance_end": 0.6}
+    assert (found["remedies"][0]["adherence"], found["remedies"][0]["agreement"]) == (0.7, 1.0)
+    assert [prompt for _, prompt in told.asked[:3]] == ["", "a professional, detailed, high-quality image", None]
+    assert len(told.asked) == 3 + 4  # the tiny model has not 13 outputs, of which the deep ones could be spared
+    assert 'taken for "water in a glass"' in result.comments
+    assert "which is not what the prompt says" in result.comments
+    assert (
+        "remedy 1: earlier end [guidance_end = 0.6]: adherence 0.70, agreement with the prompt 1.00" in result.comments
+    )
+
+
+def test_where_both_agree_nothing_is_tried(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(host, monkeypatch, {"alone": (0.9, 1)})
+    found = study(host.txt2img(lines(), SEEN, prompt="tractors and (farmland:1.2)"))
+    assert found["misread"] is False
+    assert "remedies" not in found
+    assert len(told.asked) == 3
+
+
+@pytest.mark.parametrize("prompt", ["", "a red heart"])
+def test_without_an_interrogator_that_is_said(host: Host, prompt: str) -> None:
+    result = host.txt2img(lines(), SEEN, prompt=prompt)
+    assert study(result)["misread"] is None
+    assert study(result)["captions"] == {"empty": None, "default": None}
+    assert "nothing here can name" in result.comments or "no interrogator" in result.comments
+    assert 0 <= study(result)["now"]["adherence"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("caption", "prompt", "share"),
+    [
+        ("a red heart on a yellow background", "(red:1.3) hearts, masterpiece", 1.0),
+        ("two cherries", "a cherry <lora:fruit:0.8>", 1.0),
+        ("water in a glass", "farmland, a tractor", 0.0),
+        ("a dog", "a dog and a cat", 0.5),
+        ("anything", "a high quality photo of it", None),
+        ("anything", "", None),
+    ],
+)
+def test_words_in_common(caption: str, prompt: str, share: float | None) -> None:
+    assert shared_words(caption, prompt) == share
+
+
+def test_words_that_name_things() -> None:
+    assert content_words("A GLASS of water, best quality") == {"glass", "water"}
+
+
+def test_unknown_agreement_is_ranked_by_adherence() -> None:
+    attempts = [Attempt("a", 0.5, None), Attempt("b", 0.9, None)]
+    assert [one.remedy for one in best_first(attempts)] == ["b", "a"]
+
+
+def test_deep_layers_are_spared_where_the_model_has_the_usual_ones() -> None:
+    from lib_controlnet.core.units import ControlNetUnit
+    from lib_controlnet.hosts.webui.misread import remedies
+
+    found = remedies(ControlNetUnit(weight=0.5), 13)
+    weights = [float(one) for one in str(found["spare the deep layers"]["layer_weights"]).split(",")]
+    assert weights == [0.5] * 7 + [0.2] * 6
+    assert "spare the deep layers" not in remedies(ControlNetUnit(weight=0.5), 10)
+    assert "earlier end" not in remedies(ControlNetUnit(guidance_start=0.9, guidance_end=0.9), 10)
