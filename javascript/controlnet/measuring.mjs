@@ -6,7 +6,7 @@ import {fail} from "./dialog.mjs";
 const ANSWER = /ControlNet unit (\d+): (weight ([\d.]+) (?:is the least|comes nearest)[^\n<]*)/;
 const END = /ending control step ([\d.]+) is enough/;
 const BAR = /ControlNet unit (\d+) follows its map ([█░]+) ([\d.]+) \(([^\n]*)error map (\d+)\)/;
-const SEEN = /ControlNet unit (\d+): ((?:without a prompt the map|what the map is taken|the prompt names)[^\n]*?)(?=ControlNet unit|Time taken|$)/;
+const SEEN = /ControlNet unit (\d+): ((?:without a prompt the map|what the map is taken|the prompt names)[^\n]*?)(?=\n|ControlNet unit|Time taken|$)/;
 const REMEDY = /ControlNet unit (\d+): remedy (\d+): ([^\n[]*) \[([^\]]*)\]: (adherence [\d.]+, agreement with the prompt (?:[\d.]+|unknown))/g;
 const FIELDS = {
     weight: "controlnet_control_weight_slider",
