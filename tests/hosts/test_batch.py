@@ -417,3 +417,31 @@ def test_edited_caption_is_taken(host: Host) -> None:
 def test_without_an_interrogator_the_job_stops_and_says_so(host: Host) -> None:
     with pytest.raises(Exception, match="no interrogator"):
         host.txt2img(unit(), {"prompt_mode": 2}, prompt="")
+
+
+def test_measured_results_are_listed_best_first(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import csv
+
+    from tests.measure import maps
+
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for seed, name in ((1, "a"), (5, "b"), (9, "c")):
+        Image.fromarray(maps.smooth(64, 64, seed)).save(source / f"{name}.png")
+    monkeypatch.setitem(host.app.modules("shared").opts.data, "controlnet_measure", True)
+    folder = unit(
+        image=None,
+        module="canny",
+        processor_res=64,
+        input_mode="batch",
+        batch_images=str(source),
+        output_dir=str(target),
+    )
+    from_page(host, monkeypatch, folder)
+    with (target / "adherence.csv").open(encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file))
+    assert header == ["picture", "adherence", "unit 0"]
+    assert sorted(row[0] for row in rows) == ["a", "b", "c"]
+    values = [float(row[1]) for row in rows]
+    assert values == sorted(values, reverse=True)
+    assert [row[2] for row in rows] == [row[1] for row in rows]

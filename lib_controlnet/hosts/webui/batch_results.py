@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+ADHERENCE = "adherence.csv"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,19 @@ class BatchResults:
                 if _digest(picture) != saved.pixels:
                     self._write(saved.name, picture, text)
 
+    def write_adherence(self, pictures: Sequence[Mapping[int, float | None]]) -> None:
+        """`adherence.csv` beside the pictures, best first: how well each follows its units' maps, by unit."""
+        if len(pictures) != len(self._saved):
+            return  # somebody else made more of them, or fewer
+        units = sorted({unit for picture in pictures for unit in picture})
+        rows = [(saved.name, _mean(picture), picture) for saved, picture in zip(self._saved, pictures, strict=True)]
+        rows.sort(key=lambda row: -1.0 if row[1] is None else row[1], reverse=True)
+        with (self._folder / ADHERENCE).open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["picture", "adherence", *(f"unit {unit}" for unit in units)])
+            for name, mean, picture in rows:
+                table.writerow([name, _told(mean), *(_told(picture.get(unit)) for unit in units)])
+
     def _save(self, turn: int, picture: Any, infotext: str | None) -> None:
         copy = self._copies.get(turn, 0)
         self._copies[turn] = copy + 1
@@ -54,6 +70,15 @@ class BatchResults:
 
         folder = str(self._folder)
         images.save_image(picture.convert("RGB"), folder, "", forced_filename=name, info=infotext, save_to_dirs=False)
+
+
+def _mean(picture: Mapping[int, float | None]) -> float | None:
+    values = [value for value in picture.values() if value is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _told(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _infotext(p: Any) -> str:

@@ -97,6 +97,13 @@ class JobMeter:
             log.warning("Unit %d could not be measured: %s", run.unit.index, error)
             return Row(run.unit.index, run.spec.id, run.model_name, None, str(error))
 
+    def adherences(self) -> list[dict[int, float | None]]:
+        """Of each picture, by unit."""
+        return [
+            {row.unit: None if row.metered is None else row.metered.score.adherence for row in rows}
+            for rows in self.pictures
+        ]
+
     def report(self) -> list[dict[str, Any]]:
         """For each unit its mean and what was found in each picture, as JSON."""
         answer: list[dict[str, Any]] = []

@@ -16,6 +16,7 @@ from ...core.panel_options import PanelOptions
 from ...core.units import ControlNetUnit
 from .batch_results import BatchResults
 from .batch_tab import TabBatch, tab_of
+from .metering import JobMeter
 from .notes import say_late
 from .prompts import FIRST_RESULT, apply_prompt_mode
 from .stopping import was_interrupted
@@ -87,7 +88,7 @@ def repeat_seeds(p: Any, plan: Plan, setting: Setting) -> None:
     p.all_subseeds = list(p.all_subseeds[:count]) * plan.batch.length
 
 
-def finish_batch(p: Any, plan: Plan, processed: Any, setting: Setting) -> None:
+def finish_batch(p: Any, plan: Plan, processed: Any, setting: Setting, meter: JobMeter | None = None) -> None:
     """A batch has ended: what the host made of saved pictures afterwards is saved; all are shown, or the last."""
     if plan.batch is None:
         return
@@ -98,6 +99,8 @@ def finish_batch(p: Any, plan: Plan, processed: Any, setting: Setting) -> None:
     pictures = processed.images[first:]
     if plan.results is not None:
         plan.results.finish(pictures, processed.infotexts[first:], plan.n_iter * p.batch_size)
+        if meter is not None:
+            plan.results.write_adherence(meter.adherences())
     if plan.tab is not None:
         plan.tab.finish(plan.last)
     elif not setting("controlnet_show_batch_images_in_ui", False) and not getattr(p, "is_api", False):

@@ -343,7 +343,7 @@ class Runner:
                 remedy="switch off the script or extension that samples by itself, or disable the units",
             )
         if job.plan is not None and job.plan.batch is not None:
-            finish_batch(p, job.plan, processed, self._services.setting)
+            finish_batch(p, job.plan, processed, self._services.setting, job.meter)
         else:
             add_maps(p, processed, session, self._services.setting)
         tell_all(self._services, session, job.meter, job.effects, job.studied, p, processed)
