@@ -16,7 +16,7 @@ import filelock
 import torch
 from accelerate import Accelerator
 
-from .adherence import Convergence, Point
+from .adherence import Convergence, Point, find_convergence, half_way
 from .base import Base, load_base, new_control
 from .cache import EncodedData, Preprocess
 from .captions import no_interrogator
@@ -138,6 +138,9 @@ class TrainingSession:
             self.floor = stored.get("floor")
             self.losses = [float(loss) for loss in stored["losses"]]
         observer = None if shown is None else self._observer(base, shown)
+        if observer is not None and self.curve:  # of a training that goes on
+            self.half_way = half_way(self.curve, self.floor or 0.0, observer.ceiling)
+            self.convergence = find_convergence(self.curve, self.floor or 0.0, observer.ceiling)
         run = Run(self, base, trainer, observer)
         locked = _digest(run.locked())
         try:
