@@ -1,6 +1,6 @@
 """`python -m standalone.demo.control_types`: source, map and result of types that the demo model has ControlNets for.
 
-The pictures of docs/types.md. A type more is a line more in `TYPES`.
+The pictures of docs/types.md and docs/control.md.
 """
 
 from __future__ import annotations
@@ -18,6 +18,17 @@ from .controls import PALETTE
 from .run import DRAWING, MODELS, SIZE, Image, pictures_of, read
 
 SIDE = 192
+
+
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "weights": [{"weight": weight} for weight in (0.25, 0.5, 0.75, 1.0)],
+    "ranges": [{"guidance_end": end} for end in (0.1, 0.3, 0.6)] + [{"guidance_start": 0.4}],
+    "modes": [
+        {"weight": 0.6, "control_mode": mode}
+        for mode in ("Balanced", "My prompt is more important", "ControlNet is more important")
+    ],
+}
+"""Rows of docs/control.md: the canny heart under other settings, by the picture's name."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +83,18 @@ def main(argv: list[str] | None = None) -> int:
         try:
             for name, one in shown().items():
                 _write(options.out / f"{name}.png", [one.source, *_made(app, one)])
+            for name, settings in SETTINGS.items():
+                made = [_made(app, shown()["canny"], **fields)[1] for fields in settings]
+                _write(options.out / f"{name}.png", made)
         finally:
             app.close()
     return 0
 
 
-def _made(app: Any, one: Shown) -> tuple[Image, Image]:
-    """Map and result."""
+def _made(app: Any, one: Shown, **fields: Any) -> tuple[Image, Image]:
+    """Map and result with these fields of the unit."""
     unit = {"enabled": True, "module": one.preprocessor, "model": one.model, "image": one.source, "pixel_perfect": True}
+    unit.update(fields)
     job = {"prompt": one.prompt, "seed": 7, "steps": 20, "cfg_scale": 4, "width": SIZE, "height": SIZE}
     result, control_map = pictures_of(app.txt2img({"ControlNet": [unit]}, sampler_name="DDIM", **job))[:2]
     return control_map, result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from standalone.demo.control_types import scribbled, segmented, shown
+from standalone.demo.control_types import SETTINGS, scribbled, segmented, shown
 from standalone.demo.shapes import PALETTE
 
 
@@ -17,10 +17,11 @@ def test_sources_are_what_their_preprocessors_expect() -> None:
     assert colours == {(0, 0, 0), PALETTE["triangle"]}
 
 
-@pytest.mark.parametrize("name", shown())
+@pytest.mark.parametrize("name", [*shown(), *SETTINGS])
 def test_pages_show_them(name: str) -> None:
     from pathlib import Path
 
     docs = Path(__file__).resolve().parents[2] / "docs"
-    assert f"](types/{name}.png)" in (docs / "types.md").read_text("utf-8")
+    page = docs / ("control.md" if name in SETTINGS else "types.md")
+    assert f"](types/{name}.png)" in page.read_text("utf-8")
     assert (docs / "types" / f"{name}.png").is_file()
