@@ -88,7 +88,7 @@ def load_control(unet: UNetModel, base: Path, path: Path, kind: str) -> Control:
 class Bench:
     """The model, the held-out pairs and their maps."""
 
-    def __init__(self, base: Path, control: Path, kind: str, count: int, trained_as: str) -> None:
+    def __init__(self, base: Path, control: Path, kind: str, count: int, trained_as: str = "controlnet") -> None:
         self.model = checkpoint.load(base)
         self.control = load_control(self.model.unet, base, control, trained_as)
         self.truth = pictures(count, HELD_OUT_SEED)

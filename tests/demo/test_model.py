@@ -19,7 +19,7 @@ from lib_controlnet.nets.config import ControlNetConfig, UNetConfig
 from lib_controlnet.training.export import file_sha256
 from standalone.demo.checkpoint import CHECKPOINT, FOLDER, UNET, load
 from standalone.demo.controls import TYPES
-from standalone.demo.evaluate import Bench, figures, load_control
+from standalone.demo.evaluate import Bench, figures
 from standalone.demo.networks import new_autoencoder
 
 PAIRS = 4
@@ -142,4 +142,4 @@ def test_weight_zero_is_no_control_bit_for_bit() -> None:
 
 def test_control_weights_are_finite() -> None:
     for kind in TYPES:
-        assert all(torch.isfinite(value).all() for value in load_control(control_file(kind)).state_dict().values())
+        assert all(torch.isfinite(value).all() for value in bench(kind).control.net.state_dict().values())
