@@ -153,7 +153,7 @@ FAMILIES: Mapping[str, tuple[WriteFile, Mapping[str, UNetConfig]]] = {
     "ctrlora": (_ctrlora_file, CONFIGS),
     "ip_adapter": (_face_file, CONFIGS),
     "lllite": (_lllite_file, CONFIGS),
-    "powerpaint": (_powerpaint_file, LEVELS),
+    "powerpaint": (_powerpaint_file, {"SD1": LEVELS["SD1"]}),
     "pulid": (_pulid_file, CONFIGS),
     "sparsectrl": (_sparse_file, LEVELS),
     "t2i_adapter": (_adapter_file, WHOLE),
