@@ -22,6 +22,8 @@ _SAYS_NOTHING = frozenset(("and", "the", "with", "at", "by", "for", "from", "is"
 def refuse_unknown(prompt: str, model: Any) -> None:
     """Raises WrongRequest, naming them, where the prompt has words that the checkpoint cannot know."""
     conditioner = getattr(model, "cond_stage_model", None)
+    if conditioner is None and hasattr(model, "forge_objects"):
+        conditioner = model.forge_objects.clip.cond_stage_model
     if conditioner is None or not hasattr(conditioner, "transformer"):
         return
     seen = _seen(conditioner)
