@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, Response
 from PIL import Image
 
 from ..core import catalogue
@@ -64,7 +64,13 @@ def mount(
             methods=methods,
             response_model_exclude_none=path != "measure",  # null says that a metric was not taken,
         )
-    router.add_api_route("/controlnet/error_map/{number}", quick.handler(error_map_route(services)), methods=["GET"])
+    router.add_api_route(
+        "/controlnet/error_map/{number}",
+        quick.handler(error_map_route(services)),
+        methods=["GET"],
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}}},
+    )
     app.include_router(router)
 
 

@@ -306,14 +306,14 @@ def test_login_is_asked_on_every_route(tmp_path: Path, lock: Lock, route: str) -
 def test_schema_describes_every_route(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {
-        f"/controlnet/{name}" for name in [*ROUTES, "detect", "measure", "render_openpose_json"]
+        f"/controlnet/{name}" for name in [*ROUTES, "detect", "measure", "render_openpose_json", "error_map/{number}"]
     }
     for path, methods in schema["paths"].items():
         for operation in methods.values():
             assert operation["tags"] == ["ControlNet"], path
             assert operation["description"], path
-            answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
-            assert "$ref" in answer, path
+            content = operation["responses"]["200"]["content"]
+            assert "image/png" in content or "$ref" in content["application/json"]["schema"], path
     body = schema["components"]["schemas"]["ControlNetDetect"]["properties"]
     assert {name for name in body if name.startswith("controlnet_")} == {
         "controlnet_module",
