@@ -94,7 +94,10 @@ def test_every_effect_has_a_preprocessor() -> None:
     ("name", "rows"), [*(("SD1", rows) for rows in ROWS), ("SDXL", "guidance"), ("SDXL", "batch with an AND")]
 )
 def test_rows_of_every_kind(studios: Any, family: str, name: str, rows: str) -> None:
-    check(studios(family, FAMILIES[family][1][name]), [unit(**FIRST)], rows=ROWS[rows])
+    fits = FAMILIES[family][1]
+    if name not in fits:
+        pytest.skip("there is none for such a checkpoint")
+    check(studios(family, fits[name]), [unit(**FIRST)], rows=ROWS[rows])
 
 
 UNITS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
