@@ -39,7 +39,7 @@ def odd_effect(run: UnitRun, effects: Mapping[int, PassEffect]) -> str:
             f"it did next to nothing: it acted in {acted} of {own.turns} steps, since its range is {start:g} to {end:g}"
         )
     if own.peak < LITTLE or weight <= WEAK:
-        share = f"it did next to nothing: at most {_percent(own.peak)} of what it was added to"
+        share = f"it did next to nothing: at most {percent(own.peak)} of what it was added to"
         return f"{share}; {_why_little(run, weight)}"
     if own.peak > MUCH:
         share = f"it drowns the picture: it added {own.peak:.0f} times what it was added to"
@@ -104,5 +104,6 @@ def _residuals(effect: PassEffect) -> dict[int, float]:
     return {moment.turn: moment.share for moment in effect.moments if moment.kind == RESIDUALS}
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share for people, with a decimal where it is small."""
     return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..core.errors import ModelFileError
 from ..core.hints import Hint
 from ..loading.build import fill
 from ..loading.companion import companion
@@ -90,16 +89,11 @@ class BoundCtrLora(BoundControlNet[LatentControlNet]):
 
 def _base_of(path: Path) -> Weights:
     """What the base ControlNet gives to every condition. Raises ModelFileError where there is not one beside `path`."""
-
-    def absent(found: str) -> ModelFileError:
-        several = found.startswith("several")
-        return ModelFileError(
-            f'"{path.name}" is a change to a base ControlNet, and which one is not known',
-            field="model",
-            found=found,
-            remedy="keep one beside it" if several else "put the base (ctrlora_sd15_basecn700k) into the same folder",
-        )
-
-    weights = companion(path, CTRLORA_BASE, absent)
+    weights = companion(
+        path,
+        CTRLORA_BASE,
+        f'"{path.name}" is a change to a base ControlNet, and which one is not known',
+        "put the base (ctrlora_sd15_basecn700k) into the same folder",
+    )
     shared = {key: key for key in weights if not any(part in key for part in _OWN)}
     return RenamedWeights(weights, shared)

@@ -19,13 +19,14 @@ from ..loading.detect import POWERPAINT_TEXT, KeyCondition
 from ..loading.lazy import outlines
 from ..nets.brushnet import BrushNet
 from ..nets.config import UNetConfig
-from ..nets.task_text import TaskText, TaskTextConfig
+from ..nets.task_text import TASKS, TaskText, TaskTextConfig
 from .base import BaseModel, Runtime, Sheet, UnitSettings, Weights, check_base, describe_config, disagreements
 from .brushnet import BoundBrushNet, LoadedBrushNet, filled
 
 _OPTION = "powerpaint"
 """Under which a preprocessor's data sheet names the task."""
-_CONTEXT, _SHAPE, _OBJECT, _NOTHING = "P_ctxt", "P_shape", "P_obj", ""
+_CONTEXT, _SHAPE, _OBJECT = TASKS
+_NOTHING = ""
 
 
 @dataclass(frozen=True)
@@ -130,18 +131,12 @@ class BoundPowerPaint(BoundBrushNet):
 
 def _words(path: Path) -> dict[str, Tensor]:
     """What the text encoder beside `path` says of each word, and of none. Raises ModelFileError without one."""
-
-    def absent(found: str) -> ModelFileError:
-        return ModelFileError(
-            f'"{path.name}" is a PowerPaint model, which needs the text encoder that was trained with it',
-            field="model",
-            found=found,
-            remedy="keep one beside it"
-            if found.startswith("several")
-            else "put pytorch_model.bin of the same folder of JunhaoZhuang/PowerPaint-v2-1 beside it, under any name",
-        )
-
-    weights = companion(path, POWERPAINT_TEXT, absent)
+    weights = companion(
+        path,
+        POWERPAINT_TEXT,
+        f'"{path.name}" is a PowerPaint model, which needs the text encoder that was trained with it',
+        "put pytorch_model.bin of the same folder of JunhaoZhuang/PowerPaint-v2-1 beside it, under any name",
+    )
     config = TaskTextConfig.from_weights(outlines(weights))
     net = fill(
         lambda: TaskText(config),
@@ -151,7 +146,7 @@ def _words(path: Path) -> dict[str, Tensor]:
         name="PowerPaint's text encoder",
         ignored=("*.position_ids",),
     )
-    words = (_CONTEXT, _SHAPE, _OBJECT, _NOTHING)
+    words = (*TASKS, _NOTHING)
     with torch.no_grad():
         return dict(zip(words, net(words), strict=True))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -13,14 +13,10 @@ from .detect import KeyCondition
 from .reader import SUFFIXES, read_weights
 
 
-def companion(
-    path: Path,
-    condition: KeyCondition,
-    absent: Callable[[str], ModelFileError],
-) -> Mapping[str, Tensor]:
+def companion(path: Path, condition: KeyCondition, problem: str, remedy: str) -> Mapping[str, Tensor]:
     """Canonical weights of the one file beside `path`, or else in the folder around, whose keys match `condition`.
 
-    Raises what `absent` makes of what was found where there is none, or more than one.
+    Raises ModelFileError that says `problem` where there is none, with the `remedy`, or more than one.
     """
     found: dict[Path, Mapping[str, Tensor]] = {}
     for folder in (path.parent, path.parent.parent):
@@ -29,7 +25,12 @@ def companion(
                 found[file] = canonical(read_weights(file).weights)
     if len(found) != 1:
         names = ", ".join(file.name for file in found)
-        raise absent(f"several: {names}" if found else f"none in {path.parent} and the folder around it")
+        raise ModelFileError(
+            problem,
+            field="model",
+            found=f"several: {names}" if found else f"none in {path.parent} and the folder around it",
+            remedy="keep one beside it" if found else remedy,
+        )
     (weights,) = found.values()
     return weights
 

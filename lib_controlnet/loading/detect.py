@@ -54,11 +54,7 @@ CTRLORA_BASE = KeyCondition(
 )
 """By canonical keys: a ControlNet without a hint encoder, which CtrLoRAs change."""
 
-POWERPAINT_TEXT = KeyCondition(
-    all_of=tuple(
-        f"text_model.embeddings.token_embedding.trainable_embeddings.{word}" for word in ("P_ctxt", "P_shape", "P_obj")
-    )
-)
+POWERPAINT_TEXT = KeyCondition(all_of=("text_model.embeddings.token_embedding.trainable_embeddings.*",))
 """PowerPaint's text encoder."""
 
 _LORA = (

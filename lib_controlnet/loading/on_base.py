@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .lazy import LazyWeights, outline
 
-_COPIED = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
+COPIED = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
+"""Beginnings of the names of what a ControlNet copies."""
 
 
 class OnBase(LazyWeights):
@@ -19,7 +20,7 @@ class OnBase(LazyWeights):
     def __init__(self, file: Mapping[str, Tensor], base: Mapping[str, Tensor], own: Iterable[str]) -> None:
         self._file = file
         self._base = base
-        copied = (key for key in base if key.startswith(_COPIED) and key not in file)
+        copied = (key for key in base if key.startswith(COPIED) and key not in file)
         self._keys = dict.fromkeys([*own, *copied])
 
     def made(self, key: str) -> Tensor:

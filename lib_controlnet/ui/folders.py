@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_HERE = ("127.0.0.1", "::1", "localhost", "testclient")
+_HERE = ("127.0.0.1", "::1", "localhost")
 
 
 def open_folder(chosen: str, known: Sequence[Path], client: str) -> str:

@@ -49,7 +49,7 @@ def measure_route(services: PageServices, lock: AbstractContextManager[Any]) -> 
         return {
             "measures": reports,
             "adherence": mean_of(reports),
-            "images": [_png(image) for one in seen if (image := one.shown()) is not None] if body.error_maps else [],
+            "images": [_text(image) for one in seen if (image := one.shown()) is not None] if body.error_maps else [],
             "info": ". ".join(["Success", *dict.fromkeys(notes)]),
         }
 
@@ -69,7 +69,7 @@ def error_map_route(services: PageServices) -> Callable[..., Any]:
             raise HTTPException(_NOT_FOUND, "this error map is not kept any more; make the picture again")
         picture, field = found
         pixels = picture if part == "picture" else overlay(field)
-        return Response(base64.b64decode(_png(pixels)), media_type="image/png")
+        return Response(_png(pixels), media_type="image/png")
 
     return error_map_of
 
@@ -133,7 +133,12 @@ def _read(given: Any, left: bounds.PixelBudget) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def _png(pixels: Pixels) -> str:
+def _png(pixels: Pixels) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def _text(pixels: Pixels) -> str:
+    """The PNG as JSON carries it."""
+    return base64.b64encode(_png(pixels)).decode()

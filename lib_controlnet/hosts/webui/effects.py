@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...core.step import Pass
 from ...engine.effect import PassEffect
+from ...engine.effect_told import percent
 from ...engine.metering import DECIMALS
 
 _MOST = 64
@@ -20,7 +20,7 @@ def effect_report(effects: Sequence[PassEffect]) -> dict[str, Any]:
         "mean": round(sum(moments) / len(moments), DECIMALS),
         "peak": round(max(moments), DECIMALS),
         "passes": [
-            {"pass": _name(effect.pass_), "steps": [round(share, DECIMALS) for share in effect.steps]}
+            {"pass": effect.pass_.name, "steps": [round(share, DECIMALS) for share in effect.steps]}
             for effect in effects[:_MOST]
         ],
     }
@@ -47,14 +47,6 @@ def effect_words(report: dict[str, Any]) -> str:
         return ""
     steps = [share for one in effect["passes"][:1] for share in one["steps"]]
     acting = [share for share in steps if share]
-    first, last = (_percent(acting[place]) for place in (0, -1)) if acting else ("", "")
+    first, last = (percent(acting[place]) for place in (0, -1)) if acting else ("", "")
     course = f", {first} at first and {last} at last" if len(acting) > 1 and first != last else ""
-    return f"it added {_percent(effect['mean'])} of what was there{course}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
-
-
-def _name(pass_: Pass) -> str:
-    return pass_.name
+    return f"it added {percent(effect['mean'])} of what was there{course}"

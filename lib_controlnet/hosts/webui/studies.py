@@ -86,9 +86,7 @@ class Studies:
 def _find_floors(p: Any, study: Study, studied: Studied, enabled: Sequence[int]) -> None:
     """The same seed without any unit; each is measured against its own map."""
     _expect(1, "ControlNet: the same picture without control")
-    changes: dict[tuple[int | None, str], object] = {
-        (unit, name): value for unit in enabled for name, value in WITHOUT.items()
-    }
+    changes = {(unit, name): value for unit in enabled for name, value in WITHOUT.items()}
     trial = run_trial(p, changes, study.steps)
     studied.floors = {
         unit: float(report["adherence"]) for unit, report in trial.units.items() if report.get("adherence") is not None
