@@ -100,8 +100,7 @@ def started(config: TrainConfig, unet: UNetModel) -> Mapping[str, Tensor] | None
 
 def other_kind(config: TrainConfig, found: str, wanted: str) -> TrainingError:
     """Of a file `base.start` that this training cannot go on from."""
-    name = "" if config.base.start is None else config.base.start.name
-    return TrainingError(f'"{name}" cannot be gone on from', field="base.start", found=found,
+    return TrainingError(f'"{_begun(config)}" cannot be gone on from', field="base.start", found=found,
                          remedy=f"choose {wanted}")  # fmt: skip
 
 
@@ -113,12 +112,18 @@ def fitting(config: TrainConfig, problem: str) -> None:
                             remedy="choose another kind or checkpoint")  # fmt: skip
 
 
-def load_into(net: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
-    """Fills `net` to the last tensor. Raises ModelFileError with what does not fit."""
+def load_into(net: nn.Module, weights: Mapping[str, Tensor], config: TrainConfig) -> None:
+    """Fills `net` to the last tensor, with those of the file `base.start`. Raises ModelFileError with what does not
+    fit."""
     own, shapes = net.state_dict(), outlines(weights)
     odd = [key for key in {*own, *shapes} if key not in own or key not in shapes or own[key].shape != shapes[key].shape]
     if odd:
-        raise ModelFileError(f'"{name}" has other tensors than this training', field="base.start",
+        raise ModelFileError(f'"{_begun(config)}" has other tensors than this training', field="base.start",
                              found=", ".join(sorted(odd)[:4]), remedy="choose another file")  # fmt: skip
     if not next(net.parameters()).is_meta:
         net.load_state_dict({key: weights[key].to(torch.float32) for key in own})
+
+
+def _begun(config: TrainConfig) -> str:
+    """The name of the file `base.start`."""
+    return "" if config.base.start is None else config.base.start.name

@@ -9,18 +9,15 @@ from torch import Tensor, nn
 
 from ...loading.lazy import outline
 from ...loading.low_rank import MARK, STABILITY
+from ...loading.on_base import COPIED
 from ...nets.config import ControlNetConfig
-from ...nets.controlnet import ControlNet, trainable_copy
+from ...nets.controlnet import ControlNet
 from ...nets.unet import UNetModel
-from ..chance import generator_of
 from ..config import TrainConfig
 from .base import Control, Writer, load_into, other_kind, started
-from .controlnet import scale_hint_encoder, write_file
+from .controlnet import fresh, write_file
 from .low_rank import change, share, unchanged
 from .residuals import ResidualControl
-
-_COPIED = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
-_HINT_STREAM = 2
 
 
 class ControlLoraKind:
@@ -37,9 +34,7 @@ class ControlLoraKind:
         factors learn whole."""
         weights = started(config, unet)
         if weights is None:
-            net = trainable_copy(unet, hint_widths=config.base.hint_widths)
-            if config.base.hint_init == "he":
-                scale_hint_encoder(net, generator_of(config.train.seed, _HINT_STREAM))
+            net = fresh(unet, config)
             change(net, config.control.rank, _is_copied)
         else:
             net = _opened(unet, weights, config)
@@ -64,7 +59,7 @@ class ControlLora(ResidualControl):
 
 def _is_copied(name: str, layer: nn.Module) -> bool:
     del layer
-    return name.startswith(_COPIED)
+    return name.startswith(COPIED)
 
 
 def _opened(unet: UNetModel, weights: Mapping[str, Tensor], config: TrainConfig) -> ControlNet:
@@ -84,5 +79,5 @@ def _opened(unet: UNetModel, weights: Mapping[str, Tensor], config: TrainConfig)
         for key in net.state_dict()
         if unchanged(key) in weights or unchanged(key) in theirs
     }
-    load_into(net, whole, "" if config.base.start is None else config.base.start.name)
+    load_into(net, whole, config)
     return net

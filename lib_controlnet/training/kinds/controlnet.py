@@ -43,10 +43,7 @@ def fresh_or_started(unet: UNetModel, config: TrainConfig) -> ControlNet:
     """A whole ControlNet of this U-Net's sizes."""
     weights = started(config, unet)
     if weights is None:
-        control = trainable_copy(unet, hint_widths=config.base.hint_widths)
-        if config.base.hint_init == "he":
-            scale_hint_encoder(control, generator_of(config.train.seed, _HINT_STREAM))
-        return control
+        return fresh(unet, config)
     if "input_hint_block.0.weight" not in weights or "zero_convs.0.0.weight" not in weights:
         raise other_kind(config, "no ControlNet", "a ControlNet of this base's kind")
     sizes = ControlNetConfig.from_weights(outlines(weights))
@@ -54,8 +51,16 @@ def fresh_or_started(unet: UNetModel, config: TrainConfig) -> ControlNet:
         found = f"{describe_config(sizes.unet)} instead of {describe_config(unet.config)}"
         raise other_kind(config, found, "a ControlNet of this base's kind")
     net = ControlNet(sizes)
-    load_into(net, weights, "" if config.base.start is None else config.base.start.name)
+    load_into(net, weights, config)
     return net
+
+
+def fresh(unet: UNetModel, config: TrainConfig) -> ControlNet:
+    """The base's encoder, beside zero convolutions and a hint encoder drawn anew."""
+    control = trainable_copy(unet, hint_widths=config.base.hint_widths)
+    if config.base.hint_init == "he":
+        scale_hint_encoder(control, generator_of(config.train.seed, _HINT_STREAM))
+    return control
 
 
 def write_file(control: Control, path: Path, metadata: Mapping[str, str]) -> Mapping[str, Path]:

@@ -49,7 +49,7 @@ class XSKind:
             raise other_kind(config, f"widths {sizes.base} of its U-Net" if not sizes.learns_time else
                              "an embedding of timesteps of its own", "one of this base's kind without one")  # fmt: skip
         net = ControlNetXS(sizes)
-        load_into(net, weights, "" if config.base.start is None else config.base.start.name)
+        load_into(net, weights, config)
         return XSControl(net, unet.config)
 
 

@@ -45,10 +45,10 @@ class CtrLoraKind:
             if not CTRLORA_BASE.matches(weights.keys()):
                 raise other_kind(config, "no ControlNet without a hint encoder", "a base of CtrLoRA's authors")
             own = {key: weights[key] for key in weights if ".lora_layer." not in key}
-            load_into(net, own, "" if config.base.start is None else config.base.start.name)
+            load_into(net, own, config)
         else:
             copied = trainable_copy(unet).state_dict()
-            load_into(net, {key: copied[key] for key in net.state_dict()}, "")
+            load_into(net, {key: copied[key] for key in net.state_dict()}, config)
         change(net, config.control.rank, _is_matrix)
         if weights is None:
             share(net, unet)

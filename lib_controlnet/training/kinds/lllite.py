@@ -48,7 +48,7 @@ class LLLiteKind:
         if not weights or not all(key.startswith(PREFIX) for key in weights):
             raise other_kind(config, "no ControlLLLite", "one")
         net = LLLite(lllite_sizes(outlines(weights)))
-        load_into(net, weights, "" if config.base.start is None else config.base.start.name)
+        load_into(net, weights, config)
         known = layer_inputs(unet.config)
         strange = [place for place in net.places if layer_of(place.removeprefix(PREFIX)) not in known]
         fitting(config, f"the checkpoint has no layer for {strange[0]}" if strange else "")

@@ -47,7 +47,7 @@ class T2IAdapterKind:
             if "body.0.block1.weight" not in weights and "body.0.in_conv.weight" not in weights:
                 raise other_kind(config, "no T2I-Adapter", "one")
             net = T2IAdapter(AdapterConfig.from_weights(outlines(weights)))
-            load_into(net, weights, "" if config.base.start is None else config.base.start.name)
+            load_into(net, weights, config)
         return AdapterControl(net, adapter_places(unet.config, net.config.unshuffle))
 
 
