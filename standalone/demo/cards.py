@@ -14,18 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 
 from standalone.app import App, boot
 from standalone.extract.cli import main as extract
 
-from .run import DRAWING, MODELS, pictures_of, read
+from .run import DRAWING, MODELS, pictures_of, read, save, side_by_side
 from .shapes import SIZE, Image
 
 _SEED: Final = 5
-_SCALE: Final = 2
-_GAP: Final = 6
+_SIDE, _GAP = 2 * SIZE, 6
 _FACTOR_SIZE: Final = "0.2"
 """Of the ControlNet that a Control-LoRA is made of."""
 
@@ -68,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
             if options.only in (None, card.name) and model in (*models, "", "None"):
                 strip = _strip(app, card, drawing)
                 path = options.out / f"{card.name}.jpg"
-                cv2.imwrite(str(path), strip[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+                save(path, strip)
                 print(path)
     return 0
 
@@ -104,18 +102,11 @@ def _strip(app: App, card: Card, drawing: Image) -> Image:
     plain = pictures_of(app.txt2img(**settings))[-count:]
     if card.unit is None:
         made = pictures_of(app.txt2img({"ControlNet": [{"style_align": True}]}, **settings))[-count:]
-        return np.vstack([_row(plain), np.full((_GAP, _row(made).shape[1], 3), 255, np.uint8), _row(made)])
+        rows = [side_by_side(row, _SIDE, _GAP) for row in (plain, made)]
+        return np.vstack([rows[0], np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8), rows[1]])
     unit = {"enabled": True, "image": drawing, **card.unit}
     found = pictures_of(app.txt2img({"ControlNet": [unit]}, **settings))
-    return _row([drawing, plain[0], found[0]])
-
-
-def _row(pictures: Sequence[Image]) -> Image:
-    """Side by side on white."""
-    side = SIZE * _SCALE
-    gap = np.full((side, _GAP, 3), 255, np.uint8)
-    large = [cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC) for picture in pictures]
-    return np.hstack([part for picture in large for part in (picture, gap)][:-1]).astype(np.uint8)
+    return side_by_side([drawing, plain[0], found[0]], _SIDE, _GAP)
 
 
 if __name__ == "__main__":

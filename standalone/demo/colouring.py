@@ -18,7 +18,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from .run import MODELS, pictures_of, read, sharp
+from .run import MODELS, pictures_of, read, save, side_by_side
 from .shapes import SIZE, Image, unit_outline
 
 PROMPTS: Final = (
@@ -81,16 +81,14 @@ def main(argv: Sequence[str]) -> int:
     drawing = read(options.drawing) if options.drawing else ink_star()
     results = coloured(drawing, PROMPTS)
     kept = [with_own_lines(result, drawing) for result in results]
-    rows = [[cv2.resize(each, (SIDE, SIDE), interpolation=sharp(each, SIDE)) for each in row]
-            for row in ((drawing, *results), (drawing, *kept))]  # fmt: skip
+    rows = [side_by_side(row, SIDE) for row in ((drawing, *results), (drawing, *kept))]
     files: dict[str, Any] = {
         "drawing.png": drawing,
         **{f"coloured_{number}.png": each for number, each in enumerate(kept, 1)},
     }
-    files["sheet.jpg"] = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    files["sheet.jpg"] = np.concatenate(rows)
     for name, picture in files.items():
-        _, data = cv2.imencode(Path(name).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        data.tofile(options.out / name)
+        save(options.out / name, picture)
     print(options.out / "sheet.jpg")
     return 0
 

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from .controls import PALETTE
-from .run import DRAWING, MODELS, SIZE, Image, pictures_of, read
+from .run import DRAWING, MODELS, SIZE, Image, pictures_of, read, save, side_by_side
 
-SIDE = 192
+SIDE, GAP = 192, 6
 
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
@@ -82,10 +82,10 @@ def main(argv: list[str] | None = None) -> int:
         app = boot(MODELS / "demo.safetensors", MODELS / "controlnet", data_dir=folder, api=False, ui=False)
         try:
             for name, one in shown().items():
-                _write(options.out / f"{name}.png", [one.source, *_made(app, one)])
+                save(options.out / f"{name}.png", side_by_side([one.source, *_made(app, one)], SIDE, GAP))
             for name, settings in SETTINGS.items():
                 made = [_made(app, shown()["canny"], **fields)[1] for fields in settings]
-                _write(options.out / f"{name}.png", made)
+                save(options.out / f"{name}.png", side_by_side(made, SIDE, GAP))
         finally:
             app.close()
     return 0
@@ -98,16 +98,6 @@ def _made(app: Any, one: Shown, **fields: Any) -> tuple[Image, Image]:
     job = {"prompt": one.prompt, "seed": 7, "steps": 20, "cfg_scale": 4, "width": SIZE, "height": SIZE}
     result, control_map = pictures_of(app.txt2img({"ControlNet": [unit]}, sampler_name="DDIM", **job))[:2]
     return control_map, result
-
-
-def _write(file: Path, pictures: list[Image]) -> None:
-    gap = np.full((SIDE, 6, 3), 255, np.uint8)
-    row: list[Image] = []
-    for picture in pictures:
-        smaller = picture.shape[0] < SIDE
-        row += [cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST if smaller else cv2.INTER_AREA), gap]
-    _, data = cv2.imencode(".png", cv2.cvtColor(np.concatenate(row[:-1], axis=1), cv2.COLOR_RGB2BGR))
-    data.tofile(file)
 
 
 if __name__ == "__main__":

@@ -162,19 +162,28 @@ def read(path: Path) -> Image:
 
 
 def _write(outcome: Outcome, out: Path) -> dict[str, Path]:
-    side = 3 * SIZE
     four = (outcome.drawing, outcome.map, outcome.without, outcome.controlled)
-    enlarged = [cv2.resize(image, (side, side), interpolation=sharp(image, side)) for image in four]
     files: dict[str, Path] = {}
-    for name, image in zip(NAMES, (*four, np.concatenate(enlarged, axis=1)), strict=True):
+    for name, image in zip(NAMES, (*four, side_by_side(four, 3 * SIZE)), strict=True):
         files[name] = out / f"{name}.png"
-        _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        data.tofile(files[name])
+        save(files[name], image)
     return files
 
 
-def sharp(image: Image, side: int) -> int:
-    return cv2.INTER_NEAREST if image.shape[0] < side else cv2.INTER_AREA
+def side_by_side(pictures: Sequence[Image], side: int, gap: int = 0) -> Image:
+    """A row (side, w, 3) of square pictures, `gap` white pixels between them; enlarged ones keep their pixels."""
+    white = np.full((side, gap, 3), 255, np.uint8)
+    row: list[Image] = []
+    for picture in pictures:
+        how = cv2.INTER_NEAREST if picture.shape[0] < side else cv2.INTER_AREA
+        row += [np.asarray(cv2.resize(picture, (side, side), interpolation=how), np.uint8), white]
+    return np.concatenate(row[:-1], axis=1)
+
+
+def save(path: Path, picture: Image) -> None:
+    """In the format of the suffix, under any name."""
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    data.tofile(path)
 
 
 def _text(report: Mapping[str, Any], outcome: Outcome) -> str:

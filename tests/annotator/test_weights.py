@@ -15,6 +15,7 @@ import pytest
 from annotator.sd_controlnet import weights
 from annotator.sd_controlnet.spec import Cancelled, Runtime, WeightFile
 from annotator.sd_controlnet.weights import MissingWeights, download, existing_file, find
+from tests.hub_file import FileAnswer
 
 CONTENT = np.random.default_rng(0).bytes(5 << 20)
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -38,22 +39,19 @@ class Hub(ThreadingHTTPServer):
         self.hold: threading.Event | None = None
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(FileAnswer, BaseHTTPRequestHandler):
     server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None: ...
 
     def do_HEAD(self) -> None:
-        self._headers(200, 0, len(CONTENT))
+        if self._has():
+            self.begin(0, len(CONTENT), self.server.sha)
 
     def do_GET(self) -> None:
-        if self.path != FILE:
-            self._headers(404, 0, 0)
+        if not self._has():
             return
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+        start = self.start
         self.server.requests.append(f"{self.path} from {start}")
-        self._headers(206 if start else 200, start, len(CONTENT))
+        self.begin(start, len(CONTENT), self.server.sha)
         end = len(CONTENT) if self.server.stop_after is None else self.server.stop_after
         self.server.stop_after = None
         self.wfile.write(CONTENT[start:end])
@@ -63,26 +61,15 @@ class _Answer(BaseHTTPRequestHandler):
         if end < len(CONTENT):
             self.close_connection = True
 
-    def _headers(self, status: int, start: int, size: int) -> None:
-        if self.path != FILE:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(status)
-        for name, value in (
-            ("X-Repo-Commit", "0" * 40),
-            ("X-Linked-Etag", f'"{self.server.sha}"'),
-            ("X-Linked-Size", str(size)),
-            ("ETag", f'"{self.server.sha}"'),
-            ("Accept-Ranges", "bytes"),
-            ("Content-Length", str(size - start)),
-        ):
-            self.send_header(name, value)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+    def _has(self) -> bool:
+        """Whether there is the file that is asked for; answers where there is none."""
+        if self.path == FILE:
+            return True
+        self.send_response(404)
+        self.send_header("X-Error-Code", "EntryNotFound")
+        self.send_header("Content-Length", "0")
         self.end_headers()
+        return False
 
 
 @pytest.fixture

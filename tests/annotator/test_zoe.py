@@ -136,7 +136,7 @@ def test_the_metres_are_those_of_transformers_class(size: tuple[int, int]) -> No
     pixels = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(2)) * 2 - 1
     network, fitting = zoe(weights)
     with torch.no_grad():
-        expected = theirs(weights)(pixels).predicted_depth[:, None]
+        expected = theirs(fitting)(pixels).predicted_depth[:, None]
         found = fill(network.eval(), fitting, Path("random"))(pixels)
     assert found.shape == expected.shape
     assert expected.std() > 0.01, "a constant map would prove nothing"

@@ -10,13 +10,6 @@ from torch import nn
 from annotator.sd_controlnet.renaming import DPT_NAMES, Weights, as_installed, count, renamed, split
 
 _BLOCKS = r"^core\.core\.pretrained\.model\.blocks\.(\d+)\."
-_LEFT_OUT = (
-    "relative_position_index",  # follow from the size
-    "log_binomial_transform",
-    "pretrained.model.head.",  # of the backbone's classifier
-    "pretrained.model.fc_norm.",
-    "pretrained.model.norm.",
-)
 _NAMES = (
     (r"^core\.core\.", ""),
     *DPT_NAMES,
@@ -62,7 +55,7 @@ _NEWER = (
 
 
 def theirs(weights: Weights) -> nn.Module:
-    """Of the sizes of `weights`, and filled with them."""
+    """Of the sizes of `weights`, and filled with them: without what a file has beside the network's."""
     from transformers import BeitConfig, ZoeDepthConfig, ZoeDepthForDepthEstimation
 
     backbone: Any = BeitConfig  # its annotations lack out_features
@@ -97,7 +90,6 @@ def theirs(weights: Weights) -> nn.Module:
         ],
     )
     network = ZoeDepthForDepthEstimation(config)
-    kept = {name: tensor for name, tensor in weights.items() if not any(part in name for part in _LEFT_OUT)}
-    parts = split(renamed(kept, _NAMES), "qkv", ("query", "key", "value"))
+    parts = split(renamed(weights, _NAMES), "qkv", ("query", "key", "value"))
     network.load_state_dict(as_installed(parts, network, _NEWER))
     return network.eval()

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from safetensors.torch import save
 
 from tests.engine.tiny import SD1_SHAPED, tiny_controlnet
+from tests.hub_file import FileAnswer
 
 
 class Hub(ThreadingHTTPServer):
@@ -33,42 +34,23 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(FileAnswer, BaseHTTPRequestHandler):
     server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None: ...
 
     def do_HEAD(self) -> None:
-        self._begin(0)
+        self.begin(0, len(self.server.content), self.server.sha)
 
     def do_GET(self) -> None:
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+        start, content = self.start, self.server.content
         self.server.asked.append((self.path, start))
-        self._begin(start)
-        middle = max(start, len(self.server.content) // 2)
-        self.wfile.write(self.server.content[start:middle])
+        self.begin(start, len(content), self.server.sha)
+        middle = max(start, len(content) // 2)
+        self.wfile.write(content[start:middle])
         self.wfile.flush()
         if not self.server.held.wait(20):
             self.close_connection = True
             return
-        self.wfile.write(self.server.content[middle:])
-
-    def _begin(self, start: int) -> None:
-        size = len(self.server.content)
-        self.send_response(206 if start else 200)
-        for name, value in (
-            ("X-Repo-Commit", "0" * 40),
-            ("X-Linked-Etag", f'"{self.server.sha}"'),
-            ("X-Linked-Size", str(size)),
-            ("ETag", f'"{self.server.sha}"'),
-            ("Accept-Ranges", "bytes"),
-            ("Content-Length", str(size - start)),
-        ):
-            self.send_header(name, value)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-        self.end_headers()
+        self.wfile.write(content[middle:])
 
 
 @contextmanager
