@@ -111,7 +111,7 @@ def _prompt(name: str, base: str, size: int, sha256: str = "") -> OfferedModel:
     )
 
 
-def _low_rank(kind: str, control_type: str) -> OfferedModel:
+def _low_rank(kind: str, control_type: str, sha256: str = "") -> OfferedModel:
     """A Control-LoRA for SDXL: a fifth of a ControlNet, merged into the checkpoint's own weights."""
     return OfferedModel(
         name=f"control-lora-{kind}-rank128.safetensors",
@@ -122,6 +122,7 @@ def _low_rank(kind: str, control_type: str) -> OfferedModel:
         repo="stabilityai/control-lora",
         family="Control-LoRA",
         path=f"control-LoRAs-rank128/control-lora-{kind}-rank128.safetensors",
+        sha256=sha256,
     )
 
 
@@ -141,18 +142,18 @@ UNION_TYPES = (
 
 MODELS = (
     _first("v11p_sd15_canny", "Canny", sha256="8932b66e15aae835b3490dbf989f56c253104cee08a88bf21283762f557c9f10"),
-    _first("v11f1p_sd15_depth", "Depth"),
+    _first("v11f1p_sd15_depth", "Depth", sha256="1c4a79aa52fb63f607cb9ff479ea5aa1923b6ceb21267bd14b69bd05d7b617be"),
     _first("v11p_sd15_inpaint", "Inpaint", sha256="677a4fe351edecd40cd0d7cc210a8686b59d4e55207317f12319ef746a7a5a89"),
     _first("v11e_sd15_ip2p", "InstructP2P"),
     _first("v11p_sd15_lineart", "Lineart", sha256="10559106d1bb8196298b7a81565ede9279295d2b2df15165b9dbe189994def56"),
     _first("v11p_sd15_mlsd", "MLSD"),
     _first("v11p_sd15_normalbae", "NormalMap"),
-    _first("v11p_sd15_openpose", "OpenPose"),
+    _first("v11p_sd15_openpose", "OpenPose", sha256="4003c1da17b0e4ba444e02140e1c0d83bb24b79e4dcfd613c3a554d38f0f89c7"),
     _first("v11p_sd15_scribble", "Scribble"),
     _first("v11p_sd15_seg", "Segmentation"),
     _first("v11e_sd15_shuffle", "Shuffle"),
     _first("v11p_sd15_softedge", "SoftEdge", sha256="e78fea5b4599fec2ecd7e3f14b171feb290b88200c95d569ec0ff59a19bc3478"),
-    _first("v11f1e_sd15_tile", "Tile"),
+    _first("v11f1e_sd15_tile", "Tile", sha256="2f31868eedb243a77932e3c63907a6ba0a2058b6d65b5c27b89ee1b7f618ea33"),
     OfferedModel(
         name="controlnet-union-sdxl-promax.safetensors",
         control_types=UNION_TYPES,
@@ -170,15 +171,30 @@ MODELS = (
         44_600_000,
         "289b45f16d043d0bf542e45831f971dcdaabe18b656f11e86d9dfba7e9ee3369",
     ),
-    _prompt("ip-adapter-plus_sd15.safetensors", SD1, 98_200_000),
-    _prompt("ip-adapter-plus-face_sd15.safetensors", SD1, 98_200_000),
+    _prompt(
+        "ip-adapter-plus_sd15.safetensors",
+        SD1,
+        98_183_288,
+        "a1c250be40455cc61a43da1201ec3f1edaea71214865fb47f57927e06cbe4996",
+    ),
+    _prompt(
+        "ip-adapter-plus-face_sd15.safetensors",
+        SD1,
+        98_183_288,
+        "1c9edc21af6f737dc1d6e0e734190e976cfacf802d6b024b77aa3be922f7569b",
+    ),
     _prompt(
         "ip-adapter_sdxl_vit-h.safetensors",
         SDXL,
         698_400_000,
         "ebf05d918348aec7abb02a5e9ecef77e0aaea6914a5c4ea13f50d45eb1681831",
     ),
-    _prompt("ip-adapter-plus_sdxl_vit-h.safetensors", SDXL, 847_500_000),
+    _prompt(
+        "ip-adapter-plus_sdxl_vit-h.safetensors",
+        SDXL,
+        847_517_512,
+        "3f5062b8400c94b7159665b21ba5c62acdcd7682262743d7f2aefedef00e6581",
+    ),
     OfferedModel(
         name="t2iadapter_canny_sd15v2.pth",
         control_types=("T2I-Adapter", "Canny"),
@@ -193,7 +209,7 @@ MODELS = (
     _adapter("canny", "Canny"),
     _adapter("sketch", "Scribble"),
     _adapter("depth-midas", "Depth"),
-    _low_rank("canny", "Canny"),
+    _low_rank("canny", "Canny", "56389dbb245ca44de91d662529bd4298abc55ce2318f60bc19454fb72ff68247"),
     _low_rank("depth", "Depth"),
     _low_rank("recolor", "Recolor"),
     _second("canny", "Canny", "7b2c5d972b6212bb9185e5860e66edd29eeeaeb98d43877688e20c156e196ce4"),

@@ -111,6 +111,8 @@ def test_what_to_get_first_is_what_the_page_offers() -> None:
     ]
     for (types, *_), model in zip(told, MODELS, strict=True):
         assert types == ", ".join(model.control_types) or "Union" in model.family
+    unchecked = (ROOT / "docs" / "start.md").read_text("utf-8").partition("checked against the hub's record alone:")[2]
+    assert re.findall(r"`(.*?)`", unchecked.partition(".\n\n")[0]) == [one.name for one in MODELS if not one.sha256]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
