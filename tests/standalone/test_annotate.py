@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from standalone.annotate import cli, cluster, work
+from standalone.annotate import cli, cluster, gallery, work
 from standalone.annotate.cluster import _spread, anywhere
+from standalone.annotate.listing import listing
 from standalone.annotate.options import Options, UsageError, parameter_names
 from standalone.annotate.sources import Task
 from standalone.annotate.uses import USES
@@ -233,6 +234,12 @@ def test_the_gallery_shows_what_can_run_and_names_the_rest(
     with Image.open(out / "preprocessors" / "invert.jpg") as strip, Image.open(folder / "a.png") as source:
         small = np.asarray(source.resize(strip.size)).astype(int)
         assert np.abs(np.asarray(strip).astype(int) - (255 - small)).mean() < 8
+
+
+def test_the_docs_have_the_page_that_the_gallery_writes() -> None:
+    registry = cli.importlib.import_module("annotator.sd_controlnet.registry").discover(effects=None)
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    assert (docs / gallery.PAGE).read_text("utf-8") == gallery.page(listing(registry, ())["preprocessors"], docs)
 
 
 def test_every_preprocessor_says_what_it_is_for() -> None:
