@@ -38,7 +38,7 @@ class Metered:
         adherence = self.score.adherence
         return {
             **self.score.rounded(DECIMALS),
-            "adherence": None if adherence is None else round(adherence, DECIMALS),
+            "adherence": rounded(adherence),
             "main": self.score.main,
             "kind": self.score.kind,
             "measured": {**self.score.measured, "detector": self.detector},
@@ -133,6 +133,18 @@ def mean_of(reports: Sequence[Mapping[str, Any]]) -> float | None:
     """Mean adherence of several reports; None without any that has one."""
     values = [report["adherence"] for report in reports if report.get("adherence") is not None]
     return round(float(np.mean(values)), DECIMALS) if values else None
+
+
+def share_followed(own: float | None, floor: float | None, ceiling: float | None) -> float | None:
+    """How much of what lies between floor and ceiling a picture has, 0..1; None where one of them is not known."""
+    if own is None or floor is None or ceiling is None or ceiling <= floor:
+        return None
+    return min(max((own - floor) / (ceiling - floor), 0.0), 1.0)
+
+
+def rounded(value: float | None) -> float | None:
+    """As numbers are told."""
+    return None if value is None else round(value, DECIMALS)
 
 
 def with_note(detector: Detector, chosen: PreprocessorSpec) -> Detector:

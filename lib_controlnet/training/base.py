@@ -129,6 +129,11 @@ def new_control(base: Base, config: TrainConfig) -> Control:
         return kind_named(config.control.kind).new(base.unet, config)
 
 
+def load_autoencoder(file: Path) -> Autoencoder:
+    """That of a checkpoint, or of a VAE's own file, for what only goes through it. Raises ModelFileError."""
+    return Autoencoder(_autoencoder(read_weights(file)), 1.0)
+
+
 def _scale(file: WeightFile, config: UNetConfig) -> float:
     """Factor between the auto-encoder's latents and the U-Net's: stated by the file, else that of the family."""
     stated = next((file.metadata[key] for key in _SCALE_KEYS if key in file.metadata), None)

@@ -1,10 +1,12 @@
 """How well pictures follow their maps:
 
     python launch.py measure PICTURES... --maps MAPS --preprocessor ID [--json] [--out DIR]
+        [--floor PICTURES] [--sources PICTURES [--vae FILE]] [--prompt TEXT --clip FOLDER]
 
 The preprocessor is run on each picture, and what it finds is compared with the picture's map: one map for all, or a
 folder with a file of the same name (any ending; `.json` is a pose) for each. It looks at the map's own resolution
-unless `--param resolution=N` says another. See docs/measure.md.
+unless `--param resolution=N` says another. With --floor, pictures of the same names made without control, and
+--sources, those that the maps are of, it is told how much of what it could each picture follows. See docs/measure.md.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ from lib_controlnet.measure.shown import error_map
 from standalone.annotate.options import OWN_WEIGHTS, UsageError, read_parameters
 from standalone.annotate.sources import PICTURES
 
+from .beside import Adherence, Beside, likeness, through_autoencoder
+
 POSE = ".json"
+BESIDE = ("floor", "ceiling", "followed", "similarity")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,6 +68,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     runtime = Runtime(device=given.device, weight_folders=(*given.weights, OWN_WEIGHTS))
     runner = PreprocessRunner(registry, lambda: runtime, stays=True)
     pairs = _pairs(_files(given.pictures, PICTURES), given.maps)
+    beside = _beside(given)
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -70,11 +76,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     failed: list[dict[str, str]] = []
     for picture, map_ in pairs:
         try:
-            measured = _measure(runner, picture, map_, detector)
+            wanted = _wanted(runner, map_, detector)
+            measured = measure_picture(runner, read_file(picture), wanted, detector)
+            more = beside.values(picture, measured.score.adherence, _adherence(runner, wanted, detector))
         except ControlNetError as error:
             failed.append({"picture": str(picture), "error": str(error)})
             continue
-        row = {"picture": str(picture), "map": str(map_), **measured.report()}
+        row = {"picture": str(picture), "map": str(map_), **measured.report(), **more}
         if given.out is not None:
             row |= _draw(measured, picture, given.out)
         done.append(row)
@@ -82,14 +90,30 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "preprocessor": spec.id,
         "kind": kind_of(spec),
         "pictures": done,
-        "mean": _means(done, spec),
+        "mean": _means(done, [*metric_of(kind_of(spec)).better, *BESIDE]),
         "failed": failed,
         "seconds": round(time.monotonic() - began, 3),
     }
 
 
-def _measure(runner: PreprocessRunner, picture: Path, map_: Path, detector: Detector) -> Metered:
-    return measure_picture(runner, read_file(picture), _wanted(runner, map_, detector), detector)
+def _adherence(runner: PreprocessRunner, wanted: Any, detector: Detector) -> Adherence:
+    """Of any picture to `wanted`."""
+    return lambda picture: measure_picture(runner, picture, wanted, detector).score.adherence
+
+
+def _beside(given: argparse.Namespace) -> Beside:
+    """What is told beside the adherence. Raises UsageError, ModelFileError."""
+    if (given.prompt is None) != (given.clip is None):
+        raise UsageError("--prompt and --clip go together: what the pictures are to show, and who compares")
+    if given.vae is not None and given.sources is None:
+        raise UsageError("--vae is what --sources goes through: name them too")
+    floor, sources = (None if path is None else _by_name(path, PICTURES) for path in (given.floor, given.sources))
+    more: dict[str, Any] = {}
+    if given.vae is not None:
+        more["through"] = through_autoencoder(given.vae, given.device)
+    if given.clip is not None:
+        more["alike"] = likeness(given.clip, given.prompt, given.device)
+    return Beside(floor, sources, **more)
 
 
 def _wanted(runner: PreprocessRunner, path: Path, detector: Detector) -> Any:
@@ -106,17 +130,25 @@ def _wanted(runner: PreprocessRunner, path: Path, detector: Detector) -> Any:
 
 def _pairs(pictures: Sequence[Path], maps: Path) -> list[tuple[Path, Path]]:
     """Each picture with its map. Raises UsageError."""
-    if maps.is_file():
-        return [(picture, maps) for picture in pictures]
-    by_name: dict[str, Path] = {}
-    for file in _files([str(maps)], PICTURES | {POSE}):
-        if file.stem in by_name:
-            raise UsageError(f'"{by_name[file.stem]}" and "{file}" are both maps of "{file.stem}"')
-        by_name[file.stem] = file
+    by_name = _by_name(maps, PICTURES | {POSE})
+    if isinstance(by_name, Path):
+        return [(picture, by_name) for picture in pictures]
     missing = [picture for picture in pictures if picture.stem not in by_name]
     if missing:
         raise UsageError(f'there is no map of the name "{missing[0].stem}" in "{maps}" ({len(missing)} are missing)')
     return [(picture, by_name[picture.stem]) for picture in pictures]
+
+
+def _by_name(path: Path, endings: frozenset[str]) -> dict[str, Path] | Path:
+    """The files of a folder by their names, or the file itself. Raises UsageError."""
+    if path.is_file():
+        return path
+    by_name: dict[str, Path] = {}
+    for file in _files([str(path)], endings):
+        if file.stem in by_name:
+            raise UsageError(f'"{by_name[file.stem]}" and "{file}" are both of the name "{file.stem}"')
+        by_name[file.stem] = file
+    return by_name
 
 
 def _files(given: Sequence[str], endings: frozenset[str]) -> list[Path]:
@@ -139,9 +171,8 @@ def _draw(measured: Metered, picture: Path, out: Path) -> dict[str, str]:
     return {"error_map": str(file)}
 
 
-def _means(rows: Sequence[dict[str, Any]], spec: Any) -> dict[str, float]:
-    names = ["adherence", *metric_of(kind_of(spec)).better]
-    columns = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
+def _means(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    columns = {name: [row[name] for row in rows if row.get(name) is not None] for name in ("adherence", *names)}
     return {name: round(float(np.mean(column)), DECIMALS) for name, column in columns.items() if column}
 
 
@@ -163,6 +194,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("pictures", nargs="+", help="pictures, or folders of them")
     parser.add_argument("--maps", type=Path, required=True, help="one map for all, or a folder of maps by name")
     parser.add_argument("--preprocessor", required=True, metavar="ID", help="what made the maps")
+    parser.add_argument("--floor", type=Path, help="the same pictures without control, by name, or one for all")
+    parser.add_argument("--sources", type=Path, help="the pictures that the maps are of: the most that can be reached")
+    parser.add_argument("--vae", type=Path, help="a checkpoint or VAE that the sources go through first")
+    parser.add_argument("--prompt", help="what the pictures are to show, for their similarity to it")
+    parser.add_argument("--clip", type=Path, help="a folder with a CLIP in transformers' layout, which compares them")
     parser.add_argument("--param", action="append", default=[], metavar="NAME=NUMBER", help="as `annotate` takes it")
     parser.add_argument("--weights", type=Path, action="append", default=[], help="a folder of preprocessors' weights")
     parser.add_argument("--device", default="cpu")

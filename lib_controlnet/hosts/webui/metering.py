@@ -21,7 +21,17 @@ from ...core.step import Pass
 from ...engine.effect import PassEffect
 from ...engine.generation import UnitRun
 from ...engine.measured_maps import MOST_PICTURES
-from ...engine.metering import DECIMALS, Detector, Metered, mean_of, measure_picture, measuring, with_note
+from ...engine.metering import (
+    DECIMALS,
+    Detector,
+    Metered,
+    mean_of,
+    measure_picture,
+    measuring,
+    rounded,
+    share_followed,
+    with_note,
+)
 from ...engine.services import Services
 from ...engine.session import ControlSession
 from ...measure.people import moved
@@ -169,10 +179,8 @@ def _limits(
     """Floor and ceiling of a measured unit, and how much of what lies between them it has, 0..1."""
     run = next((run for run in units_of(session) if run.unit.index == row["unit"]), None)
     found = {} if run is None else dict(bounds(run))
-    floor, ceiling, own = found.get("floor"), found.get("ceiling"), row["adherence"]
-    if floor is not None and ceiling is not None and own is not None and ceiling > floor:
-        found["followed"] = round(min(max((own - floor) / (ceiling - floor), 0.0), 1.0), DECIMALS)
-    return found
+    share = share_followed(row["adherence"], found.get("floor"), found.get("ceiling"))
+    return found if share is None else {**found, "followed": rounded(share)}
 
 
 def _limit_words(unit: Mapping[str, Any]) -> str:

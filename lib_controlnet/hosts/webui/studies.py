@@ -19,6 +19,7 @@ from ...core.units import ControlNetUnit
 from ...engine.defaults import model_facts
 from ...engine.effect import PassEffect
 from ...engine.generation import UnitRun
+from ...engine.metering import rounded
 from ...engine.services import PageServices, Services
 from ...engine.session import ControlSession
 from ...measure.curve import curve_picture
@@ -191,7 +192,7 @@ def _bounds_of(services: Services, studied: Studied | None, p: Any) -> Callable[
         floor = None if studied is None else studied.floors.get(run.unit.index)
         if studied is None or (floor is None and studied.study.what is not Question.bounds):
             return {}
-        return {"floor": floor, **_ceiling(services, p, run)}
+        return {"floor": rounded(floor), **_ceiling(services, p, run)}
 
     return bounds
 
@@ -209,7 +210,7 @@ def _ceiling(services: Services, p: Any, run: UnitRun) -> dict[str, Any]:
     pixels = torch.as_tensor(np.ascontiguousarray(fitted), dtype=torch.float32).permute(2, 0, 1)[None] / 255
     made = through_vae(shared.sd_model, int(p.seed), pixels)
     image = (made[0].permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
-    return {"ceiling": measure_run(services, p, run, image, 0).score.adherence}
+    return {"ceiling": rounded(measure_run(services, p, run, image, 0).score.adherence)}
 
 
 def _first(p: Any) -> Pixels | None:
