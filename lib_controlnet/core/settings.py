@@ -71,6 +71,7 @@ OPTIONS: Mapping[str, Option] = {
     "control_net_detectmap_autosaving": Option(default=False),
     "control_net_detectedmap_dir": Option("detected_maps"),
     "controlnet_measure": Option(default=False),
+    "controlnet_measure_sort": Option(default=False),
     "controlnet_measure_maps": Option(default=False),
     "controlnet_measure_opacity": Option(0.7, 0, 1),
     "controlnet_show_batch_images_in_ui": Option(default=False),

@@ -63,6 +63,8 @@ def _add_measuring(add: Callable[[str, Any], None], info: Any, slider: Callable[
     """How well pictures follow their maps; docs/measure.md."""
     text = "Measure how well each picture follows the maps of its units (runs their preprocessors on it once more)"
     add("controlnet_measure", info(False, text, section=SECTION))
+    best = "Show a job's pictures best first, by how well they follow, where they are measured"
+    add("controlnet_measure_sort", info(False, best, section=SECTION))
     maps = "Append maps of where each picture follows (green) and where not (red), where it is measured"
     add("controlnet_measure_maps", info(False, maps, section=SECTION))
     add("controlnet_measure_opacity", slider(0.7, "Opacity of these maps over the picture", 0, 1, 0.05))

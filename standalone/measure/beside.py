@@ -76,11 +76,12 @@ def likeness(folder: Path, prompt: str, device: str) -> Callable[[Pixels], float
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     try:
-        model: Any = CLIPModel.from_pretrained(str(folder), local_files_only=True).to(device).eval()
+        read: Any = CLIPModel.from_pretrained(str(folder), local_files_only=True)
         prepare: Any = CLIPImageProcessor.from_pretrained(str(folder), local_files_only=True)
         tokenizer: Any = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
         raise UsageError(f'"{folder}" is no folder with a CLIP model, its tokenizer and its config: {error}') from error
+    model = read.to(device).eval()
     given = tokenizer([prompt], truncation=True, return_tensors="pt").to(device)
 
     @torch.no_grad()

@@ -187,3 +187,23 @@ def test_the_error_map_of_a_bar_is_kept(host: Host) -> None:
         assert np.array_equal(picture, np.asarray(result.images[first + place].convert("RGB")))
         assert field.shape == (SIZE, SIZE)
     assert maps.find(number + 1, 0) is None
+
+
+def test_the_best_stand_first_with_what_is_theirs(host: Host, measured: Any) -> None:
+    plain = host.txt2img(lines(), batch_size=2, n_iter=2)
+    values = [row["adherence"] for row in told(plain)[0]["pictures"]]
+    order = sorted(range(4), key=lambda place: -values[place])
+    assert order != [0, 1, 2, 3]
+    measured.data.update(controlnet_measure_sort=True, controlnet_measure_maps=True)
+    found = host.txt2img(lines(), batch_size=2, n_iter=2)
+    first, (one,) = found.index_of_first_image, told(found)
+    assert [row["adherence"] for row in one["pictures"]] == [values[place] for place in order]
+    assert found.all_seeds == [plain.all_seeds[place] for place in order]
+    number = int(found.comments.partition("error map ")[2].partition(")")[0])
+    maps = sys.modules["sd_controlnet_annotator"].extension.services.measured
+    for place, before in enumerate(order):
+        picture = np.asarray(found.images[first + place].convert("RGB"))
+        assert np.array_equal(picture, np.asarray(plain.images[plain.index_of_first_image + before].convert("RGB")))
+        assert f"Seed: {found.all_seeds[place]}," in found.infotexts[first + place]
+        assert np.array_equal(maps.find(number, first + place)[0], picture)
+    assert len(found.images) == len(plain.images) + 4

@@ -79,9 +79,10 @@ class JobMeter:
 
     services: Services
     pictures: list[list[Row]] = field(default_factory=list[list[Row]])
-    error_maps: list[Pixels] = field(default_factory=list[Pixels])
-    seen: list[Pixels] = field(default_factory=list[Pixels])
-    """The first of the pictures."""
+    error_maps: list[list[Pixels]] = field(default_factory=list[list[Pixels]])
+    """Of each picture those that are appended to the result."""
+    seen: list[Pixels | None] = field(default_factory=list["Pixels | None"])
+    """The pictures themselves; of a long job the first alone."""
 
     def add(self, p: Any, session: ControlSession, picture: Image.Image) -> None:
         """A picture of the job has been made; it may be the part that is painted "only masked"."""
@@ -89,13 +90,13 @@ class JobMeter:
         image = len(self.pictures) % max(int(getattr(p, "batch_size", 1) or 1), 1)
         rows = [self._row(p, session, run, pixels, image) for run in units_of(session)]
         self.pictures.append(rows)
-        if len(self.seen) < MOST_PICTURES:
-            self.seen.append(pixels)
+        self.seen.append(pixels if len(self.seen) < MOST_PICTURES else None)
+        self.error_maps.append([])
         p.extra_generation_params[ADHERENCE] = "; ".join(row.words() for row in rows)
         if self.services.setting("controlnet_measure_maps", False):
             opacity = float(self.services.setting("controlnet_measure_opacity", 0.7))
             fields = [row.metered.field for row in rows if row.metered is not None]
-            self.error_maps += [error_map(pixels, one, opacity) for one in fields if one is not None]
+            self.error_maps[-1] = [error_map(pixels, one, opacity) for one in fields if one is not None]
 
     def _row(self, p: Any, session: ControlSession, run: UnitRun, pixels: Pixels, image: int) -> Row:
         try:
@@ -113,6 +114,16 @@ class JobMeter:
             {row.unit: None if row.metered is None else row.metered.score.adherence for row in rows}
             for rows in self.pictures
         ]
+
+    def means(self) -> list[float | None]:
+        """Of each picture, over its units."""
+        return [mean_of([row.report() for row in rows]) for rows in self.pictures]
+
+    def reorder(self, order: Sequence[int]) -> None:
+        """The pictures stand in another order now: place -> its place before."""
+        self.pictures = [self.pictures[place] for place in order]
+        self.seen = [self.seen[place] for place in order]
+        self.error_maps = [self.error_maps[place] for place in order]
 
     def report(self) -> list[dict[str, Any]]:
         """For each unit its mean and what was found in each picture, as JSON."""
@@ -150,7 +161,7 @@ def hand_over(
     by_unit = {row["unit"]: row for row in report}
     for unit, rows in zip(measured, _by_unit(meter.pictures), strict=True):
         tell(p, processed, _line(by_unit[unit["unit"]], rows, _keep_maps(meter, rows, processed)))
-    processed.images.extend(Image.fromarray(one) for one in meter.error_maps)
+    processed.images.extend(Image.fromarray(one) for maps in meter.error_maps for one in maps)
 
 
 def metered(
@@ -199,11 +210,15 @@ def _by_unit(pictures: Sequence[Sequence[Row]]) -> Iterator[list[Row]]:
 
 def _keep_maps(meter: JobMeter, rows: Sequence[Row], processed: Any) -> str:
     """Keeps where a unit's pictures follow for the page, which asks by the number that is said with the bar."""
-    shown = [(picture, row.metered.field) for picture, row in zip(meter.seen, rows, strict=False) if row.metered]
-    maps = [(picture, field_) for picture, field_ in shown if field_ is not None]
+    first = int(getattr(processed, "index_of_first_image", 0))
+    maps = {
+        first + place: (picture, row.metered.field)
+        for place, (picture, row) in enumerate(zip(meter.seen, rows, strict=False))
+        if picture is not None and row.metered is not None and row.metered.field is not None
+    }
     if not maps:
         return ""
-    number = meter.services.measured.keep(maps, int(getattr(processed, "index_of_first_image", 0)))
+    number = meter.services.measured.keep(maps)
     return f"error map {number}"
 
 

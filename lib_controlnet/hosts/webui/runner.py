@@ -28,6 +28,7 @@ from .plan import Plan, finish_batch, make_plan, repeat_seeds
 from .refusal import refusal
 from .results import add_maps, write_infotext
 from .sampling import Sampling
+from .sorting import sort_best_first
 from .stopping import arm, interrupt, refuse, was_interrupted
 from .studies import Studies, tell_all
 
@@ -342,9 +343,11 @@ class Runner:
                 found=f"{len(processed.images)} pictures",
                 remedy="switch off the script or extension that samples by itself, or disable the units",
             )
-        if job.plan is not None and job.plan.batch is not None:
+        batch = job.plan is not None and job.plan.batch is not None
+        if job.plan is not None and batch:
             finish_batch(p, job.plan, processed, self._services.setting, job.meter)
-        else:
+        sort_best_first(p, processed, job.meter)
+        if not batch:
             add_maps(p, processed, session, self._services.setting)
         tell_all(self._services, session, job.meter, job.effects, job.studied, p, processed)
 
