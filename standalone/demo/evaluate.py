@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -99,8 +100,8 @@ def figures(images: list[Image], truth: list[Picture]) -> Figures:
 def rank_correlation(rows: Mapping[float, list[float]]) -> dict[str, float]:
     """Spearman's of F1 with the weight: `rows` has each pair's F1 by weight."""
     weights, table = list(rows), np.array(list(rows.values()))
-    pairs = [spearmanr(weights, column).statistic for column in table.T]
-    pooled = spearmanr(np.repeat(weights, table.shape[1]), table.ravel()).statistic
+    pairs: list[Any] = [spearmanr(weights, column)[0] for column in table.T]
+    pooled: Any = spearmanr(np.repeat(weights, table.shape[1]), table.ravel())[0]
     return {"mean of the pairs": round(float(np.mean(pairs)), 3), "all pictures": round(float(pooled), 3)}
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from .metering import JobMeter
 from .notes import say_late
 
-SORT = "controlnet_measure_sort"
 _LISTS = ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds")
 
 
@@ -17,14 +16,14 @@ def sort_best_first(p: Any, processed: Any, meter: JobMeter | None) -> None:
 
     Files that are saved already keep their names, and a grid that the host has made keeps its order.
     """
-    if meter is None or not meter.services.setting(SORT, False) or len(meter.pictures) < 2:
+    if meter is None or not meter.services.setting("controlnet_measure_sort", False) or len(meter.pictures) < 2:
         return
     first, count = int(processed.index_of_first_image), len(meter.pictures)
     if len(processed.images) - first != count or len(processed.infotexts) - first != count:
         say_late(p, processed, "the pictures are not sorted by adherence: others stand among them")
         return
-    values = meter.means()
-    order = sorted(range(count), key=lambda place: -1.0 if values[place] is None else values[place], reverse=True)
+    values = [-1.0 if mean is None else mean for mean in meter.means()]
+    order = sorted(range(count), key=lambda place: -values[place])
     for name in ("images", "infotexts"):
         listed = getattr(processed, name)
         setattr(processed, name, [*listed[:first], *_ordered(listed[first:], order)])
