@@ -31,7 +31,8 @@ class TrainOptions:
     that of the data where it is empty. `only_mid_control`: the decoder gets the middle's residual only.
     `checkpointing`: activations are computed again in the backward pass, which costs time and saves memory. `weights`
     "bf16": what is trained is kept in half of the memory and rounded stochastically. `fused_backward`: each weight
-    moves as soon as its gradient is there. Both are for "adafactor".
+    moves as soon as its gradient is there. Both are for "adafactor". `base_weights`: how the locked U-Net is kept
+    (narrow.py); "whole" is the precision of the arithmetic.
     """
 
     steps: int = within(1, 10**8)
@@ -63,6 +64,7 @@ class TrainOptions:
     checkpointing: bool = False
     precision: Precision = "no"
     weights: Literal["float32", "bf16"] = "float32"
+    base_weights: Literal["whole", "fp8", "nf4"] = "whole"
     fused_backward: bool = False
     seed: int = within(0, 2**63 - 1, 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,9 @@ def _cheaper(options: TrainOptions) -> Iterator[dict[str, Any]]:
     if options.average_decay:
         made |= {"average_decay": 0.0}
         yield dict(made)
+    if options.base_weights == "whole" and options.sd_locked:
+        made |= {"base_weights": "fp8"}
+        yield dict(made)
     if options.optimizer == "adamw" and _has_eight_bit():
         yield {**made, "optimizer": "adamw8bit"}
     small = {"optimizer": "adafactor", "precision": "bf16"}
@@ -188,10 +191,11 @@ class _Sizes:
         dtype = _DTYPES.get(options.precision)
         vae_dtype, vae = self._vae_dtype(options), _bytes(self._autoencoder.model)
         beside = held + (vae + self._text if self._shared else 0)
-        key = "sampling", dtype
+        key = "sampling", dtype, options.base_weights
         if key not in self._known:
             unet, control = self._networks()
-            self._known[key] = count_sampling(unet.to(dtype), control, self._size, dtype)
+            set_precision(ControlledUNet(unet, control), options)
+            self._known[key] = count_sampling(unet, control, self._size, dtype)
         wanted = max(self._config.data.held_out, 1)
         drawn = min(wanted, _at_once(available - beside, self._known[key])) * self._known[key]
         each = max(self._vae("encode", vae_dtype), self._vae("decode", vae_dtype))
@@ -239,14 +243,13 @@ class _Sizes:
             counter.hold(model, *([] if self._reward is None else [self._reward.network]))
             optimizer = _optimizer(model, options)
             average = MovingAverage(trained, options.average_decay) if options.average_decay else None
-            for _ in range(2):
-                optimizer.zero_grad(set_to_none=True)
-                self._pass(model, options).backward()
-                if options.clip_norm:
-                    torch.nn.utils.clip_grad_norm_([w for w in trained if w.grad is not None], options.clip_norm)
-                optimizer.step()
-                if average is not None:
-                    average.update()
+            _states(optimizer, [weight for weight in trained if weight.requires_grad], options.fused_backward)
+            self._pass(model, options).backward()
+            if options.clip_norm:
+                torch.nn.utils.clip_grad_norm_([w for w in trained if w.grad is not None], options.clip_norm)
+            optimizer.step()
+            if average is not None:
+                average.update()
             optimizer.zero_grad(set_to_none=True)
             held = counter.now
         return held, counter.peak
@@ -304,6 +307,16 @@ def _optimizer(model: ControlledUNet, options: TrainOptions) -> Any:
     if options.optimizer == "adamw8bit":
         return _EightBit(model.control.trained())
     return make_optimizer(model, options)
+
+
+def _states(optimizer: torch.optim.Optimizer, weights: Sequence[torch.nn.Parameter], one_by_one: bool) -> None:
+    """What the optimizer keeps from its first step on; `one_by_one`: without all gradients at once."""
+    for some in ([weight] for weight in weights) if one_by_one else (weights,):
+        for weight in some:
+            weight.grad = torch.empty_like(weight)
+        optimizer.step()
+        for weight in some:
+            weight.grad = None
 
 
 class _EightBit(torch.optim.Optimizer):

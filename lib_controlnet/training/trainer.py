@@ -20,6 +20,7 @@ from .controlled import ControlledUNet
 from .dataset import Batch, ControlDataset
 from .errors import NotFinite, Stopped, TrainingError
 from .kinds import Control
+from .narrow import narrow_base
 from .noise import NoiseSchedule
 from .optimizer import make_optimizer
 from .options import TrainOptions
@@ -77,6 +78,9 @@ class ControlTrainer:
         if options.precision == "fp16" and accelerator.device.type == "cpu":
             raise TrainingError("fp16 cannot be trained on a processor", field="train.precision", found="fp16",
                                 remedy='use "bf16" or "no"')  # fmt: skip
+        if options.base_weights == "fp8" and accelerator.device.type not in ("cpu", "cuda", "xpu"):
+            raise TrainingError("this device knows no float8", field="train.base_weights",
+                                found=accelerator.device.type, remedy='use "nf4" or "whole"')  # fmt: skip
         if options.fused_backward and accelerator.num_processes > 1:
             raise TrainingError("fused_backward is for one process", field="train.fused_backward",
                                 found=f"{accelerator.num_processes} processes", remedy="set it to false")  # fmt: skip
@@ -244,3 +248,5 @@ def set_precision(model: ControlledUNet, options: TrainOptions) -> None:
         part.to(locked)
     if not list(model.decoder_parameters()):
         model.unet.to(locked)
+    if options.base_weights != "whole":
+        narrow_base(model.unet, model.control, options.base_weights)

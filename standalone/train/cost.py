@@ -43,8 +43,12 @@ class Case:
     optimizer: torch.optim.Optimizer
 
     def step(self) -> None:
+        self.finish(self.forward())
+
+    def finish(self, loss: Tensor) -> None:
+        """What follows the forward pass."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.forward().backward()
+        loss.backward()
         nn.utils.clip_grad_norm_([weight for group in self.optimizer.param_groups for weight in group["params"]], 1.0)
         self.optimizer.step()
 
@@ -133,8 +137,21 @@ def _diffusers(ours: ControlNet) -> tuple[Any, Any]:
     return control.train(), unet.requires_grad_(False)
 
 
-def saved_bytes(case: Case) -> int:
-    """Bytes autograd keeps between forward and backward, weights excluded; each storage once."""
+def total_bytes(case: Case) -> int:
+    """Weights, gradients, optimizer states and saved activations of a step.
+
+    Counts without computing too: under FakeTensorMode the true width needs no memory.
+    """
+    saved = _step_counting(case)
+    weights = list({id(w): w for network in case.networks for w in network.parameters()}.values())
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    states = [value for state in case.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in [*weights, *gradients, *states]) + saved
+
+
+def _step_counting(case: Case) -> int:
+    """Makes a step; returns the bytes that autograd kept between forward and backward, weights excluded, each storage
+    once."""
     weights = {weight.untyped_storage()._cdata for network in case.networks for weight in network.parameters()}
     kept: dict[int, int] = {}
 
@@ -145,20 +162,6 @@ def saved_bytes(case: Case) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = case.forward()  # held until all is counted
-        found = sum(kept.values())
-    del loss
-    return found
-
-
-def total_bytes(case: Case) -> int:
-    """Weights, gradients, optimizer states and saved activations, after a step has been made.
-
-    Counts without computing too: under FakeTensorMode the true width needs no memory.
-    """
-    case.step()
-    weights = list({id(w): w for network in case.networks for w in network.parameters()}.values())
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    states = [value for state in case.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    held = sum(tensor.numel() * tensor.element_size() for tensor in [*weights, *gradients, *states])
-    return held + saved_bytes(case)
+        loss = case.forward()  # all that is kept lives until its backward pass
+    case.finish(loss)
+    return sum(kept.values())

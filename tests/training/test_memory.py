@@ -64,8 +64,8 @@ def settings(checkpoint: Path, kind: str = "controlnet", **train: Any) -> TrainC
     "train",
     [{}, {"checkpointing": True}, {"precision": "bf16", "average_decay": 0.9},
      {"optimizer": "adafactor", "fused_backward": True, "clip_norm": 0.0},
-     {"kind": "control_lora", "precision": "bf16"}, {"kind": "lllite", "checkpointing": True}],
-    ids=["plain", "checkpointing", "bf16 and average", "fused Adafactor", "Control-LoRA", "LLLite"],
+     {"kind": "control_lora", "precision": "bf16", "base_weights": "fp8"}, {"kind": "lllite", "checkpointing": True}],
+    ids=["plain", "checkpointing", "bf16 and average", "fused Adafactor", "Control-LoRA in fp8", "LLLite"],
 )  # fmt: skip
 def test_a_step_takes_what_was_counted(train: dict[str, Any], checkpoint: Path) -> None:
     wanted = settings(checkpoint, **train)
@@ -77,7 +77,7 @@ def test_a_step_takes_what_was_counted(train: dict[str, Any], checkpoint: Path) 
     if run.average is not None:
         weights += sum(value.nbytes for value in run.average.values)
     found = measured_peak(lambda: [run.train_step() for _ in range(2)]) + weights
-    assert plan(wanted, memory=8 << 30).step == pytest.approx(found, rel=0.05)
+    assert planning._Sizes(wanted, shared=False)._step(wanted.train)[1] == pytest.approx(found, rel=0.05)
 
 
 @pytest.mark.parametrize("way", ["encode", "decode"])
@@ -91,7 +91,17 @@ def test_the_auto_encoder_takes_what_was_counted(way: str, checkpoint: Path) -> 
     assert count_vae(autoencoder, way, (SIDE, SIDE), None) == pytest.approx(counter.peak, rel=0.05)
 
 
-def test_the_plan_names_a_change_that_fits(checkpoint: Path) -> None:
+def test_the_plan_names_a_change_that_fits(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[Any, dict[str, int]] = {}
+    count = planning._Sizes.peaks
+
+    def once(self: Any, options: TrainOptions, available: int) -> dict[str, int]:
+        """As counted; equal settings are not counted again."""
+        asked = repr(options)
+        known[asked] = known.get(asked) or count(self, options, available)
+        return known[asked]
+
+    monkeypatch.setattr(planning._Sizes, "peaks", once)
     roomy = plan(settings(checkpoint), memory=8 << 30)
     assert roomy.fits
     assert set(roomy.as_json()) >= {"encode_peak_memory", "step_peak_memory", "look_peak_memory", "fits"}
@@ -100,8 +110,7 @@ def test_the_plan_names_a_change_that_fits(checkpoint: Path) -> None:
     assert not tight.fits
     assert tight.change
     assert max(tight.changed.values()) <= tight.available
-    changed = settings(checkpoint, **tight.change)
-    assert plan(changed, memory=needed - (1 << 20)).fits
+    assert known[repr(settings(checkpoint, **tight.change).train)] == dict(tight.changed)
 
 
 def test_a_card_may_be_too_small_for_every_change(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from lib_controlnet.measure.lines import bright, edge_score
 from lib_controlnet.training.base import Autoencoder
 from lib_controlnet.training.errors import TrainingError
 from lib_controlnet.training.noise import NoiseSchedule
-from lib_controlnet.training.planning import plan
+from lib_controlnet.training.planning import _Sizes
 from lib_controlnet.training.reward import REWARDS, Reward, blurred, brightest, lines_apart, soft_canny
 
 from .test_trainer import OPTIONS, trainer
@@ -107,8 +107,9 @@ def test_a_training_with_a_reward(checkpoint: Path, pairs: Path, tmp_path: Path)
         options = {"steps": 1, "batch_size": 2, "reward": reward, "reward_below": 1000}
         losses.append(session(config(checkpoint, pairs, tmp_path / name, train=options)).run().loss)
     assert losses[0] > losses[1] + 0.2
-    asked = [plan(config(checkpoint, pairs, tmp_path / "out", train={"reward": r})).step for r in (0.0, 1.0)]
-    assert asked[1] > asked[0]
+    wanted = config(checkpoint, pairs, tmp_path / "out", train={"reward": 1.0})
+    sizes, without = _Sizes(wanted, shared=False), replace(wanted.train, reward=0.0)
+    assert sizes._step(wanted.train)[1] > sizes._step(without)[1]
 
 
 @pytest.mark.parametrize(

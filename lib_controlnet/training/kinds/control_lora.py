@@ -50,7 +50,8 @@ class ControlLora(ResidualControl):
 
     def trained(self) -> list[nn.Parameter]:
         """All but the weights that are the U-Net's."""
-        return [weight for name, weight in self.net.named_parameters() if not name.endswith(".base.weight")]
+        shared = (".base.weight", ".base.scale")
+        return [weight for name, weight in self.net.named_parameters() if not name.endswith(shared)]
 
     def weights(self) -> dict[str, Tensor]:
         own = {unchanged(name): weight.detach() for name, weight in self.named_trained()}

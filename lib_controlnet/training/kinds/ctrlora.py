@@ -15,6 +15,7 @@ from ...nets.ctrlora import LatentControlNet
 from ...nets.unet import UNetModel
 from ..config import TrainConfig
 from ..export import write_weights
+from ..narrow import widened_state
 from .base import Control, Writer, beside, fitting, load_into, other_kind, started
 from .controlnet import write_file
 from .low_rank import Changed, change, share, unchanged
@@ -91,7 +92,7 @@ class CtrLora(ResidualControl):
             if isinstance(module, Changed)
             for part in ("up", "down")
         }
-        return {_PREFIX + unchanged(k): v for k, v in self.net.state_dict().items() if k not in factors}
+        return {_PREFIX + unchanged(k): v for k, v in widened_state(self.net).items() if k not in factors}
 
 
 def _learns(name: str) -> bool:

@@ -19,7 +19,9 @@ class Changed(nn.Module):
 
     def __init__(self, base: nn.Linear | nn.Conv2d, rank: int) -> None:
         super().__init__()
-        self.base, weight = base, base.weight
+        self.base: nn.Module = base
+        weight = base.weight
+        self._conv = (base.stride, cast("tuple[int, int]", base.padding)) if isinstance(base, nn.Conv2d) else None
         outs, rest = weight.shape[0], weight.shape[1:]
         flat = (1,) * (weight.dim() - 2)
         self.down = nn.Parameter(torch.empty(rank, *rest, device=weight.device))
@@ -30,8 +32,8 @@ class Changed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What the changed layer gives; the product of the factors is never made."""
-        if isinstance(self.base, nn.Conv2d):
-            narrow = F.conv2d(x, self.down, None, self.base.stride, cast("tuple[int, int]", self.base.padding))
+        if self._conv is not None:
+            narrow = F.conv2d(x, self.down, None, *self._conv)
             return self.base(x) + F.conv2d(narrow, self.up)
         return self.base(x) + F.linear(F.linear(x, self.down.flatten(1)), self.up.flatten(1))
 
