@@ -39,8 +39,8 @@ export class PixelPerfectOffer {
     // null where the question does not arise: no picture, no such setting, or settled already.
     best() {
         const picture = shownPicture(this.unit.part("input_image"));
-        const shown = this.unit.part(RESOLUTION)?.offsetParent !== null;
-        if (!shown || !picture?.naturalWidth || this.unit.isTicked(PERFECT)) return null;
+        if (!picture?.naturalWidth || this.unit.isTicked(PERFECT)) return null;
+        if (this.unit.part(RESOLUTION)?.offsetParent === null) return null; // last, because it makes the browser lay out the page
         const fills = this.unit.part("controlnet_resize_mode_radio")?.querySelector("input:checked")?.value === "Resize and Fill";
         return perfectResolution([picture.naturalWidth, picture.naturalHeight], this.unit.canvas.jobSize(), fills);
     }

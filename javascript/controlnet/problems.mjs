@@ -79,7 +79,8 @@ export class Problems {
         const note = Object.assign(document.createElement("p"), {className: "cnet-note cnet-bad cnet-standing", textContent: text});
         note.id = `${this.unit.prefix}_standing`;
         note.setAttribute("role", "alert");
-        home.after(note);
+        const row = home.closest(".controlnet_row"); // between a row's fields it would be as narrow as one of them
+        (row && this.unit.root().contains(row) ? row : home).after(note);
         const marked = visible ? place : null;
         const control = marked?.querySelector("input, textarea, select");
         marked?.classList.add("cnet-faulty");

@@ -174,8 +174,9 @@ def _seconds(made: str) -> float:
 
 def made_note(result: PreprocessResult, fields: dict[str, Any], target: Any, seconds: float) -> str:
     """What is said of a map (HTML): by what, how long it took, and whether its size is the picture's."""
-    note = f"{result.spec.label} at {result.resolution} px, {seconds:.2f} s"
-    if result.spec.resolution is not None and not fields["pixel_perfect"]:
+    sized = result.spec.resolution is not None
+    note = f"{result.spec.label}{f' at {result.resolution} px' if sized else ''}, {seconds:.2f} s"
+    if sized and not fields["pixel_perfect"]:
         note += _size_advice(result, fields, target)
     notes = "".join(f'<p class="cnet-note cnet-warn">{html.escape(text)}.</p>' for text in result.notes)
     return (

@@ -67,6 +67,11 @@ def test_an_error_stands_at_its_field_until_it_is_mended(canny: Panel) -> None:
     standing(canny).wait_for()
     assert "What to do:" in standing(canny).inner_text()
     assert "cnet-faulty" in canny.part("controlnet_model_dropdown").get_attribute("class")
+    row = canny.root.locator(".controlnet_preprocessor_model").first.bounding_box()
+    assert standing(canny).bounding_box()["width"] > row["width"] - 4, "as wide as its row, not as its field"
+    canny.part("controlnet_model_dropdown").scroll_into_view_if_needed()
+    result = canny.page.locator("#txt2img_gallery").bounding_box()
+    assert 0 <= result["y"] < 1000 - result["height"], "the result stays in view beside the unit"
     canny.page.screenshot(path=SHOTS / "standing-error.png")
     canny.select("controlnet_model_dropdown", "demo_canny")
     standing(canny).wait_for(state="hidden")
