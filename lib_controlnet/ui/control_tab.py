@@ -19,8 +19,8 @@ def build(services: PageServices, pages: Sequence[Page] = ()) -> list[tuple[Any,
     with gr.Blocks(analytics_enabled=False) as tab, gr.Tabs(elem_id="controlnet_pages"):
         with gr.Tab("Compare", elem_id="controlnet_page_compare"):
             compare_page.build(services)
-        with gr.Tab("Models", elem_id="controlnet_page_models"):
-            models_page.build(services)
+        with gr.Tab("Models", elem_id="controlnet_page_models") as models:
+            models_page.build(services, models)
         for title, make in pages:
             with gr.Tab(title, elem_id=f"controlnet_page_{title.lower()}"):
                 make()

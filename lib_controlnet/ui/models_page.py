@@ -44,9 +44,9 @@ class _Widgets:
     tables: list[Any]
 
 
-def build(services: PageServices) -> None:
-    """Makes the page's widgets; the tables are filled when they are asked for, since all files are looked into."""
-    refresh = gr.Button("Show what is here", variant="primary", elem_id="controlnet_models_refresh")
+def build(services: PageServices, tab: Any) -> None:
+    """Makes the page's widgets; the tables are filled when `tab` is opened, since all files are looked into."""
+    refresh = gr.Button("Look again", elem_id="controlnet_models_refresh")
     filters = _filters(services)
     said = gr.HTML("", elem_id="controlnet_models_lacking")
     models = gr.HTML("", elem_id="controlnet_models_table")
@@ -59,13 +59,14 @@ def build(services: PageServices) -> None:
     tables = [said, models, offered, weights, model, folder, offer.choice, missing.choice]
     page = _Widgets(filters, tables)
     _connect(services, page, refresh, offer, missing)
+    tab.select(shown_errors(lambda *chosen: _show(services, Wanted(*chosen))), page.filters, page.tables)
 
 
 def _filters(services: PageServices) -> list[Any]:
     specs: list[Any] = _specs(services)
     with gr.Row():
         words = not_saved(
-            gr.Textbox("", label="Search", placeholder="words in a row", elem_id="controlnet_models_search")
+            gr.Textbox("", label="Search", placeholder="part of a name or licence", elem_id="controlnet_models_search")
         )
         kind = not_saved(gr.Dropdown(kinds(), value=ANY, label="Kind", elem_id="controlnet_models_kind"))
         types = type_names(specs)
@@ -181,7 +182,7 @@ def _show(services: PageServices, wanted: Wanted) -> list[Any]:
 def _bring_model(services: PageServices, name: str, progress: Any) -> str:
     model = named(name)
     if model is None:
-        raise ControlNetError("choose a model", field="model", remedy='"Show what is here" fills the list')
+        raise ControlNetError("choose a model", field="model", remedy='"Look again" fills the list')
     model_offer.fetch(services, model, progress)
     return f"{name} is here, and is the file that its hub has."
 

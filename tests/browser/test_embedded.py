@@ -198,7 +198,6 @@ def test_models_are_found_brought_stopped_and_resumed(page: Any, hub: Any) -> No
     """The page Models: nothing is asked of the hub before Download; a Stop keeps what has come."""
     page.locator("#tabs > .tab-nav button", has_text="ControlNet").click()
     page.locator("#controlnet_pages button", has_text="Models").first.click()
-    page.locator("#controlnet_models_refresh").click()
     page.locator("#controlnet_offer_table table").first.wait_for()
     page.traffic.settle()
     offered = page.locator("#controlnet_offer_table").first

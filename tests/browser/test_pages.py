@@ -136,7 +136,6 @@ def test_img2img_unit_without_a_picture_previews_the_tabs(page: Any) -> None:
 
 def test_path_of_a_model_can_be_copied(page: Any) -> None:
     open_page(page, "Models")
-    page.locator("#controlnet_models_refresh").click()
     page.locator("#controlnet_models_table table").first.wait_for()
     page.traffic.settle()
     page.locator("#controlnet_models_choice input").click()
