@@ -23,7 +23,7 @@ from .dataset import Batch
 from .errors import Stopped
 from .examples import Example
 from .pictures import Pixels, as_tensor, fitted, read_picture, training_size
-from .room import Room
+from .room import Room, in_portions
 from .state import write_whole
 from .store import Store, digest
 
@@ -204,14 +204,14 @@ class EncodedData:
             done += len(portion)
             onlooker.stage(what, done, len(mine))
 
-    def _portions(self, indices: Sequence[int]) -> Iterator[list[int]]:
-        """What can be encoded at once: pictures of one size, as many as there is room for."""
+    def _portions(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
+        """What can be encoded at once: pictures of one size, as many as there is room and time for."""
         by_size: dict[tuple[int, int], list[int]] = {}
         for index in indices:
             by_size.setdefault(self._places[index].size, []).append(index)
         for size, group in by_size.items():
             count = self._room.pictures_at_once(self._base.autoencoder, size, len(group))
-            yield from (group[start : start + count] for start in range(0, len(group), count))
+            yield from in_portions(group, count)
 
     def _encode_captions(self, captions: set[str], onlooker: Onlooker) -> None:
         kept = sorted(captions | {""})[: self._most_texts]

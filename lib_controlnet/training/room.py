@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -18,9 +19,25 @@ from .counting import PeakCounter
 from .kinds import Control
 
 MOST_AT_ONCE = 8
+PAUSE = 2.0
+"""Seconds."""
 SHARE = 0.6
 """Of what is free: allocators round up, kernels take room of their own, and other programs grow."""
+Item = TypeVar("Item")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def in_portions(
+    items: Sequence[Item], most: int, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Sequence[Item]]:
+    """`items`, up to `most` at once, and no more than are done within `PAUSE` as the last ones went: between portions
+    one can be asked to stop."""
+    count, start = 1, 0
+    while start < len(items):
+        began = clock()
+        yield items[start : start + count]
+        start, each = start + count, (clock() - began) / count
+        count = max(1, min(most, int(PAUSE / max(each, 1e-6))))
 
 
 class Room:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lib_controlnet.training import cache, looks, trainer
+from lib_controlnet.training import cache, looks, room, trainer
 from lib_controlnet.training.errors import NotFinite, TrainingError
 from lib_controlnet.training.records import STOP, read_log
 from lib_controlnet.training.state import load_state, states
@@ -174,6 +174,20 @@ def test_a_stop_is_heard_everywhere(
     assert [look.step for look in again.looks] == [0, 4, 8]
     encoded = [total for what, _, total in again.stages if what == "pictures"]
     assert encoded[:1] == {"check": [4], "pictures": [3], "captions": [2], "samples": []}[stage]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sizes"),
+    [(0.01, [1, 8, 8, 3]), (0.5, [1, 4, 4, 4, 4, 3]), (9.0, [1] * 20)],
+    ids=["card", "core", "slow"],
+)
+def test_encoding_can_be_stopped_every_few_seconds(seconds: float, sizes: list[int]) -> None:
+    """Eight pictures at once are no 72 seconds' work on a slow machine."""
+    now, found = [0.0], list[int]()
+    for portion in room.in_portions(range(20), 8, lambda: now[0]):
+        found.append(len(portion))
+        now[0] += seconds * len(portion)
+    assert found == sizes
 
 
 def test_a_stop_between_two_passes_takes_no_step(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
