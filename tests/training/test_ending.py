@@ -154,8 +154,9 @@ class Asked(Memory):
         return self._seen and self._out is None
 
 
-@pytest.mark.parametrize("by_file", [False, True])
-@pytest.mark.parametrize("stage", ["check", "pictures", "captions", "samples"])
+@pytest.mark.parametrize(
+    ("stage", "by_file"), [("check", False), ("pictures", True), ("captions", False), ("samples", True)]
+)
 def test_a_stop_is_heard_everywhere(
     stage: str, by_file: bool, checkpoint: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
