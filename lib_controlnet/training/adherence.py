@@ -13,7 +13,7 @@ from ..measure.lines import bright, edge_score
 from ..measure.metrics import metric_of
 from .pictures import Pixels
 
-_JUMP, _ABOVE_A_LINE, _STAYS = 0.2, 2.5, 0.75
+_JUMP, _ABOVE_A_LINE, _STAYS, _QUIET = 0.2, 2.5, 0.75, 0.5
 _LATER = 2
 _LEAST_REACH = 0.1
 
@@ -61,7 +61,8 @@ def find_convergence(curve: Sequence[Point], floor: float, ceiling: float) -> Co
 
     A jump is a rise of a fifth of the way from `floor` (adherence without control) to `ceiling` (that of the true
     pictures after the auto-encoder, which no training can pass) from one look to the next; it is far steeper than the
-    curve as a whole, for else that only climbs; and it stays, at this look and at two later ones at least.
+    curve as a whole, for else that only climbs; little came before it, at two looks at least, for else the curve climbs
+    from its beginning and only ever slower; and it stays, at this look and at two later ones at least.
     """
     reach, values = ceiling - floor, [point.control for point in curve]
     if reach < _LEAST_REACH or len(curve) < _LATER + 2:
@@ -69,9 +70,10 @@ def find_convergence(curve: Sequence[Point], floor: float, ceiling: float) -> Co
     usual = (values[-1] - values[0]) / (len(values) - 1)
     rises = [(b - a, index) for index, (a, b) in enumerate(itertools.pairwise(values), 1)]
     rise, at = max(rises, key=lambda one: (one[0], -one[1]))
-    later = values[at:]
+    before, later = values[:at], values[at:]
+    quiet = len(before) > 1 and max(before) - min(before) <= _QUIET * rise
     stays = len(later) > _LATER and min(later) >= values[at - 1] + _STAYS * rise
-    if not stays or rise < _JUMP * reach or rise < _ABOVE_A_LINE * usual:
+    if not stays or not quiet or rise < _JUMP * reach or rise < _ABOVE_A_LINE * usual:
         return None
     return Convergence(curve[at - 1].step, curve[at].step, round(values[at], 4), round(rise, 4))
 

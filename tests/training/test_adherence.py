@@ -56,9 +56,19 @@ def test_a_jump_that_stays_is_named_with_its_two_looks() -> None:
         curve(0, 0, 0, 0, 0, 0.4),
         curve(*[0] * 12),
         curve(0, 0.5),
+        curve(0, 0.17, 0.319, 0.41, 0.469, 0.506, 0.519, 0.551, 0.574, 0.601),
         [Point(100 * n, 0.1 + 0.05 * n, 0.1 + 0.05 * n) for n in range(12)],
     ],
-    ids=["a line", "a short line", "one lucky look", "the last look", "nothing", "two looks", "any map does as well"],
+    ids=[
+        "a line",
+        "a short line",
+        "one lucky look",
+        "the last look",
+        "nothing",
+        "two looks",
+        "the demo's",
+        "any map does as well",
+    ],
 )
 def test_what_is_no_jump(looks: list[Point]) -> None:
     assert find_convergence(looks, FLOOR, CEILING) is None
