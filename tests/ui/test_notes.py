@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from lib_controlnet.engine.services import PageServices
 from lib_controlnet.families.base import BaseModel
 from lib_controlnet.ui.layers import choose_shape, draw
 from lib_controlnet.ui.notes import unit_notes
+from lib_controlnet.ui.preview import made_note
 from tests.engine.tiny import SDXL_SHAPED, tiny_controlnet
 from tests.families.ip_files import write
 from tests.standalone import tiny_checkpoint
@@ -78,3 +80,9 @@ def test_plot_has_a_bar_for_each_layer_and_says_what_is_wrong() -> None:
     assert text.split(", ") == ["0.5"] * 13
     assert plot.count("<rect") == 13
     assert "not a number" in draw("1, x")
+
+
+def test_a_map_that_has_no_size_of_its_own_tells_none() -> None:
+    spec = SimpleNamespace(label="none", id="none", resolution=None)
+    result: Any = SimpleNamespace(spec=spec, resolution=512, notes=())
+    assert ">none, 0.02 s<" in made_note(result, {"pixel_perfect": False}, (128, 128), 0.02)
