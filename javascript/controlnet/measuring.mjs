@@ -7,14 +7,18 @@ const ANSWER = /ControlNet unit (\d+): (weight ([\d.]+) (?:is the least|comes ne
 const END = /ending control step ([\d.]+) is enough/;
 const BAR = /ControlNet unit (\d+) follows its map ([█░]+) ([\d.]+) \(([^\n]*)error map (\d+)\)/;
 const SEEN = /ControlNet unit (\d+): ((?:without a prompt the map|what the map is taken|the prompt names)[^\n]*?)(?=\n|ControlNet unit|Time taken|$)/;
-const REMEDY = /ControlNet unit (\d+): remedy (\d+): ([^\n[]*) \[([^\]]*)\]: (adherence [\d.]+, agreement with the prompt (?:[\d.]+|unknown))/g;
+const REMEDY = /ControlNet unit (\d+): remedy (\d+): ([^\n[]*) \[([^\n]*?)\]: (adherence [\d.]+, agreement with the prompt (?:[\d.]+|unknown))/g;
 const FIELDS = {
     weight: "controlnet_control_weight_slider",
     guidance_start: "controlnet_start_control_step_slider",
     guidance_end: "controlnet_ending_control_step_slider",
     control_mode: "controlnet_control_mode_radio",
     layer_weights: "controlnet_advanced_weighting",
+    threshold_a: "controlnet_threshold_A_slider",
+    threshold_b: "controlnet_threshold_B_slider",
 };
+const LISTS = {preprocessor: "controlnet_preprocessor_dropdown", model: "controlnet_model_dropdown"};
+const DRAWN = 200;
 const TAKEN = 2000;
 
 export class Measuring {
@@ -90,19 +94,32 @@ export class Measuring {
             if (Number(unit) !== this.unit.index || !place) continue;
             const button = Object.assign(document.createElement("button"), {type: "button", className: "cnet-remedy"});
             button.textContent = `${number}. ${words} (${told})`;
-            button.addEventListener("click", () => this.take(settings));
+            button.addEventListener("click", () => this.take(settings).catch(fail));
             place.append(button);
         }
     }
 
-    take(settings) {
+    async take(settings) {
         for (const setting of settings.split("; ")) {
             const [name, value] = setting.split(" = ");
             if (name === "control_mode") {
                 const choice = Array.from(this.unit.part(FIELDS[name]).querySelectorAll("label")).find((label) => label.textContent.trim() === value);
                 choice?.querySelector("input")?.click();
-            } else this.set(FIELDS[name], value);
+            } else if (name in LISTS) await this.choose(LISTS[name], value);
+            else this.set(FIELDS[name], value);
         }
+    }
+
+    // gradio's dropdown takes what is in its list, which is drawn while the field has the focus
+    async choose(id, words) {
+        const input = this.unit.part(id).querySelector("input");
+        input.focus();
+        await new Promise((drawn) => setTimeout(drawn, DRAWN));
+        const options = Array.from(gradioApp().querySelectorAll("ul.options li"));
+        const option = options.find((one) => one.textContent.replace("✓", "").trim() === words);
+        if (!option) throw new Error(`"${words}" is not in the list.`);
+        option.dispatchEvent(new MouseEvent("mousedown", {bubbles: true}));
+        input.blur();
     }
 
     texts(log) {

@@ -37,6 +37,25 @@ def shared_words(caption: str, prompt: str) -> float | None:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a map is taken for. foreign: what it brings although the prompt does not say it; lost: what the prompt says
+    and the picture does not show."""
+
+    foreign: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def taken_for(prompt: str, alone: Sequence[str], own: str) -> Reading:
+    """By captions of pictures that were drawn by the map without the prompt, and of the one with it.
+
+    A word that all of them have is the map's doing, and not chance's, which chose what nobody said.
+    """
+    wanted, shown = content_words(prompt), content_words(own)
+    held = set[str].intersection(*(content_words(text) for text in (*alone, own)))
+    return Reading(tuple(sorted(held - wanted)), tuple(sorted(wanted - shown)))
+
+
+@dataclass(frozen=True)
 class Attempt:
     """A picture with a remedy: its adherence, and how well it agrees with the prompt (CLIP, or words of a caption)."""
 

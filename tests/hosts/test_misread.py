@@ -16,7 +16,13 @@ from lib_controlnet.measure.agreement import Attempt, best_first, content_words,
 from .conftest import Host
 from .test_metering import lines
 
-WORDS = ("water in a glass", "a tractor on farmland")
+WORDS = (
+    "water in a glass",
+    "a tractor on farmland",
+    "a red circle on gray",
+    "a red circle on yellow",
+    "a red square on yellow",
+)
 
 
 class Told:
@@ -27,6 +33,7 @@ class Told:
         self.asked: list[tuple[dict[str, Any], str | None]] = []
         module = sys.modules["sd_controlnet.hosts.webui.misread"]
         monkeypatch.setattr(module, "run_trial", self.run)
+        monkeypatch.setattr(module, "follows", lambda _services, _first, unit, made: made.adherence(unit))
         interrogator = SimpleNamespace(interrogate=lambda picture: WORDS[np.asarray(picture)[0, 0, 0]])
         monkeypatch.setattr(host.app.modules("shared"), "interrogator", interrogator, raising=False)
 
@@ -59,12 +66,21 @@ def test_a_trap_is_found_and_the_remedy_that_makes_both_agree_is_first(
     assert found["remedies"][0]["fields"] == {"guidance_end": 0.6}
     assert (found["remedies"][0]["adherence"], found["remedies"][0]["agreement"]) == (0.7, 1.0)
     assert [prompt for _, prompt in told.asked[:3]] == ["", "a professional, detailed, high-quality image", None]
-    assert len(told.asked) == 3 + 4  # the tiny model has not 13 outputs, of which the deep ones could be spared
+    assert len(told.asked) == 3 + 6  # the tiny model has not 13 outputs, of which the deep ones could be spared
     assert 'taken for "water in a glass"' in result.comments
     assert "which is not what the prompt says" in result.comments
     assert (
         "remedy 1: earlier end [guidance_end = 0.6]: adherence 0.70, agreement with the prompt 1.00" in result.comments
     )
+
+
+def test_what_the_map_brings_is_told_from_what_chance_brought(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word in common is no agreement where all captions have what the prompt does not say, and lack what it does."""
+    told = Told(host, monkeypatch, {"alone": (0.9, 2), "now": (0.9, 3), "guidance_start": (0.8, 4)})
+    found = study(host.txt2img(lines(), SEEN, prompt="a red square on yellow"))
+    assert (found["misread"], found["brings"], found["lost"]) == (True, ["circle"], ["square"])
+    assert found["remedies"][0]["remedy"] == "later start"
+    assert {"threshold_a": 178, "threshold_b": 228} in [fields for fields, _ in told.asked]
 
 
 def test_where_both_agree_nothing_is_tried(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,8 @@ log = logging.getLogger("ControlNet")
 _BAR = 10
 MEASURED = "controlnet_measured"
 """The attribute of a processing object whose pictures are measured whatever the option says."""
+RUNS = "controlnet_measured_runs"
+"""That of one whose units are wanted after its end: a mapping for them, by number."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ class JobMeter:
         """A picture of the job has been made; it may be the part that is painted "only masked"."""
         pixels = np.asarray(picture.convert("RGB"), np.uint8)
         image = len(self.pictures) % max(int(getattr(p, "batch_size", 1) or 1), 1)
-        rows = [self._row(p, session, run, pixels, image) for run in units_of(session)]
+        runs = units_of(session)
+        rows = [self._row(p, session, run, pixels, image) for run in runs]
+        getattr(p, RUNS, {}).update({run.unit.index: run for run in runs})
         self.pictures.append(rows)
         self.seen.append(pixels if len(self.seen) < MOST_PICTURES else None)
         self.error_maps.append([])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +10,17 @@ from ...core.errors import HostError
 from ...core.modes import ControlMode
 from ...core.panel_options import DEFAULT_PROMPT
 from ...core.units import ControlNetUnit
-from ...measure.agreement import Attempt, best_first, shared_words
+from ...engine.metering import DECIMALS
+from ...engine.services import Services
+from ...measure.agreement import Attempt, best_first, shared_words, taken_for
 from .prompts import caption
 from .similarity import prompt_similarity
-from .trials import Trial, run_trial
+from .trials import Trial, follows, run_trial
 
 Remedy = Mapping[str, object]
 """Fields of the unit and their values."""
+_OF_THE_MAP = frozenset(("preprocessor", "threshold_a", "threshold_b"))
+"""Fields that make another map: the picture is to follow the one that was asked for all the same."""
 _DEEP, _OUTPUTS = (7, 13), 13
 """The deep layers of SD 1.x: outputs 7 to 12 of 13, from 1/4 of the latent's size on."""
 
@@ -45,7 +49,7 @@ def remedies(unit: ControlNetUnit, outputs: int) -> dict[str, Remedy]:
     return {words: fields for words, fields in found.items() if not _is_so(unit, fields)}
 
 
-def look_at(p: Any, unit: ControlNetUnit, steps: int, fields: Mapping[str, Remedy]) -> Seen:
+def look_at(services: Services, p: Any, unit: ControlNetUnit, steps: int, fields: Mapping[str, Remedy]) -> Seen:
     """Pictures under the map with an empty and with the default prompt, captioned; where that is not what the prompt
     says, the remedies in `fields` are tried. Raises StoppedError, and what stops a job.
     """
@@ -55,7 +59,7 @@ def look_at(p: Any, unit: ControlNetUnit, steps: int, fields: Mapping[str, Remed
     captions = {name: _captioned(trial) for name, trial in alone.items()}
     seen.report["captions"] = captions
     asked = run_trial(p, {}, steps)
-    own = _attempt("as it is", asked, unit, prompt)
+    own = _attempt("as it is", asked, asked.adherence(unit.index), prompt)
     seen.report["now"] = vars(own)
     misread = _misread(seen, prompt, captions, alone, asked)
     seen.report["misread"] = misread
@@ -63,7 +67,10 @@ def look_at(p: Any, unit: ControlNetUnit, steps: int, fields: Mapping[str, Remed
         tried = [own]
         for words, changes in fields.items():
             values = {(unit.index, name): value for name, value in changes.items()}
-            tried.append(_attempt(words, run_trial(p, values, steps), unit, prompt))
+            made = run_trial(p, values, steps)
+            other_map = not _OF_THE_MAP.isdisjoint(changes)
+            adherence = follows(services, asked, unit.index, made) if other_map else made.adherence(unit.index)
+            tried.append(_attempt(words, made, adherence, prompt))
         ranked = best_first(tried)
         seen.report["remedies"] = [{**vars(one), "fields": dict(fields.get(one.remedy, {}))} for one in ranked]
         seen.lines += [_line(unit, place, one, fields.get(one.remedy, {})) for place, one in enumerate(ranked[:4], 1)]
@@ -88,19 +95,24 @@ def _misread(
             else f"unit {unit}: the prompt names nothing that a caption could have"
         )
         return None
-    misread = max(words) == 0.0
+    own = _captioned(asked)
+    reading = taken_for(prompt, [text for text in captions.values() if text], own or "")
+    seen.report |= {"caption": own, "brings": list(reading.foreign), "lost": list(reading.lost)}
+    nothing, another = max(words) == 0.0, bool(reading.foreign and reading.lost)
     taken = f"without a prompt the map is taken for {_quoted(captions['empty'])}"
-    end = "which is not what the prompt says" if misread else "which agrees with the prompt"
+    end = "which is not what the prompt says" if nothing else "which agrees with the prompt"
+    if another:
+        end = f"it brings {_listed(reading.foreign)} where the prompt says {_listed(reading.lost)}"
     seen.lines.append(f"unit {unit}: {taken}, with the default prompt for {_quoted(captions['default'])}: {end}")
-    return misread
+    return nothing or another
 
 
-def _attempt(words: str, trial: Trial, unit: ControlNetUnit, prompt: str) -> Attempt:
+def _attempt(words: str, trial: Trial, adherence: float, prompt: str) -> Attempt:
     agreement = prompt_similarity(trial.picture, prompt)
     if agreement is None:
         text = _captioned(trial)
         agreement = None if text is None else shared_words(text, prompt)
-    return Attempt(words, trial.adherence(unit.index), None if agreement is None else round(agreement, 4))
+    return Attempt(words, round(adherence, DECIMALS), None if agreement is None else round(agreement, DECIMALS))
 
 
 def _captioned(trial: Trial) -> str | None:
@@ -116,6 +128,10 @@ def _line(unit: ControlNetUnit, place: int, one: Attempt, fields: Remedy) -> str
     what = f"{one.remedy}{f' [{settings}]' if settings else ''}"
     how = f"adherence {one.adherence:.2f}, agreement with the prompt {agreement}"
     return f"unit {unit.index}: remedy {place}: {what}: {how}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(f'"{word}"' for word in words)
 
 
 def _quoted(text: str | None) -> str:

@@ -22,6 +22,7 @@ from ...engine.generation import UnitRun
 from ...engine.metering import rounded
 from ...engine.services import PageServices, Services
 from ...engine.session import ControlSession
+from ...engine.softer import softer
 from ...measure.curve import curve_picture
 from ...measure.search import CLOSE, MOST_JOBS, Search, find_weight
 from .axes import AXES
@@ -98,8 +99,10 @@ def _look(services: Services, p: Any, study: Study, studied: Studied, unit: Cont
     """What the map is taken for, and what helps."""
     facts = model_facts(services, unit.model) if isinstance(services, PageServices) else None
     tried = remedies(unit, 0 if facts is None or facts.sheet is None else facts.sheet.outputs)
+    if isinstance(services, PageServices):
+        tried |= {one.words: one.fields for one in softer(services, unit)}
     _expect(len(tried) + 3, "ControlNet: what does it see?")
-    seen = look_at(p, unit, study.steps, tried)
+    seen = look_at(services, p, unit, study.steps, tried)
     studied.lines += seen.lines
     studied.report |= seen.report
 

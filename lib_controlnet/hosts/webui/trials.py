@@ -6,14 +6,17 @@ import copy
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ...core.errors import HostError
+from ...engine.generation import UnitRun
+from ...engine.services import Services
 from .axes import AXES
-from .metering import MEASURED
+from .metering import MEASURED, RUNS, measure_run
 from .prompts import FIRST_RESULT
 from .stopping import was_interrupted
 
@@ -32,10 +35,12 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One picture of a job, and what the meter says of its units, by number."""
+    """One picture of a job, and what the meter says of its units, by number. p, runs: the job, and its units."""
 
     picture: Image.Image
     units: Mapping[int, Mapping[str, Any]]
+    p: Any = None
+    runs: Mapping[int, UnitRun] = field(default_factory=dict[int, UnitRun])
 
     def adherence(self, unit: int) -> float:
         """Raises HostError where the unit was not measured."""
@@ -52,6 +57,13 @@ class Trial:
         return float(report["adherence"])
 
 
+def follows(services: Services, first: Trial, unit: int, other: Trial) -> float:
+    """How well the picture of `other` follows the map that a unit had in `first`. Raises HostError."""
+    first.adherence(unit)
+    pixels = np.asarray(other.picture.convert("RGB"), np.uint8)
+    return measure_run(services, first.p, first.runs[unit], pixels, 0).score.adherence or 0.0
+
+
 def settle_seed(p: Any) -> None:
     """Trials and the job itself have one seed."""
     if p.seed in (None, "", -1):
@@ -65,6 +77,8 @@ def run_trial(p: Any, changes: Changes, steps: int = 0, prompt: str | None = Non
     trial = copy.copy(p)
     for name in (TRIAL, FIRST_RESULT, MEASURED):
         setattr(trial, name, True)
+    runs: dict[int, UnitRun] = {}
+    setattr(trial, RUNS, runs)
     setattr(trial, AXES, {**getattr(p, AXES, {}), **changes})
     trial.n_iter, trial.batch_size = 1, 1
     trial.do_not_save_samples = trial.do_not_save_grid = True
@@ -80,4 +94,4 @@ def run_trial(p: Any, changes: Changes, steps: int = 0, prompt: str | None = Non
     if was_interrupted() or not processed.images:
         raise StoppedError
     units = json.loads(processed.js()).get("controlnet", [])
-    return Trial(processed.images[processed.index_of_first_image], {row["unit"]: row for row in units})
+    return Trial(processed.images[processed.index_of_first_image], {row["unit"]: row for row in units}, trial, runs)
