@@ -100,9 +100,10 @@ def _misread(
     seen.report |= {"caption": own, "brings": list(reading.foreign), "lost": list(reading.lost)}
     nothing, another = max(words) == 0.0, bool(reading.foreign and reading.lost)
     taken = f"without a prompt the map is taken for {_quoted(captions['empty'])}"
-    end = "which is not what the prompt says" if nothing else "which agrees with the prompt"
+    ends = ["which is not what the prompt says"] if nothing else []
     if another:
-        end = f"it brings {_listed(reading.foreign)} where the prompt says {_listed(reading.lost)}"
+        ends.append(f"it brings {_listed(reading.foreign)} where the prompt says {_listed(reading.lost)}")
+    end = "; ".join(ends) or "which agrees with the prompt"
     seen.lines.append(f"unit {unit}: {taken}, with the default prompt for {_quoted(captions['default'])}: {end}")
     return nothing or another
 
