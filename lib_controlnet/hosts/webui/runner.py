@@ -177,7 +177,7 @@ class Runner:
         job.finished = True
         if job.session is not None and job.error is None:
             try:
-                self._hand_over(job, p, processed)
+                self._hand_over(job, job.session, p, processed)
             except ControlNetError as error:
                 self._fail(job, p, error)
             except Exception as error:  # the pictures are right, and the host would swallow it
@@ -333,10 +333,7 @@ class Runner:
             job.armed.close()
             self._armed.discard(job)
 
-    def _hand_over(self, job: Job, p: Any, processed: Any) -> None:
-        session = job.session
-        if session is None:
-            return
+    def _hand_over(self, job: Job, session: ControlSession, p: Any, processed: Any) -> None:
         if not job.sampled and processed.images and not was_interrupted():
             raise HostError(
                 "the pictures were made without control: no sampling was announced",
