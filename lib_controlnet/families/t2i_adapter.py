@@ -18,13 +18,15 @@ from ..loading.lazy import outlines
 from ..nets.config import UNetConfig
 from ..nets.operations import Operations
 from ..nets.residence import Residence
-from ..nets.t2i_adapter import STAGES, AdapterConfig, T2IAdapter, adapter_places
+from ..nets.t2i_adapter import AdapterConfig, T2IAdapter, adapter_places
 from .base import BaseModel, BoundControl, PlainModel, Runtime, Sheet, UnitSettings, Weights, check_base
 from .coadapters import CoAdapter, Fusion, coadapter_of, met
 from .hinted import joined
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R 601-2, by which PIL makes the one channel that adapters of lines were trained with."""
+_RAMP = (0.25, 0.62, 0.825, 1.0)
+"""Weights of "My prompt is more important", shallow to deep (sd-webui-controlnet, scripts/hook.py)."""
 
 
 class T2IAdapterFamily:
@@ -55,7 +57,7 @@ class T2IAdapterFamily:
         """What the shapes tell before the file is loaded."""
         del path
         config = AdapterConfig.from_weights(outlines(weights))
-        return Sheet(STAGES, _made_for(config), lambda base: not _disagreement(config, base.config))
+        return Sheet(len(config.channels), _made_for(config), lambda base: not _disagreement(config, base.config))
 
 
 FAMILY = T2IAdapterFamily()
@@ -64,10 +66,6 @@ FAMILY = T2IAdapterFamily()
 class LoadedT2IAdapter(PlainModel):
     """One adapter file's network."""
 
-    outputs = STAGES
-    ramp = (0.25, 0.62, 0.825, 1.0)
-    """Weights of "My prompt is more important" (sd-webui-controlnet, scripts/hook.py)."""
-
     def __init__(self, path: Path, net: T2IAdapter, device: torch.device, co: CoAdapter | None = None) -> None:
         """device: where it is to compute. co: what makes it one of several CoAdapters."""
         self.path = path
@@ -75,6 +73,8 @@ class LoadedT2IAdapter(PlainModel):
         self.device = device
         self.co = co
         self.residence = Residence(net)
+        self.outputs = len(net.config.channels)
+        self.ramp = _RAMP[-self.outputs :]
 
     def check(self, base: BaseModel) -> None:
         """Raises BaseModelError where `base` has not the blocks to which the features are added."""
@@ -171,8 +171,8 @@ def _made_for(config: AdapterConfig) -> str:
 def _disagreement(config: AdapterConfig, base: UNetConfig) -> str:
     """Why the features cannot be added, "" where they can."""
     places = adapter_places(base, config.unshuffle)
-    if len(places) != STAGES:
-        return f"{STAGES} features, {len(places)} places for them in the checkpoint"
+    if len(places) != len(config.channels):
+        return f"{len(config.channels)} features, {len(places)} places for them in the checkpoint"
     channels = (*base.input_channels, base.middle_channels)
     theirs, mine = [channels[place] for place in places], list(config.channels)
     if mine != theirs:

@@ -17,7 +17,8 @@ from ..core.errors import ModelFileError
 from .config import UNetConfig
 from .operations import Operations
 
-STAGES = 4
+_FULL_STAGES = 4
+"""Of all published full adapters. Where their blocks cannot be shared out so, the adapter is for a U-Net of three levels."""
 _UNSHUFFLE = {64: 8, 192: 8, 256: 16, 768: 16}
 """How many pixels a side go into one place, by the channels that the first convolution reads."""
 
@@ -59,7 +60,7 @@ class AdapterConfig:
     @property
     def halvings(self) -> tuple[bool, ...]:
         """The stages that begin by halving."""
-        return (False, False, True, False) if self.unshuffle == 16 else (False, True, True, True)
+        return (False, False, True, False) if self.unshuffle == 16 else (False, *[True] * (len(self.channels) - 1))
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, Tensor]) -> AdapterConfig:
@@ -73,13 +74,14 @@ class AdapterConfig:
                 found=f"{read} channels at its first convolution instead of one of {', '.join(map(str, _UNSHUFFLE))}",
                 remedy="choose an adapter for SD 1.x or SDXL",
             )
-        count = sum(f"body.{index}.block1.weight" in weights for index in range(len(weights)))
+        count = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("body."))
         if light:
-            stages = [_light_blocks(weights, f"body.{stage}.") for stage in range(STAGES)]
-            channels = [weights[f"body.{stage}.out_conv.weight"].shape[0] for stage in range(STAGES)]
+            stages = [_light_blocks(weights, f"body.{stage}.") for stage in range(count)]
+            channels = [weights[f"body.{stage}.out_conv.weight"].shape[0] for stage in range(count)]
         else:
-            each = count // STAGES
-            numbers = [range(stage * each, (stage + 1) * each) for stage in range(STAGES)]
+            number = _FULL_STAGES if count % _FULL_STAGES == 0 else _FULL_STAGES - 1
+            each = count // number
+            numbers = [range(stage * each, (stage + 1) * each) for stage in range(number)]
             stages = [tuple(_block(weights, f"body.{number}.") for number in part) for part in numbers]
             channels = [blocks[-1].channels for blocks in stages]
         return cls(read, _UNSHUFFLE[read], tuple(stages), tuple(channels), light)
@@ -152,7 +154,7 @@ class LightStage(nn.Module):
 
 def adapter_places(unet: UNetConfig, unshuffle: int) -> tuple[int, ...]:
     """The blocks, counted through encoder and middle, to whose output features are added: four in the U-Nets for which
-    there are adapters.
+    there are published adapters.
 
     The last of each level before it is halved. Adapters with an unshuffle of 16 (SDXL) begin at half of the size: with
     what halves the first level, and end with the middle.
@@ -191,14 +193,15 @@ class T2IAdapter(nn.Module):
         )
 
     def forward(self, hint: Tensor) -> tuple[Tensor, ...]:
-        """Four features (B, C_i, h_i, w_i) of `hint` (B, 1 or 3, H, W) in 0..1, H and W multiples of `unshuffle`.
+        """Features (B, C_i, h_i, w_i) of `hint` (B, 1 or 3, H, W) in 0..1, H and W multiples of `unshuffle`, one a stage.
 
-        SD: at 1/8, 1/16, 1/32, 1/64 of the hint. SDXL: at 1/16, 1/16, 1/32, 1/32.
+        SD: at 1/8, 1/16, 1/32, 1/64 of the hint, of which a U-Net of three levels has no last. SDXL: at 1/16, 1/16, 1/32,
+        1/32.
         """
         x = F.pixel_unshuffle(hint, self.config.unshuffle)
         if not self.config.light:
             x = self.conv_in(x)
-        each = len(self.body) // STAGES
+        each = len(self.body) // len(self.config.channels)
         features: list[Tensor] = []
         for number, block in enumerate(self.body, start=1):
             x = block(x)

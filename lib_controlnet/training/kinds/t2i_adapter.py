@@ -57,16 +57,15 @@ KIND = T2IAdapterKind()
 def _unfit(unet: UNetConfig) -> str:
     """Why no adapter of a known layout is for this U-Net."""
     levels = len(unet.channel_mult)
-    if levels == 4 or (levels == 3 and not unet.transformer_depth[0]):
-        return ""
-    return f"a U-Net of {levels} levels with attention in levels {unet.transformer_depth}"
+    return "" if levels in (3, 4) else f"a U-Net of {levels} levels"
 
 
 def adapter_config(unet: UNetConfig, light: bool, hint_channels: int = _HINT_CHANNELS) -> AdapterConfig:
     """TencentARC's sizes at this U-Net's widths: two blocks a stage, or four squeezed ones."""
-    widths = [unet.model_channels * mult for mult in unet.channel_mult]
-    channels = (*widths, unet.middle_channels)[:4]
-    unshuffle = 8 if len(widths) == 4 else 16
+    channels = tuple(unet.model_channels * mult for mult in unet.channel_mult)
+    unshuffle = 8
+    if unet.adm_channels is not None and len(channels) == 3:  # SDXL's
+        channels, unshuffle = (*channels, unet.middle_channels), 16
     read = hint_channels * unshuffle**2
     if light:
         inner = [max(width // _SQUEEZE, 1) for width in channels]
