@@ -31,6 +31,14 @@ class Control(Protocol):
         """`tensor` (T, 3 or 4, H, W) takes its place for the next U-Net calls."""
         ...
 
+    def film_rows(self) -> int:
+        """Rows of the denoiser's call under way where they are the frames of a film; 0 otherwise."""
+        ...
+
+    def choose_rows(self, places: Sequence[int]) -> None:
+        """The next U-Net calls have these rows of it, () for all."""
+        ...
+
     def detach(self) -> None:
         """Takes every hook of ours off the host."""
         ...
@@ -55,6 +63,9 @@ class ControlParams:
 
     `hint_cond`: (1, 3, H, W) float 0..1 of the pass, with the unit's region mask as a fourth channel where it has one.
     Set to (T, 3 or 4, h, w), a piece for each tile of the next U-Net calls, it is used from then on.
+
+    While AnimateDiff draws a film it is (B, 1, 1, 1), the numbers of the rows of the denoiser's call: AnimateDiff takes
+    those of the window that it draws next, sets them, and puts the whole back.
     """
 
     def __init__(self, control: Control, index: int, run: UnitRun) -> None:
@@ -67,6 +78,9 @@ class ControlParams:
     @property
     def hint_cond(self) -> Tensor:
         """The hint that is used now."""
+        rows = self._control.film_rows()
+        if rows:
+            return torch.arange(rows).reshape(-1, 1, 1, 1) if self._set is None else self._set
         if self._run.tile is not None and self._set is not None:
             return self._set
         return self._control.hint(self._index)
@@ -75,9 +89,20 @@ class ControlParams:
     def hint_cond(self, tensor: Tensor) -> None:
         if not isinstance(tensor, torch.Tensor) or tensor.ndim not in (3, 4):
             raise TypeError("hint_cond is a tensor (T, 3, h, w) of the pieces of the next U-Net call")
+        rows = self._control.film_rows()
+        if rows:
+            self._set_rows(tensor, rows)
+            return
         pieces = tensor[None] if tensor.ndim == 3 else tensor
         self._control.replace_hint(self._index, pieces)
         self._set = pieces
+
+    def _set_rows(self, tensor: Tensor, rows: int) -> None:
+        if tensor.shape != (len(tensor), 1, 1, 1):
+            raise TypeError("while a film is drawn, hint_cond has the numbers of rows")
+        whole = len(tensor) == rows
+        self._control.choose_rows(() if whole else [int(place) for place in tensor.flatten()])
+        self._set = None if whole else tensor
 
     @property
     def hr_hint_cond(self) -> None:

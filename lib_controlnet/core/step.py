@@ -102,6 +102,10 @@ class RowTeller(Protocol):
         """The denoiser makes a call of its next `rows` rows."""
         ...
 
+    def choose(self, places: Sequence[int]) -> None:
+        """The next U-Net calls have these rows of the denoiser's call, () for all, as somebody tells who picks them."""
+        ...
+
     def take(self, rows: int, options: Mapping[str, object]) -> tuple[tuple[bool, ...], tuple[int, ...]]:
         """(is_cond, image) of each of the next `rows` rows; `options` is what the U-Net call says of itself."""
         ...
@@ -129,24 +133,36 @@ class RowCursor:
         """Rows of the denoiser's call that was announced last, 0 for none."""
         self._taken = 0
         """Rows of that call that the U-Net has got."""
+        self._chosen: tuple[int, ...] = ()
+        """Those that it gets now, where somebody tells."""
 
     def group(self, rows: int) -> None:
         """The denoiser makes a call of its next `rows` rows, which reach the U-Net in one call or more."""
-        self._position, self.rows, self._taken = self._end, rows, 0
+        self._position, self.rows, self._taken, self._chosen = self._end, rows, 0, ()
         self._end += rows
+
+    def choose(self, places: Sequence[int]) -> None:
+        """The next U-Net calls have these rows of the announced call, () for all."""
+        self._chosen = tuple(places)
 
     @property
     def again(self) -> bool:
         """The U-Net has got more rows than the announced call has."""
-        return 0 < self.rows < self._taken
+        return not self._chosen and 0 < self.rows < self._taken
 
     def take(self, rows: int, options: Mapping[str, object] = {}) -> tuple[tuple[bool, ...], tuple[int, ...]]:
         """(is_cond, image) of each of the next `rows` rows. A1111's U-Net calls tell nothing themselves."""
         del options
         start = self._end - self.rows
+        if self._chosen:
+            return self._told([start + place for place in self._chosen])
         self._taken += rows
         places = [self._wrapped(at, start) for at in range(self._position, self._position + rows)]
         self._position = self._wrapped(self._position + rows, start) if self.rows else self._position + rows
+        return self._told(places)
+
+    def _told(self, places: Sequence[int]) -> tuple[tuple[bool, ...], tuple[int, ...]]:
+        """(is_cond, image) of rows, counted through all calls of the denoiser step."""
         conds = len(self._images)
         is_cond = tuple(at < conds or at >= self._total for at in places)
         images = tuple(self._images[at] if at < conds else (at - conds) % self._batch for at in places)

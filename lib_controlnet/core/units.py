@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -12,6 +12,7 @@ import numpy as np
 from . import legacy
 from .embedding_input import Embeddings, read_embeddings
 from .errors import ControlNetError, UnitError
+from .frames import FIELDS, Frames, read_frames
 from .image_prompt import Combine, EmbedsScaling, ImagePrompt, Uncond, WeightType
 from .images import MAX_PIXELS, Pixels, is_empty, read_rgb
 from .modes import ControlMode, HiResOption, InputMode, PulidMode, ResizeMode, UnionType
@@ -66,7 +67,8 @@ class ControlNetUnit:
     negative prompt are multiplied. `batch_weights`: by which each picture of a batch is. `reuse_control`: residuals of
     an earlier step serve while they are expected to have changed by less than this share; 0 never, -1 as the option
     says. `images`: those of a batch
-    (one generation for each) or to be merged; `batch_dir`: a folder with the batch's instead. `loopback`: a batch goes
+    (one generation for each) or to be merged; `batch_dir`: a folder with the batch's instead. `frames`: those of a
+    film that the batch of one generation is. `loopback`: a batch goes
     on from its own results. `notes`: what reading it let pass, to be told to the user.
     """
 
@@ -98,6 +100,7 @@ class ControlNetUnit:
     union_type: UnionType = UnionType.unknown
     input_mode: InputMode = InputMode.simple
     batch_dir: str = ""
+    frames: Frames | None = None
     output_dir: str = ""
     loopback: bool = False
     images: tuple[Source, ...] = ()
@@ -184,11 +187,12 @@ def _parse(value: object, index: int, max_pixels: int) -> ControlNetUnit:
     if enabled:
         _check_together(fields)
         fields.update(read_pictures(entries, index, max_pixels))
+        fields.update(_film_or_batch(value, given))
         fields["images"] = read_images(entries, fields, max_pixels)
         fields["embeddings"] = read_as("embeddings", read_embeddings, entries, index) or ()
         fields["uncond_image"] = read_as("uncond_image", partial(read_rgb, max_pixels=max_pixels), entries, index)
     if enabled or not any(name in given for name in legacy.SPELLINGS["enabled"]):
-        _refuse_foreign(given)
+        _refuse_foreign(given, () if fields.get("frames") is None else FIELDS)
         fields["notes"] = _unknown_keys(value, given)
     return ControlNetUnit(**fields)
 
@@ -201,7 +205,7 @@ def _given(value: object) -> dict[str, Entry]:
     if isinstance(value, Mapping):
         items = [(str(key), item) for key, item in cast(Mapping[object, object], value).items()]
     else:
-        names = (*legacy.known_keys(), *legacy.EMPTY_ONLY)
+        names = (*legacy.known_keys(), *legacy.EMPTY_ONLY, *FIELDS)
         items = [(name, getattr(value, name)) for name in names if hasattr(value, name)]
     return {legacy.key_name(key): Entry(key, item) for key, item in items if item is not None}
 
@@ -251,9 +255,15 @@ def _equal(first: object, second: object) -> bool:
     return isinstance(first, plain) and isinstance(second, plain) and first == second
 
 
-def _refuse_foreign(given: Mapping[str, Entry]) -> None:
+def _film_or_batch(value: object, given: Mapping[str, Entry]) -> dict[str, Any]:
+    """What a unit object has of AnimateDiff; a request cannot name folders of the server."""
+    frames = None if isinstance(value, Mapping) else read_frames(given)
+    return {} if frames is None else {"frames": frames, "input_mode": InputMode.simple, "batch_dir": ""}
+
+
+def _refuse_foreign(given: Mapping[str, Entry], served: Collection[str]) -> None:
     for name, remedy in legacy.EMPTY_ONLY.items():
-        if name in given and not _is_void(given[name].value):
+        if name in given and name not in served and not _is_void(given[name].value):
             raise UnitError("this option of another extension is not available", field=name, remedy=remedy)
 
 

@@ -70,6 +70,8 @@ class Generation(Protocol):
     """Pictures that are drawn together."""
     unit_per_image: bool
     """Unit u of n acts on picture j of a batch only where j mod n = u (the peers' batch option)."""
+    film: bool
+    """The pictures of a batch are the frames of a film, which another extension draws."""
     base: BaseModel
     base_id: str
     runtime: Runtime
@@ -167,6 +169,13 @@ class UnitRun:
     def spec(self) -> PreprocessorSpec:
         """The preprocessor's data sheet."""
         return self.results[0].spec
+
+    def result_of(self, image: int) -> PreprocessResult | None:
+        """What was found in its picture for a picture of the batch; None where a film's frame has none."""
+        keys = () if self.unit.frames is None else self.unit.frames.keys
+        if keys:
+            return self.results[keys.index(image)] if image in keys else None
+        return self.results[image if len(self.results) > 1 else 0]
 
     @property
     def reuses(self) -> bool:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..core.batch import parted
 from ..core.control_types import UNION_TYPES
 from ..core.errors import PreprocessorError, UnitError
+from ..core.frames import Film
 from ..core.hints import Hint, hint_from_map
 from ..core.modes import HiResOption, InputMode, ResizeMode, UnionType
 from ..core.preprocessors import PreprocessorSpec
@@ -168,14 +171,15 @@ class UnitPreparation:
             )
         _check_strengths(run)
 
-    @staticmethod
-    def hints(run: UnitRun, pass_: Pass, width: int, height: int) -> Sequence[Hint]:
-        """A hint a map, in the pass's size; none where the preprocessor gives embeddings."""
+    def hints(self, run: UnitRun, pass_: Pass, width: int, height: int) -> Sequence[Hint]:
+        """A hint a map, in the pass's size; none where the preprocessor gives embeddings. Frames of a film without a
+        picture have black ones.
+        """
         hints = run.hints.get(pass_)
         if hints is None or any(hint.size != (width, height) for hint in hints):
             maps = [result.map for result in run.results if result.found.tensors is None]
             hints = [hint_from_map(map_, width, height, run.resize_mode) for map_ in maps]
-            run.hints[pass_] = hints
+            hints = run.hints[pass_] = _at_key_frames(run.unit, hints, self._generation.batch_size)
         return hints
 
     def whole_hint(self, run: UnitRun, pass_: Pass, size: tuple[int, int]) -> Tensor:
@@ -224,6 +228,11 @@ class UnitPreparation:
                 remedy=f"give {count} numbers, or none",
             )
 
+    def _film(self, unit: ControlNetUnit) -> Film | None:
+        if unit.frames is None:
+            return Film(self._generation.batch_size) if self._generation.film else None
+        return Film(self._generation.batch_size, unit.frames.keys)
+
     def _rests(self, run: UnitRun, pass_: Pass) -> bool:
         skipped = HiResOption.high if pass_ is Pass.base else HiResOption.low
         return self._generation.hires and run.unit.hr_option is skipped
@@ -247,7 +256,26 @@ class UnitPreparation:
             shows=_shown(spec),
             blur=int(self._services.setting("control_net_inpaint_blur_sigma", 7)),
             checkpoint=self._generation.checkpoint,
+            film=self._film(unit),
         )
+
+
+def _at_key_frames(unit: ControlNetUnit, hints: list[Hint], frames: int) -> Sequence[Hint]:
+    """A hint for each frame of a film, black where none of the unit's key frames is."""
+    keys = () if unit.frames is None else unit.frames.keys
+    if not keys:
+        return hints
+    if not hints:
+        raise UnitError(
+            "key frames are for control maps, and this unit's pictures act as prompts",
+            field="keyframe",
+            found=", ".join(map(str, keys)),
+            remedy="give a picture for each frame, or one for all of them",
+        )
+    first = hints[0]
+    black = Hint(torch.zeros_like(first.image), None, np.zeros_like(first.display))
+    placed = dict(zip(keys, hints, strict=True))
+    return [placed.get(frame, black) for frame in range(frames)]
 
 
 def _check_told(spec: PreprocessorSpec, model: ControlModel, name: str) -> None:

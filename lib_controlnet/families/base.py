@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core.checkpoint import Checkpoint, no_checkpoint
 from ..core.errors import BaseModelError, ModelFileError
+from ..core.frames import Film
 from ..core.hints import Hint
 from ..core.image_prompt import ImagePrompt
 from ..core.modes import ControlMode, PulidMode, UnionType
@@ -122,6 +123,8 @@ class UnitSettings:
     """How a picture acts as a prompt."""
     blur: int = 7
     """Pixels over which an inpainted region fades into its surroundings."""
+    film: Film | None = None
+    """The pictures of the batch are the frames of a film; the unit has a hint for each, or one for the first."""
     checkpoint: Callable[[], Checkpoint] = no_checkpoint
     """The noise schedule and VAE of the checkpoint in use, asked while binding only."""
 

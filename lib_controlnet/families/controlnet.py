@@ -231,11 +231,11 @@ class BoundControlNet(BoundControl, Generic[Network]):
 
     def residuals(self, step: Step) -> Residuals:
         """Residuals of the rows of `step`: one a input block, then the middle one."""
-        net = self._model.net
+        net, forward = self._model.net, self._forward(step)
         place = self._model.residence.place, net.dtype
         distinct = step.select(range(self._distinct(step)))
         x = distinct.x[:, : self._model.config.unet.in_channels].to(*place)
-        outputs = net(
+        outputs = forward(
             x,
             self._features_of(distinct, x),
             distinct.timesteps.to(place[0]),
@@ -244,6 +244,11 @@ class BoundControlNet(BoundControl, Generic[Network]):
             self._further(),
         )
         return Residuals(skip=outputs[:-1], middle=outputs[-1])
+
+    def _forward(self, step: Step) -> Callable[..., tuple[Tensor, ...]]:
+        """The network, told what a kind needs to know of the rows of `step` besides."""
+        del step
+        return self._model.net
 
     def _further(self) -> Tensor | None:
         """What belongs to the embedding of the timesteps besides, (1, E)."""

@@ -6,7 +6,7 @@ asked for where it matters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -171,6 +171,9 @@ class MarkedRows:
 
     def group(self, rows: int) -> None:
         """The calls tell themselves."""
+
+    def choose(self, places: Sequence[int]) -> None:
+        """They tell themselves here too."""
 
     def take(self, rows: int, options: Mapping[str, object]) -> tuple[tuple[bool, ...], tuple[int, ...]]:
         """(is_cond, image) of each of the next `rows` rows; all are cond where the call tells nothing."""

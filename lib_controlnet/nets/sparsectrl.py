@@ -1,4 +1,4 @@
-"""SparseCtrl for one frame: a ControlNet that never sees what is drawn, with AnimateDiff's layers over time.
+"""SparseCtrl: a ControlNet that never sees what is drawn, with AnimateDiff's layers over time.
 
 Guo et al., "SparseCtrl: Adding Sparse Controls to Text-to-Video Diffusion Models", 2023 (arXiv:2311.16933).
 """
@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from .attention import FeedForward
+from .attention import FeedForward, attention
 from .blocks import TimestepEmbedSequential
 from .config import ControlNetConfig, UNetConfig, hint_widths
 from .controlnet import ControlNet
 from .operations import Operations
 
 _MOTION = ".motion."
+_HEADS = 8
+"""Of attention over time, in all published files."""
 _LATENT = 5
 """Channels that a control "RGB" reads: a latent, and where it is to be followed."""
 
@@ -45,7 +47,7 @@ class SparseConfig:
 
 
 class TimeAttention(nn.Module):
-    """Of a frame alone, which attends to itself: its values. Keys and queries are a part of the file only."""
+    """Tokens (B, F, C) of a place in F frames, which attend to one another; a frame alone to its own value."""
 
     def __init__(self, channels: int, ops: Operations) -> None:
         super().__init__()
@@ -55,7 +57,16 @@ class TimeAttention(nn.Module):
         self.to_out = nn.Sequential(ops.linear(channels, channels))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.to_out(self.to_v(tokens))
+        values = self.to_v(tokens)
+        if tokens.shape[1] > 1:
+            q, k, v = (_heads(part) for part in (self.to_q(tokens), self.to_k(tokens), values))
+            values = attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.to_out(values)
+
+
+def _heads(tokens: Tensor) -> Tensor:
+    """(B, F, C) -> (B, heads, F, C / heads), a view."""
+    return tokens.reshape(*tokens.shape[:2], _HEADS, -1).transpose(1, 2)
 
 
 class Places(nn.Module):
@@ -67,7 +78,7 @@ class Places(nn.Module):
 
 
 class TimeBlock(nn.Module):
-    """Tokens (B, N, C) of one frame -> the same. Keys as diffusers'."""
+    """Tokens (B, F, C) of a place in F frames -> the same. Keys as diffusers'."""
 
     def __init__(self, channels: int, frames: int, ops: Operations) -> None:
         super().__init__()
@@ -79,13 +90,19 @@ class TimeBlock(nn.Module):
         self.pos_embed = Places(channels, frames)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        first = self.operations.parameter(self.pos_embed.pe)[:, :1]
-        tokens = self.attn1(self.norm1(tokens) + first) + tokens
+        places = self.operations.parameter(self.pos_embed.pe)[:, : tokens.shape[1]]
+        tokens = self.attn1(self.norm1(tokens) + places) + tokens
         return self.ff(self.norm3(tokens)) + tokens
 
 
 class Motion(nn.Module):
-    """Features (B, C, h, w) of one frame -> the same."""
+    """Features (B, C, h, w) of films, frame after frame, film after film -> the same.
+
+    Normalised frame by frame, as the authors' network; diffusers' takes the frames of a film together.
+    """
+
+    frames = 1
+    """Of one film, in the call under way."""
 
     def __init__(self, channels: int, frames: int, groups: int, ops: Operations) -> None:
         super().__init__()
@@ -95,10 +112,13 @@ class Motion(nn.Module):
         self.proj_out = ops.linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        rows, channels, height, width = x.shape
         tokens = self.proj_in(self.norm(x).permute(0, 2, 3, 1).flatten(1, 2))
+        tokens = tokens.reshape(rows // self.frames, self.frames, -1, channels).transpose(1, 2).flatten(0, 1)
         for block in self.transformer_blocks:
             tokens = block(tokens)
-        return x + self.proj_out(tokens).reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
+        tokens = self.proj_out(tokens).reshape(rows // self.frames, -1, self.frames, channels).transpose(1, 2)
+        return x + tokens.reshape(rows, height, width, channels).permute(0, 3, 1, 2)
 
 
 class SparseControlNet(ControlNet):
@@ -107,14 +127,18 @@ class SparseControlNet(ControlNet):
     def __init__(self, config: SparseConfig, operations: Operations | None = None) -> None:
         super().__init__(config.control, operations or Operations())
         self.latent = config.latent
+        self.places = config.frames
         unet, ops = config.control.unet, self.operations
         if config.latent:
             first = ops.conv(config.control.hint_channels, unet.model_channels, 3)
             self.input_hint_block = TimestepEmbedSequential(ops.zeroed(first))
+        self._motions: list[Motion] = []
         widths = unet.input_channels
         for index in range(1, len(widths)):
             if index % (unet.num_res_blocks + 1):
-                self.input_blocks[index].add_module("motion", Motion(widths[index], config.frames, unet.groups, ops))
+                motion = Motion(widths[index], config.frames, unet.groups, ops)
+                self.input_blocks[index].add_module("motion", motion)
+                self._motions.append(motion)
 
     def forward(
         self,
@@ -124,6 +148,9 @@ class SparseControlNet(ControlNet):
         context: Tensor | None = None,
         y: Tensor | None = None,
         further: Tensor | None = None,
+        frames: int = 1,
     ) -> tuple[Tensor, ...]:
-        """As `ControlNet`'s; of `x` the shape counts."""
+        """As `ControlNet`'s; of `x` the shape counts. Every `frames` rows are one film."""
+        for motion in self._motions:
+            motion.frames = frames
         return super().forward(torch.zeros_like(x), hint_features, timesteps, context, y, further)

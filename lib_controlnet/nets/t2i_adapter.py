@@ -18,7 +18,7 @@ from .config import UNetConfig
 from .operations import Operations
 
 _FULL_STAGES = 4
-"""Of all published full adapters. Where their blocks cannot be shared out so, the adapter is for a U-Net of three levels."""
+"""Of all published full adapters. One whose blocks cannot be shared out so is for a U-Net of three levels."""
 _UNSHUFFLE = {64: 8, 192: 8, 256: 16, 768: 16}
 """How many pixels a side go into one place, by the channels that the first convolution reads."""
 
@@ -193,10 +193,10 @@ class T2IAdapter(nn.Module):
         )
 
     def forward(self, hint: Tensor) -> tuple[Tensor, ...]:
-        """Features (B, C_i, h_i, w_i) of `hint` (B, 1 or 3, H, W) in 0..1, H and W multiples of `unshuffle`, one a stage.
+        """Features (B, C_i, h_i, w_i), one a stage, of `hint` (B, 1 or 3, H, W) in 0..1, whole `unshuffle`s a side.
 
-        SD: at 1/8, 1/16, 1/32, 1/64 of the hint, of which a U-Net of three levels has no last. SDXL: at 1/16, 1/16, 1/32,
-        1/32.
+        SD: at 1/8, 1/16, 1/32, 1/64 of the hint, of which a U-Net of three levels has no last.
+        SDXL: at 1/16, 1/16, 1/32, 1/32.
         """
         x = F.pixel_unshuffle(hint, self.config.unshuffle)
         if not self.config.light:

@@ -46,6 +46,7 @@ class BenchGeneration:
     paints_mask: bool = False
     seed: int = 1
     unit_per_image: bool = False
+    film: bool = False
     base: BaseModel = field(default_factory=lambda: BaseModel(networks.SD15, "random weights"))
     base_id: str = "bench"
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), torch.float32))

@@ -257,7 +257,7 @@ class Generation:
     """A job of one size, as a session sees it."""
 
     width = height = SIZE
-    hires = paints_mask = unit_per_image = False
+    hires = paints_mask = unit_per_image = film = False
     final_size = (SIZE, SIZE)
     seed = 3
     batch_size = 1

@@ -81,6 +81,7 @@ class FakeGeneration:
     seed: int = 1
     batch_size: int = 1
     unit_per_image: bool = False
+    film: bool = False
     base: BaseModel = field(default_factory=lambda: BaseModel(CONFIG, "tiny.safetensors"))
     base_id: str = "tiny"
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), torch.float32))

@@ -29,6 +29,7 @@ from ..found import found_host
 from . import batch_tab, beside
 from .axes import overrides_of, register_axes
 from .memory import HostMemory
+from .outside import Outside
 from .prompts import caption
 from .runner import Runner
 from .training import Training
@@ -204,7 +205,7 @@ class Extension:
         from ...compat.network import NetworkView
 
         if self._network is None:
-            self._network = NetworkView(self.runner)
+            self._network = NetworkView(Outside(self.runner))
         return self._network.latest()
 
     def unload_models(self) -> None:

@@ -12,6 +12,7 @@ from ...core.units import ControlNetUnit
 from ...engine.generation import Picture, Region
 from ...families.base import Runtime
 from ..base import Host
+from .films import draws_film
 from .pictures import unit_pictures
 from .regions import region_of_mask, unit_region
 from .vae import encode
@@ -28,6 +29,7 @@ class WebUIGeneration:
         self.width = int(p.width) // 8 * 8
         self.height = int(p.height) // 8 * 8
         self.batch_size = int(getattr(p, "batch_size", 1) or 1)
+        self.film = draws_film(p)
         self.paints_mask = getattr(p, "image_mask", None) is not None
         self.seed = _seed(p)
         self.base = host.base_model(unet)

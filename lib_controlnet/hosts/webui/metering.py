@@ -253,7 +253,9 @@ def into_answer(processed: Any, name: str, report: Any) -> None:
 
 def measure_run(services: Services, p: Any, run: UnitRun, pixels: Pixels, image: int) -> Metered:
     """How well a picture (H, W, 3) of place `image` in its batch follows a unit's map. Raises ControlNetError."""
-    result = run.results[image if len(run.results) > 1 else 0]
+    result = run.result_of(image)
+    if result is None:
+        raise ControlNetError("the unit has no picture for this frame of the film")
     specs = [entry.spec for entry in services.annotators.entries]
     params = (*result.params, -1.0, -1.0)
     detector = Detector(run.spec, None, params[0], params[1])

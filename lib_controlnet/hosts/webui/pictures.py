@@ -23,9 +23,13 @@ HOST_MODES = (ResizeMode.just_resize, ResizeMode.crop_and_resize, ResizeMode.res
 def unit_pictures(p: Any, unit: ControlNetUnit, spec: PreprocessorSpec) -> list[Picture]:
     """The unit's picture, else the img2img sources with the host's mask and resize mode; empty without either.
 
-    A job with one source for each image of its batch has one picture for each; otherwise the first serves all.
+    One for each frame, or key frame, of a film. A job with one source for each image of its batch has one picture for
+    each; otherwise the first serves all.
     """
-    if unit.image is not None:
+    if unit.frames is not None:
+        frames = unit.frames.pictures(p, int(p.batch_size))
+        pictures = [Picture(image, mask, unit.resize_mode) for image, mask in frames]
+    elif unit.image is not None:
         pictures = [Picture(unit.image, unit.mask, unit.resize_mode)]
     else:
         pictures = [_source(p, image, spec) for image in sources(p)]

@@ -16,6 +16,7 @@ from ...core.panel_options import PanelOptions
 from ...core.units import ControlNetUnit
 from .batch_results import BatchResults
 from .batch_tab import TabBatch, tab_of
+from .films import draws_film
 from .metering import JobMeter
 from .notes import say_late
 from .prompts import FIRST_RESULT, apply_prompt_mode
@@ -55,7 +56,7 @@ def make_plan(p: Any, options: PanelOptions, units: Sequence[ControlNetUnit], ea
         p.do_not_save_samples, p.do_not_save_grid = earlier.saves
     apply_prompt_mode(p, options, units)
     plan = Plan(p.n_iter, (p.do_not_save_samples, p.do_not_save_grid), options=options)
-    if any(is_batch(unit) for unit in units):
+    if any(is_batch(unit) for unit in units) and not draws_film(p):  # its frames are one generation
         _plan_batch(p, plan, units)
     plan.changed = (p.n_iter, (p.do_not_save_samples, p.do_not_save_grid))
     return plan

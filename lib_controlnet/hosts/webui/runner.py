@@ -13,9 +13,7 @@ from torch import Tensor
 
 from ...core.errors import ControlNetError, HostError
 from ...core.panel_options import BatchOption, PanelOptions
-from ...core.step import Pass
 from ...core.units import ControlNetUnit
-from ...engine.generation import UnitRun
 from ...engine.services import Services
 from ...engine.session import ControlSession
 from ..base import Host
@@ -194,39 +192,13 @@ class Runner:
         for sampling in self._samplings:
             self._fail(sampling.job, sampling.p, _reloaded())
 
-    # what other extensions' tilers read and write (see compat)
-
-    def runs(self) -> tuple[UnitRun, ...]:
-        """The units of the job that is under way, () without one."""
-        session = self._session()
-        return () if session is None else tuple(session.runs)
-
-    def hint(self, index: int) -> Tensor:
-        """The whole hint of one of them for the pass that is sampled or about to be, (1, 3 or 4, H, W)."""
-        session, p = self._session(), self._processing()
-        if session is None:
-            raise HostError("a hint was asked for while no unit acts")
-        hires = bool(getattr(p, "is_hr_pass", False))
-        return session.hint_for(index, Pass.hires if hires else Pass.base)
-
-    def replace_hint(self, index: int, tensor: Tensor) -> None:
-        """`tensor` (T, 3 or 4, H, W), a hint's pieces for the rows of the next U-Net calls, takes its place."""
-        session = self._session()
-        if session is not None:
-            session.tile(index, tensor)
-
-    def _session(self) -> ControlSession | None:
+    def under_way(self) -> tuple[ControlSession | None, Any, Sampling | None]:
+        """The session, the processing object and the sampling of the job that samples, or of one about to."""
         if self._samplings:
-            return self._samplings[-1].session
+            top = self._samplings[-1]
+            return top.session, top.p, top
         begun = self._open()
-        return begun[-1].session if begun else None
-
-    def _processing(self) -> Any:
-        """The processing object that samples or is about to."""
-        if self._samplings:
-            return self._samplings[-1].p
-        begun = self._open()
-        return begun[-1].owner() if begun else None
+        return (begun[-1].session, begun[-1].owner(), None) if begun else (None, None, None)
 
     def _open(self) -> list[Job]:
         """The jobs that have begun and not ended."""

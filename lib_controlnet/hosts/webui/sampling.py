@@ -211,6 +211,15 @@ class Sampling:
         self._on_denoiser.callback(denoiser.register_forward_pre_hook(before).remove)
         self._denoiser = denoiser
 
+    @property
+    def rows(self) -> int:
+        """Rows of the denoiser's call under way, 0 where it is not known."""
+        return self._cursor.rows
+
+    def choose(self, places: Sequence[int]) -> None:
+        """The next U-Net calls have these rows of it, () for all."""
+        self._cursor.choose(places)
+
     def begin(self, given: UNetCall) -> tuple[Step, Residuals | None]:
         """A U-Net call begins (PassControl). Whoever calls the U-Net may swallow what is raised, so it is kept."""
         if self.job.error is not None:
