@@ -17,6 +17,7 @@ import numpy as np
 
 from ..core.arguments import PANEL, SLOTS, is_nothing, widget_mappings
 from ..core.errors import ControlNetError
+from ..core.frames import FIELD, FIELDS, Asked
 from ..core.images import read_mask, read_rgb
 from ..core.legacy import EMPTY_ONLY, GUESS_MODE, SPELLINGS, key_name, known_keys
 from ..core.panel_options import is_options
@@ -59,6 +60,9 @@ class ControlNetArgument(ControlNetUnit):
         if changed & {"image", "mask"}:
             changed |= {"image", "mask"}  # one may lie in the other
         new = {key: vars(self)[key] for key in changed if vars(self).get(key) is not None}
+        if new.get("animatediff_batch"):
+            attributes = {key: vars(self).get(key) for key in FIELDS}
+            new[FIELD] = Asked({key: item for key, item in attributes.items() if item is not None})
         if not _is_mapping_of_unit(self._given):
             return {"enabled": self.enabled, **new}
         names = {name for field in SPELLINGS.values() if changed & set(field) for name in field}

@@ -14,6 +14,8 @@ from .unit_pictures import Entry
 from .values import read_bool
 
 Modifier = Callable[[list[str], Any], Sequence[str]]
+FIELD = "frames"
+"""Under which `Asked` stands in a unit's fields."""
 FIELDS = ("animatediff_batch", "batch_images", "batch_mask_dir", "batch_keyframe_idx", "batch_modifiers")
 
 
@@ -55,8 +57,15 @@ class Frames:
         return [_read(Path(file), each[at] if each else None) for at, file in enumerate(files[:wanted])]
 
 
-def read_frames(given: Mapping[str, Entry]) -> Frames | None:
-    """What AnimateDiff wrote into a unit; None where it did not. Raises UnitError."""
+class Asked(dict[str, object]):
+    """FIELDS as another extension set them. A request has no such thing: it cannot name folders of the server."""
+
+
+def read_frames(unit: object, given: Mapping[str, Entry]) -> Frames | None:
+    """What AnimateDiff wrote into a unit object, or what became of one; None where it did not. Raises UnitError."""
+    if isinstance(unit, Mapping):
+        asked = given[FIELD].value if FIELD in given else None
+        given = {key: Entry(key, value) for key, value in asked.items()} if isinstance(asked, Asked) else {}
     flag = given.get(FIELDS[0])
     if flag is None or not read_bool(flag.value):
         return None

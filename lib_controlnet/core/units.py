@@ -12,7 +12,7 @@ import numpy as np
 from . import legacy
 from .embedding_input import Embeddings, read_embeddings
 from .errors import ControlNetError, UnitError
-from .frames import FIELDS, Frames, read_frames
+from .frames import FIELD, FIELDS, Frames, read_frames
 from .image_prompt import Combine, EmbedsScaling, ImagePrompt, Uncond, WeightType
 from .images import MAX_PIXELS, Pixels, is_empty, read_rgb
 from .modes import ControlMode, HiResOption, InputMode, PulidMode, ResizeMode, UnionType
@@ -256,8 +256,7 @@ def _equal(first: object, second: object) -> bool:
 
 
 def _film_or_batch(value: object, given: Mapping[str, Entry]) -> dict[str, Any]:
-    """What a unit object has of AnimateDiff; a request cannot name folders of the server."""
-    frames = None if isinstance(value, Mapping) else read_frames(given)
+    frames = read_frames(value, given)
     return {} if frames is None else {"frames": frames, "input_mode": InputMode.simple, "batch_dir": ""}
 
 
@@ -271,7 +270,7 @@ def _unknown_keys(value: object, given: Mapping[str, Entry]) -> tuple[str, ...]:
     """What is to be said of the keys without a meaning here. Raises UnitError for one that is but misspelt."""
     if not isinstance(value, Mapping):
         return ()  # other classes have attributes of their own
-    known = (*legacy.known_keys(), *legacy.IGNORED, *legacy.EMPTY_ONLY)
+    known = (*legacy.known_keys(), *legacy.IGNORED, *legacy.EMPTY_ONLY, FIELD)
     odd = [entry for name, entry in given.items() if name not in known and not name.startswith("_")]
     if len(odd) > MAX_UNKNOWN:
         raise UnitError(

@@ -1,4 +1,4 @@
-"""SparseCtrl of one frame against diffusers' model, in every naming, and how its files are known and refused."""
+"""SparseCtrl of one frame and of films against diffusers' model, in every naming, and how its files are known."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lib_controlnet.core.checkpoint import Checkpoint
-from lib_controlnet.core.errors import BaseModelError, ModelFileError
-from lib_controlnet.core.hints import Hint
+from lib_controlnet.core.errors import BaseModelError, HostError, ModelFileError
+from lib_controlnet.core.frames import Film
+from lib_controlnet.core.hints import Hint, hint_from_map
+from lib_controlnet.core.modes import ResizeMode
 from lib_controlnet.engine.facts import FactReader
 from lib_controlnet.families.base import BaseModel, Runtime
 from lib_controlnet.families.registry import discover, load_model
@@ -29,6 +31,7 @@ from tests.nets.sizes import SD1, SDXL
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 KINDS = ("rgb", "scribble")
+CROP = ResizeMode.crop_and_resize
 
 
 def reference(kind: str) -> SparseControlNetModel:
@@ -162,3 +165,61 @@ def test_which_checkpoints_fit_is_known_before_loading(tmp_path: Path, kind: str
     assert facts.mismatch(BaseModel(SDXL, "tiny"))
     with pytest.raises(BaseModelError, match="cannot control"):
         model.check(BaseModel(SDXL, "tiny"))
+
+
+def frame_by_frame(net: SparseControlNetModel) -> SparseControlNetModel:
+    """diffusers' motion modules normalise the frames of a film together; the authors' do so one by one."""
+    for module in net.modules():
+        if type(module).__name__ == "AnimateDiffTransformer3D":
+            plain = module.norm.forward
+
+            def each(x: Tensor, plain: Any = plain) -> Tensor:  # (films, C, frames, h, w)
+                flat = plain(x.transpose(1, 2).flatten(0, 1))
+                return flat.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+            module.norm.forward = each
+    return net
+
+
+FILM_ROWS = (0, 1, 2, 3, 0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("keys", [(), (1, 3), None], ids=["all", "keys", "first"])
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_residuals_of_a_film_are_diffusers(tmp_path: Path, kind: str, keys: tuple[int, ...] | None) -> None:
+    net = frame_by_frame(reference(kind))
+    model = loaded(tmp_path, dict(net.state_dict()))
+    now = call(SD1, (64, 64), images=FILM_ROWS)
+    now = replace(now, timesteps=torch.full_like(now.timesteps, 500))
+    count = 1 if keys is None else 4
+    drawn = [hint_from_map(picture(64 * count, 64).display[:, 64 * at :][:, :64], 64, 64, CROP) for at in range(count)]
+    film = Film(4, keys or ())
+    bound = model.bind(drawn, settings(SD1, checkpoint=checkpoint, film=film))
+    control = session_of(bound, size=(64, 64), outputs=13).begin_call(now)[1]
+    given = torch.cat([checkpoint().latents([hint]) if kind == "rgb" else hint.image for hint in drawn])
+    where = torch.zeros(4, 1, *given.shape[2:])
+    where[list((0,) if keys is None else keys or range(4))] = 1.0
+    hints = given.expand(4, -1, -1, -1) * where
+    theirs = net(
+        now.x.unflatten(0, (2, 4)).transpose(1, 2),
+        now.timesteps[:: len(FILM_ROWS) // 2],
+        now.context,
+        controlnet_cond=torch.stack([hints, hints]).transpose(1, 2),
+        conditioning_mask=torch.stack([where, where]).transpose(1, 2),
+    )
+    assert control is not None
+    outputs = [*theirs.down_block_res_samples, theirs.mid_block_res_sample]
+    for ours, one in zip(control.outputs(), outputs, strict=True):
+        assert one.std() > 0.01
+        assert error(ours, one) < 1e-4
+    assert not torch.equal(outputs[-1][0], outputs[-1][1])
+
+
+def test_a_window_longer_than_the_file_knows_is_refused(tmp_path: Path) -> None:
+    model = loaded(tmp_path, dict(reference("scribble").state_dict()))
+    bound = model.bind([picture(64, 64)], settings(SD1, film=Film(40)))
+    with pytest.raises(HostError, match="at most 32 frames"):
+        session_of(bound, outputs=13).begin_call(call(SD1, images=tuple(range(40))))
+    with pytest.raises(HostError, match="whole films"):
+        session_of(bound, outputs=13).begin_call(call(SD1, images=(0, 0, 1, 1)))
