@@ -52,7 +52,7 @@ class Frames:
                 found=f"{len(files)} pictures in {self.folder} for {frames}",
                 remedy="give a folder with one picture for each frame, or one for each of `keyframe:`, counted from 0",
             )
-        masks = _pictures(self.masks, "batch_mask_dir") if self.masks else ()
+        masks: list[Path] = list(_pictures(self.masks, "batch_mask_dir")) if self.masks else []
         each = masks if len(masks) >= len(files) else masks[:1] * wanted
         return [_read(Path(file), each[at] if each else None) for at, file in enumerate(files[:wanted])]
 
