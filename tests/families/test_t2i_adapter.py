@@ -32,18 +32,22 @@ from tests.nets.sizes import SD1, SD2, SDXL
 
 SHORT = replace(SDXL, num_res_blocks=1)
 """The demo model's structure: places follow from the U-Net's blocks."""
+THREE = replace(SD1, channel_mult=SD1.channel_mult[:3], transformer_depth=SD1.transformer_depth[:3])
+"""Three levels, and a map at the size of the latents: the demo model's."""
 CPU = Runtime(torch.device("cpu"), torch.float32)
-KINDS = {"full": "full_adapter", "light": "light_adapter", "sdxl": "full_adapter_xl"}
-CASES = [("full", 3), ("full", 1), ("light", 3), ("light", 1), ("sdxl", 3), ("sdxl", 1)]
+KINDS = {"full": "full_adapter", "three": "full_adapter", "light": "light_adapter", "sdxl": "full_adapter_xl"}
+BASES = {"sdxl": SDXL, "three": THREE}
+CASES = [("full", 3), ("full", 1), ("three", 1), ("light", 3), ("light", 1), ("sdxl", 3), ("sdxl", 1)]
 
 
 def reference(kind: str, channels: int) -> T2IAdapter:
     """diffusers' adapter for the tiny U-Net of its kind, with random weights."""
-    base = SDXL if kind == "sdxl" else SD1
+    base = BASES.get(kind, SD1)
     widths = [base.model_channels * mult for mult in base.channel_mult]
+    widths += widths[-1:] if kind == "sdxl" else []
     net = T2IAdapter(
         in_channels=channels,
-        channels=widths[:3] if kind == "light" else [*widths, widths[-1]][:4],  # light ones repeat their last
+        channels=widths[:3] if kind == "light" else widths,  # light ones repeat their last
         num_res_blocks=4 if kind == "light" else 2,
         downscale_factor=16 if kind == "sdxl" else 8,
         adapter_type=KINDS[kind],
@@ -104,7 +108,7 @@ def test_features_equal_diffusers(tmp_path: Path, kind: str, channels: int, name
     if names == "wrapped":
         weights = {f"adapter.{key}": value for key, value in tencent(kind, weights).items()}
     hint = picture(128, 96, channels)
-    base = settings(SDXL if kind == "sdxl" else SD1)
+    base = settings(BASES.get(kind, SD1))
     control = loaded(tmp_path, weights).bind([hint], base).residuals(step_of(latent(128, 96)))
     with torch.no_grad():
         theirs = net(hint.image[:, :channels].expand(2, -1, -1, -1))
@@ -126,7 +130,13 @@ def test_odd_sizes_are_halved_upwards(tmp_path: Path, kind: str, width: int, hei
 
 @pytest.mark.parametrize(
     ("kind", "config", "size"),
-    [("full", SD1, (16, 16)), ("light", SD1, (24, 16)), ("sdxl", SDXL, (16, 16)), ("sdxl", SHORT, (20, 12))],
+    [
+        ("full", SD1, (16, 16)),
+        ("light", SD1, (24, 16)),
+        ("sdxl", SDXL, (16, 16)),
+        ("sdxl", SHORT, (20, 12)),
+        ("three", THREE, (24, 16)),
+    ],
 )
 @torch.no_grad()
 def test_a_unet_with_the_features_is_diffusers(
@@ -205,8 +215,8 @@ def test_files_are_whole_or_refused(tmp_path: Path, change: Any, words: str) -> 
 
 @pytest.mark.parametrize(
     ("kind", "config", "fits"),
-    [("full", SD1, True), ("light", SD1, True), ("sdxl", SDXL, True),
-     ("full", SDXL, False), ("sdxl", SD1, False), ("full", SD2, False)],
+    [("full", SD1, True), ("light", SD1, True), ("sdxl", SDXL, True), ("three", THREE, True),
+     ("three", SD1, False), ("full", THREE, False), ("full", SDXL, False), ("sdxl", SD1, False), ("full", SD2, False)],
 )  # fmt: skip
 def test_which_checkpoints_fit_is_known_before_loading(
     tmp_path: Path, kind: str, config: UNetConfig, fits: bool

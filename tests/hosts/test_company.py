@@ -504,13 +504,13 @@ def test_a_host_whose_attributes_raise_is_asked_all_the_same(host: Host, member:
 class Tiler:
     """MultiDiffusion's way (Tiled Diffusion, multidiffusion.py): the denoiser's forward, tile by tile."""
 
-    def __init__(self, runner: Any, size: int, together: int, handing: bool) -> None:
+    def __init__(self, outside: Any, size: int, together: int, handing: bool) -> None:
         self.size, self.together, self.handing = size, together, handing
-        self._runner = runner
+        self._outside = outside
         self._wholes: list[Any] = []
 
     def hook(self, p: Any, *_: Any, **__: Any) -> None:
-        self._wholes = [self._runner.hint(i) for i in range(len(self._runner.runs()))]
+        self._wholes = [self._outside.hint(i) for i in range(len(self._outside.runs()))]
         denoiser = p.sampler.model_wrap_cfg.inner_model
         own = type(denoiser).forward
 
@@ -528,7 +528,7 @@ class Tiler:
                 for place, (t, s) in enumerate(some):
                     out[:, :, t : t + self.size, s : s + self.size] = made[place * len(x) : (place + 1) * len(x)]
             for index, whole in enumerate(self._wholes if self.handing else []):
-                self._runner.replace_hint(index, whole)
+                self._outside.replace_hint(index, whole)
             return out
 
         denoiser.forward = forward
@@ -537,21 +537,22 @@ class Tiler:
         edge = self.size * 8
         for index, whole in enumerate(self._wholes if self.handing else []):
             pieces = [whole[:, :, t * 8 : t * 8 + edge, s * 8 : s * 8 + edge] for t, s in boxes]
-            self._runner.replace_hint(index, torch.cat([torch.cat([piece] * rows) for piece in pieces]))
+            self._outside.replace_hint(index, torch.cat([torch.cat([piece] * rows) for piece in pieces]))
 
 
-def runner_of(host: Host) -> Any:
+def outside_of(host: Host) -> Any:
     import sys
 
     del host
-    return sys.modules["sd_controlnet_annotator"].extension.runner
+    runner = sys.modules["sd_controlnet_annotator"].extension.runner
+    return sys.modules["sd_controlnet.hosts.webui.outside"].Outside(runner)
 
 
 @pytest.mark.parametrize("together", [1, 2, 4])
 @pytest.mark.parametrize("fields", [{}, {"control_mode": "ControlNet is more important"}], ids=["balanced", "cond"])
 def test_a_tiler_that_hands_pieces_over_controls_each_tile_by_its_own(host: Host, together: int, fields: Any):
     """The left upper tile of the tiled job is the job of that tile alone: same noise, same map."""
-    runner = runner_of(host)
+    runner = outside_of(host)
     tiler = Tiler(runner, SIZE // 16, together, handing=True)
     left = np.asarray(host.app.modules("shared") and picture_of_lines())
     with beside(host, "process_before_every_sampling", tiler.hook):
@@ -574,7 +575,7 @@ def picture_of_lines() -> np.ndarray:
 
 
 def test_a_tiler_that_hands_nothing_over_stops_the_job(host: Host):
-    tiler = Tiler(runner_of(host), SIZE // 16, 1, handing=False)
+    tiler = Tiler(outside_of(host), SIZE // 16, 1, handing=False)
     with (
         beside(host, "process_before_every_sampling", tiler.hook),
         pytest.raises(Exception, match=r"unit 0, image: .*a latent of 4x4 with a hint for 8x8"),

@@ -66,7 +66,10 @@ def test_a_trap_is_found_and_the_remedy_that_makes_both_agree_is_first(
     assert found["remedies"][0]["fields"] == {"guidance_end": 0.6}
     assert (found["remedies"][0]["adherence"], found["remedies"][0]["agreement"]) == (0.7, 1.0)
     assert [prompt for _, prompt in told.asked[:3]] == ["", "a professional, detailed, high-quality image", None]
-    assert len(told.asked) == 3 + 6  # the tiny model has not 13 outputs, of which the deep ones could be spared
+    tried = {one["remedy"] for one in found["remedies"]} - {"as it is"}
+    assert len(told.asked) == 3 + len(tried)
+    assert tried >= {"lower weight", "my prompt is more important", "later start", "earlier end", "higher thresholds"}
+    assert "spare the deep layers" not in tried  # the tiny model has not 13 outputs
     assert 'taken for "water in a glass"' in result.comments
     assert "which is not what the prompt says" in result.comments
     assert (
