@@ -44,8 +44,8 @@ class Card:
 CARDS: Final = (
     Card("controlnet", {"module": "canny", "model": "demo_canny"}),
     Card("control_lora", {"module": "canny", "model": "demo_canny_lora"}),
-    Card("t2i_adapter", {"module": "canny", "model": "demo_canny_t2i"}),
-    Card("lllite", {"module": "canny", "model": "demo_canny_lllite"}),
+    Card("t2i_adapter", {"module": "canny", "model": "demo_t2iadapter_canny"}),
+    Card("lllite", {"module": "canny", "model": "demo_lllite_canny"}),
     Card("reference_adain", {"module": "reference_adain", "model": "None"}, "a heart"),
     Card("style_align", None, "a star", {"batch_size": 4}),
 )

@@ -23,6 +23,8 @@ from standalone.demo.evaluate import Bench, figures
 from standalone.demo.networks import new_autoencoder
 
 PAIRS = 4
+KINDS = {"t2iadapter_canny": "t2i_adapter", "lllite_canny": "lllite"}
+"""Of the control models that are no ControlNets, by what their files are called."""
 
 
 def control_file(kind: str) -> Path:
@@ -31,7 +33,7 @@ def control_file(kind: str) -> Path:
 
 @cache
 def bench(kind: str) -> Bench:
-    return Bench(CHECKPOINT, control_file(kind), kind, PAIRS)
+    return Bench(CHECKPOINT, control_file(kind), kind.rpartition("_")[2], PAIRS, KINDS.get(kind, "controlnet"))
 
 
 def test_vae_as_diffusers_reads_it() -> None:
@@ -110,7 +112,7 @@ def test_unknown_words_change_little() -> None:
     assert (strange - known)[:, last].square().mean() < 0.5 * (blue - known)[:, last].square().mean()
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", [*TYPES, *KINDS])
 def test_control_is_followed_and_prompt_is_obeyed(kind: str) -> None:
     """Four held-out pairs: far better than without, and ranked by weight. The full figures are in the model card."""
     model = bench(kind)

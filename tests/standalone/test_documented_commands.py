@@ -82,6 +82,7 @@ RUN = {
         f"{DEMO}test_control_types.py::test_sources_are_what_their_preprocessors_expect"
     ),
     f"{MODULE}evaluate --type canny --out DIR": EVALUATE,
+    f'{MODULE}evaluate --type canny --control FILE --kind KIND --cases "weight 1" --out DIR': EVALUATE,
     f"{MODULE}evaluate --type canny --control train_output/demo_canny/demo_canny.safetensors --out DIR": EVALUATE,
     "python -m tests.fuzz --calls 10000 --seed 1": (
         "tests/fuzz/test_fuzz.py::test_no_request_crashes_or_is_silently_wrong"

@@ -129,7 +129,7 @@ def test_the_page_asks_where_a_picture_follows(tmp_path: Path) -> None:
     mount(app, services, None, threading.Lock())
     field = np.zeros((48, 64), np.float32)
     field[:24], field[24:, :32] = 1, -1
-    number = services.measured.keep([(PICTURE[:48, :64], field)], 1)
+    number = services.measured.keep({1: (PICTURE[:48, :64], field)})
     with TestClient(app) as page:
         answers = {part: page.get(f"/controlnet/error_map/{number}?shown=1&part={part}") for part in ("picture", "map")}
         gone = page.get("/controlnet/error_map/99")
