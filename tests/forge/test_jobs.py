@@ -48,8 +48,9 @@ def test_the_range_is_measured_by_the_noise(host: Host) -> None:
     ids=str,
 )
 def test_what_cannot_be_done_stops_the_job_and_nothing_is_left(host: Host, expected: Any, wrong: Any) -> None:
+    plain = pixels(host.txt2img())  # which loads the checkpoint, if it is the first
     unet = host.app.modules("shared").sd_model.forge_objects.unet.model.diffusion_model
-    before, plain = hook_counts(unet), pixels(host.txt2img())
+    before = hook_counts(unet)
     assert int(np.abs(plain.astype(int) - expected["none"][0]).max()) <= 1
     with pytest.raises(Exception, match="unit 0"):
         host.txt2img(unit(**wrong))
