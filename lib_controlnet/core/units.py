@@ -12,7 +12,7 @@ import numpy as np
 from . import legacy
 from .embedding_input import Embeddings, read_embeddings
 from .errors import ControlNetError, UnitError
-from .frames import FIELD, FIELDS, Frames, read_frames
+from .frames import FIELDS, Asked, Frames, read_frames
 from .image_prompt import Combine, EmbedsScaling, ImagePrompt, Uncond, WeightType
 from .images import MAX_PIXELS, Pixels, is_empty, read_rgb
 from .modes import ControlMode, HiResOption, InputMode, PulidMode, ResizeMode, UnionType
@@ -270,8 +270,12 @@ def _unknown_keys(value: object, given: Mapping[str, Entry]) -> tuple[str, ...]:
     """What is to be said of the keys without a meaning here. Raises UnitError for one that is but misspelt."""
     if not isinstance(value, Mapping):
         return ()  # other classes have attributes of their own
-    known = (*legacy.known_keys(), *legacy.IGNORED, *legacy.EMPTY_ONLY, FIELD)
-    odd = [entry for name, entry in given.items() if name not in known and not name.startswith("_")]
+    known = (*legacy.known_keys(), *legacy.IGNORED, *legacy.EMPTY_ONLY)
+    odd = [
+        entry
+        for name, entry in given.items()
+        if name not in known and not name.startswith("_") and not isinstance(entry.value, Asked)
+    ]
     if len(odd) > MAX_UNKNOWN:
         raise UnitError(
             "there are too many fields that a unit does not have",

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..core.errors import HostError
 from ..core.step import RowTeller
 from ..engine.argument import ArgumentHooks
 from ..engine.injection import PassControl
@@ -173,15 +174,24 @@ class MarkedRows:
         """The calls tell themselves."""
 
     def choose(self, places: Sequence[int]) -> None:
-        """They tell themselves here too."""
+        """They tell themselves here too; `take` refuses those with a part of the pictures."""
 
     def take(self, rows: int, options: Mapping[str, object]) -> tuple[tuple[bool, ...], tuple[int, ...]]:
-        """(is_cond, image) of each of the next `rows` rows; all are cond where the call tells nothing."""
+        """(is_cond, image) of each of the next `rows` rows; all are cond where the call tells nothing.
+
+        Raises HostError for a call with some of the pictures alone (windows of a film): nothing tells which they are.
+        """
         marks = options.get("cond_or_uncond")
         if not isinstance(marks, (list, tuple)) or not marks:
             return (True,) * rows, tuple(row % self._batch for row in range(rows))
         if marks is not self._marks:
             self._marks, self._taken, self.rows = marks, 0, len(marks) * self._batch
+        if rows % self.rows:
+            raise HostError(
+                "the U-Net was called with some pictures of the batch, and which they are is not known",
+                found=f"{rows} rows for {len(marks)} times {self._batch} pictures",
+                remedy="let windows of a film be as long as the film, or disable the units",
+            )
         self._taken += rows
         places = [row % self.rows for row in range(rows)]
         return tuple(marks[at // self._batch] == 0 for at in places), tuple(at % self._batch for at in places)

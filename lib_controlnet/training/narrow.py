@@ -33,11 +33,12 @@ _LEVELS = (
 
 @dataclass(frozen=True)
 class Format:
-    """`narrow`: a weight (outs, ...) -> (its numbers, their scales). `widen`: these, the weight's shape and a type ->
-    the weight in that type."""
+    """`narrow`: a weight (outs, ...) -> (its numbers, their scales). `widen`: these, the levels, the weight's shape and
+    a type -> the weight in that type. `levels`: what the numbers stand for, where they are no floats."""
 
     narrow: Callable[[Tensor], tuple[Tensor, Tensor]]
-    widen: Callable[[Tensor, Tensor, Sequence[int], torch.dtype], Tensor]
+    widen: Callable[[Tensor, Tensor, Tensor, Sequence[int], torch.dtype], Tensor]
+    levels: tuple[float, ...] = ()
 
 
 def _to_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +47,8 @@ def _to_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (rows / scale).to(torch.float8_e4m3fn), scale
 
 
-def _from_fp8(narrow: Tensor, scale: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def _from_fp8(narrow: Tensor, scale: Tensor, levels: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    del levels
     return narrow.to(dtype).mul_(scale.to(dtype)).reshape(tuple(shape))
 
 
@@ -59,14 +61,14 @@ def _to_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
     return nearest[:, ::2] * 16 + nearest[:, 1::2], scale
 
 
-def _from_nf4(narrow: Tensor, scale: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    levels = torch.tensor(_LEVELS, dtype=dtype, device=narrow.device)
+def _from_nf4(narrow: Tensor, scale: Tensor, levels: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    levels = levels.to(dtype)
     pairs = torch.stack([levels.repeat_interleave(16), levels.repeat(16)], dim=1)  # of each byte
     wide = pairs[narrow.int()].flatten(1).mul_(scale.to(dtype))
     return wide.flatten()[: math.prod(shape)].reshape(tuple(shape))
 
 
-FORMATS: Mapping[str, Format] = {"fp8": Format(_to_fp8, _from_fp8), "nf4": Format(_to_nf4, _from_nf4)}
+FORMATS: Mapping[str, Format] = {"fp8": Format(_to_fp8, _from_fp8), "nf4": Format(_to_nf4, _from_nf4, _LEVELS)}
 """As `train.base_weights` names them."""
 
 
@@ -74,15 +76,18 @@ class Narrow(nn.Module):
     """In the place of a Linear, a projection or a convolution that is locked. Nothing wide is kept for the backward
     pass: the weight is widened there once more."""
 
+    levels: Tensor
+
     def __init__(self, layer: nn.Linear | nn.Conv2d, stored: tuple[nn.Parameter, nn.Parameter], form: str) -> None:
         super().__init__()
         self.weight, self.scale = stored
         self.bias = layer.bias
+        self.register_buffer("levels", torch.tensor(FORMATS[form].levels, device=self.scale.device), persistent=False)
         conv = (layer.stride, layer.padding) if isinstance(layer, nn.Conv2d) else None
         self._settings = FORMATS[form].widen, tuple(layer.weight.shape), conv
 
     def forward(self, x: Tensor) -> Tensor:
-        made: Any = _Product.apply(x, self.weight, self.scale, *self._settings)
+        made: Any = _Product.apply(x, self.weight, self.scale, self.levels, *self._settings)
         if self.bias is None:
             return made
         bias = self.bias.to(made.dtype)
@@ -91,7 +96,7 @@ class Narrow(nn.Module):
     def wide(self) -> Tensor:
         """The weight, in float32."""
         widen, shape, _ = self._settings
-        return widen(self.weight, self.scale, shape, torch.float32)
+        return widen(self.weight, self.scale, self.levels, shape, torch.float32)
 
 
 class _Product(torch.autograd.Function):
@@ -99,12 +104,19 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, widen: Any, shape: tuple[int, ...], conv: Any
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        scale: Tensor,
+        levels: Tensor,
+        widen: Any,
+        shape: tuple[int, ...],
+        conv: Any,
     ) -> Tensor:
         dtype = computed_in(x)
-        ctx.save_for_backward(weight, scale)
+        ctx.save_for_backward(weight, scale, levels)
         ctx.settings = widen, shape, conv, x.shape, x.dtype
-        wide = widen(weight, scale, shape, dtype)
+        wide = widen(weight, scale, levels, shape, dtype)
         return F.linear(x.to(dtype), wide.flatten(1)) if conv is None else F.conv2d(x.to(dtype), wide, None, *conv)
 
     @staticmethod
@@ -116,7 +128,7 @@ class _Product(torch.autograd.Function):
             back = gradient @ wide.flatten(1)
         else:
             back = conv2d_input(given, wide, gradient, *conv)
-        return back.to(dtype), None, None, None, None, None
+        return back.to(dtype), None, None, None, None, None, None
 
 
 @torch.no_grad()

@@ -429,7 +429,9 @@ def test_enabled_units_are_read_or_refused(fields: dict[str, object]) -> None:
     assert 0 <= read.guidance_start <= read.guidance_end <= 1
 
 
-@pytest.mark.parametrize("key", ["foo", "client", "version", "comment", "x" * 500, "🎉", "bad\ud800key", "a\nb"])
+@pytest.mark.parametrize(
+    "key", ["foo", "frames", "client", "version", "comment", "x" * 500, "🎉", "bad\ud800key", "a\nb"]
+)
 def test_unknown_keys_are_passed_over_and_said(key: str) -> None:
     read = unit(module="canny", **{key: 1})
     (note,) = read.notes

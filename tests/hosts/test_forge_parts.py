@@ -14,6 +14,7 @@ from torch import nn
 
 from annotator.sd_controlnet.registry import Registry
 from annotator.sd_controlnet.spec import Runtime
+from lib_controlnet.core.errors import HostError
 from lib_controlnet.hosts import forge
 from lib_controlnet.hosts.forge import ForgeHost, MarkedRows
 from lib_controlnet.hosts.forge_control import ControlObject
@@ -40,6 +41,12 @@ def test_a_step_in_two_calls_is_no_tiling_and_a_tilers_calls_are() -> None:
     # several tiles in one call, the rows of each side by side
     tiles = MarkedRows(1).take(4, {"cond_or_uncond": [1, 0]})
     assert tiles == ((False, True, False, True), (0, 0, 0, 0))
+
+
+def test_windows_of_pictures_are_refused() -> None:
+    rows = MarkedRows(4)
+    with pytest.raises(HostError, match="4 rows for 2 times 4 pictures"):
+        rows.take(4, {"cond_or_uncond": [1, 0]})
 
 
 def test_a_call_that_tells_nothing_is_all_cond() -> None:

@@ -58,10 +58,11 @@ def test_weights_are_at_the_nearest_level(form: str, shape: tuple[int, ...]) -> 
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 0.02
     weight[0, 0] = 0.3
     narrow, scale = FORMATS[form].narrow(weight)
-    found = FORMATS[form].widen(narrow, scale, shape, torch.float32)
+    levels = torch.tensor(FORMATS[form].levels)
+    found = FORMATS[form].widen(narrow, scale, levels, shape, torch.float32)
     assert torch.allclose(found, by_hand(weight, form), atol=1e-6, rtol=1e-5)
     assert narrow.nbytes == (weight.numel() if form == "fp8" else 32 * -(-weight.numel() // 64))
-    half = FORMATS[form].widen(narrow, scale, shape, torch.bfloat16)
+    half = FORMATS[form].widen(narrow, scale, levels, shape, torch.bfloat16)
     assert half.dtype == torch.bfloat16
     assert (half.float() - found).abs().max() <= 2e-2 * found.abs().max()
 

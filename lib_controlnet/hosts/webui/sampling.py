@@ -224,7 +224,8 @@ class Sampling:
         """A U-Net call begins (PassControl). Whoever calls the U-Net may swallow what is raised, so it is kept."""
         if self.job.error is not None:
             raise self.job.error
-        rows = self._cursor.take(len(given.x), given.options)
+        with self._keeping():
+            rows = self._cursor.take(len(given.x), given.options)
         called = (self._cursor.rows, self._cursor.again, self._planned)
         kept, when = self._kept, self._prompts
         step = Step(*given.tensors, *rows, self._progress, self._pass, *called, kept, turn=self._steps, prompts=when)
