@@ -18,8 +18,13 @@ const FIELDS = {
     threshold_b: "controlnet_threshold_B_slider",
 };
 const LISTS = {preprocessor: "controlnet_preprocessor_dropdown", model: "controlnet_model_dropdown"};
+const TYPE = "controlnet_type_filter";
+const KIND = /^softer kind \((.+)\)$/;
 const DRAWN = 200;
 const TAKEN = 2000;
+const LISTED = 5000;
+
+const pause = (time) => new Promise((over) => setTimeout(over, time));
 
 export class Measuring {
     constructor(unit) {
@@ -94,32 +99,45 @@ export class Measuring {
             if (Number(unit) !== this.unit.index || !place) continue;
             const button = Object.assign(document.createElement("button"), {type: "button", className: "cnet-remedy"});
             button.textContent = `${number}. ${words} (${told})`;
-            button.addEventListener("click", () => this.take(settings).catch(fail));
+            button.addEventListener("click", () => this.take(words, settings).catch(fail));
             place.append(button);
         }
     }
 
-    async take(settings) {
-        for (const setting of settings.split("; ")) {
-            const [name, value] = setting.split(" = ");
-            if (name === "control_mode") {
-                const choice = Array.from(this.unit.part(FIELDS[name]).querySelectorAll("label")).find((label) => label.textContent.trim() === value);
-                choice?.querySelector("input")?.click();
-            } else if (name in LISTS) await this.choose(LISTS[name], value);
+    async take(words, settings) {
+        const changes = settings.split("; ").map((setting) => setting.split(" = "));
+        const kind = words.match(KIND);
+        if (kind) await this.chooseType(kind[1], Object.fromEntries(changes).model);
+        for (const [name, value] of changes) {
+            if (name === "control_mode") this.check(FIELDS[name], value);
+            else if (name in LISTS) await this.choose(LISTS[name], value);
             else this.set(FIELDS[name], value);
         }
     }
 
+    check(id, words) {
+        const choices = Array.from(this.unit.part(id)?.querySelectorAll("label") ?? []);
+        choices.find((label) => label.textContent.trim() === words)?.querySelector("input")?.click();
+    }
+
+    // The lists of a type, and its model, come from the server.
+    async chooseType(type, model) {
+        if (this.unit.part(`${TYPE}_radio`)) this.check(`${TYPE}_radio`, type);
+        else await this.choose(`${TYPE}_dropdown`, type);
+        for (const end = Date.now() + LISTED; this.unit.field(LISTS.model).value !== model && Date.now() < end;) await pause(DRAWN);
+    }
+
     // gradio's dropdown takes what is in its list, which is drawn while the field has the focus
     async choose(id, words) {
-        const input = this.unit.part(id).querySelector("input");
+        const input = this.unit.field(id);
+        if (input.value === words) return;
         input.focus();
-        await new Promise((drawn) => setTimeout(drawn, DRAWN));
+        await pause(DRAWN);
         const options = Array.from(gradioApp().querySelectorAll("ul.options li"));
         const option = options.find((one) => one.textContent.replace("✓", "").trim() === words);
-        if (!option) throw new Error(`"${words}" is not in the list.`);
-        option.dispatchEvent(new MouseEvent("mousedown", {bubbles: true}));
+        option?.dispatchEvent(new MouseEvent("mousedown", {bubbles: true}));
         input.blur();
+        if (!option) throw new Error(`"${words}" is not in the list.`);
     }
 
     texts(log) {

@@ -84,5 +84,8 @@ def _narrow(ask: Callable[[float], Point], low: Point, high: Point, target: floa
 
 def _best(points: list[Point], enough: float) -> Search:
     reaching = [point for point in points if point.adherence >= enough]
-    best = min(reaching, key=lambda point: point.weight) if reaching else max(points, key=lambda one: one.adherence)
+    if reaching:
+        best = min(reaching, key=lambda point: point.weight)
+    else:  # of equals the strongest: weight 0 would switch the unit off
+        best = max(points, key=lambda point: (point.adherence, point.weight))
     return Search(best.weight, best.adherence, bool(reaching), tuple(sorted(points, key=lambda one: one.weight)))

@@ -37,6 +37,11 @@ def test_without_control_is_enough() -> None:
     assert (found.weight, found.reached, len(found.curve), found.floor) == (0, True, 1, 0.7)
 
 
+def test_of_weights_that_do_nothing_the_strongest_is_told() -> None:
+    """Weight 0 would switch the unit off."""
+    assert find_weight(lambda _: 0.0, 0.8).weight == 1
+
+
 def test_out_of_reach_gives_the_best() -> None:
     found = find_weight({0.0: 0.3, 1.0: 0.5}.__getitem__, 0.9)
     assert (found.weight, found.adherence, found.reached) == (1, 0.5, False)
