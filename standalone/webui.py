@@ -65,6 +65,8 @@ def _serve_page(host: Any, options: Any) -> Any:
             max_threads=PAGE_THREADS,
             show_error=True,
             show_api=False,
+            # else gradio asks its own page for an answer within 3 s, and ends the program of a slow computer
+            _frontend=False,
             allowed_paths=[*options.gradio_allowed_path, *_page_files(host)],
             app_kwargs={"docs_url": "/docs", "redoc_url": "/redoc"},
             root_path=f"/{options.subpath}" if options.subpath else "",
