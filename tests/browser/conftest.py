@@ -20,21 +20,18 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import save_file
 
-from annotator.sd_controlnet.registry import discover
-from tests.annotator.makers import random_runtime
 from tests.browser import hub as hubs
-from tests.engine.tiny import SD1_SHAPED, SDXL_SHAPED, tiny_controlnet
-from tests.families.ip_files import write
+from tests.browser.stage import stage
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = Path(__file__).with_name("shots")
 WIDE = {"width": 1400, "height": 1000}
 """The view of a test that asks for none."""
 DRAWING = ROOT / "models" / "demo" / "drawing.png"
-SLOW = "softedge_anyline"
-"""A preprocessor that can be stopped, with random weights in the tests' WebUI."""
+OTHER = os.environ.get("CONTROLNET_TEST_WEBUI")
+"""The address of a running WebUI, as http://127.0.0.1:7860/, that is driven instead of the embedded one; and the port
+on which it looks for the hub: CONTROLNET_TEST_HUB."""
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -68,17 +65,18 @@ def free_port() -> int:
 @pytest.fixture(scope="package")
 def hub() -> Iterator[hubs.Hub]:
     """What the WebUI takes for the hub of models."""
-    with hubs.running() as found:
+    with hubs.running(int(os.environ.get("CONTROLNET_TEST_HUB", "0"))) as found:
         yield found
 
 
 @pytest.fixture(scope="package")
 def server(browser: Any, hub: hubs.Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a WebUI with the demo model and a control model that does not fit it."""
+    if OTHER:
+        yield OTHER
+        return
     data, models, port = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("models"), free_port()
-    save_file(tiny_controlnet(SDXL_SHAPED).state_dict(), models / "canny_of_another_kind.safetensors")
-    write(models / "ip_adapter_of_random_numbers.safetensors", "base", SD1_SHAPED)
-    random_runtime(discover(None).get(SLOW).spec, data / "models" / "ControlNetPreprocessor")
+    stage(models, data / "models" / "ControlNetPreprocessor")
     log = (data / "log.txt").open("w+")
     command = [sys.executable, "-m", "standalone.webui", "--port", str(port), "--data-dir", str(data)]
     paths = [str(ROOT), os.environ.get("PYTHONPATH")]
@@ -252,6 +250,11 @@ class Panel:
         return str(self.page.locator(f"#html_log_{self.tab}").first.inner_text())
 
 
+def _is_ours(message: Any) -> bool:
+    """An error that the page reports; another WebUI asks the internet for fonts and forgets files of its own."""
+    return message.type == "error" and not (OTHER and message.text.startswith("Failed to load resource"))
+
+
 READ_WIDGETS = """(prefix) => {
     const found = {};
     for (const part of document.querySelectorAll(`[id^="${prefix}"]`)) {
@@ -301,7 +304,7 @@ class Pages:
         page.problems = problems = list[str]()
         page.traffic = Traffic(page)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("console", lambda message: problems.append(message.text) if _is_ours(message) else None)
         page.goto(f"{self.server}?__theme={theme}", wait_until="commit")
         return page
 

@@ -21,8 +21,8 @@ class Hub(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Answer)
         self.content = save(tiny_controlnet(SD1_SHAPED).state_dict())
         self.sha = hashlib.sha256(self.content).hexdigest()
         self.asked: list[tuple[str, int]] = []
@@ -54,8 +54,9 @@ class _Answer(FileAnswer, BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running() -> Iterator[Hub]:
-    server = Hub()
+def running(port: int = 0) -> Iterator[Hub]:
+    """A hub on `port`, or on any that is free."""
+    server = Hub(port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server

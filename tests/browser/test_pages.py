@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.browser.conftest import DRAWING, ROOT, SHOTS, SLOW, Panel, image_pixels, pixels
+from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, image_pixels, pixels
+from tests.browser.stage import SLOW
 from tests.training.tiny import make_pairs
 
 
