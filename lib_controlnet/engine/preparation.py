@@ -179,7 +179,7 @@ class UnitPreparation:
         if hints is None or any(hint.size != (width, height) for hint in hints):
             maps = [result.map for result in run.results if result.found.tensors is None]
             hints = [hint_from_map(map_, width, height, run.resize_mode) for map_ in maps]
-            hints = run.hints[pass_] = _at_key_frames(run.unit, hints, self._generation.batch_size)
+            hints = run.hints[pass_] = _at_key_frames(run, hints, self._generation.batch_size)
         return hints
 
     def whole_hint(self, run: UnitRun, pass_: Pass, size: tuple[int, int]) -> Tensor:
@@ -260,14 +260,14 @@ class UnitPreparation:
         )
 
 
-def _at_key_frames(unit: ControlNetUnit, hints: list[Hint], frames: int) -> Sequence[Hint]:
+def _at_key_frames(run: UnitRun, hints: list[Hint], frames: int) -> Sequence[Hint]:
     """A hint for each frame of a film, black where none of the unit's key frames is."""
-    keys = () if unit.frames is None else unit.frames.keys
-    if not keys:
+    keys = () if run.unit.frames is None else run.unit.frames.keys
+    if not keys or (not hints and run.model.embeddings):  # what is heard between embeddings is the model's to say
         return hints
     if not hints:
         raise UnitError(
-            "key frames are for control maps, and this unit's pictures act as prompts",
+            "key frames are for control maps and IP-Adapters, and this unit's pictures act as prompts in another way",
             field="keyframe",
             found=", ".join(map(str, keys)),
             remedy="give a picture for each frame, or one for all of them",

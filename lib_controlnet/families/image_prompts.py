@@ -19,6 +19,7 @@ from ..nets.image_tokens import FacePlusTokens, attended_by
 from ..nets.ip_adapter import AdapterLayer, IPAdapter, LayerSizes, LowRank, Projection, ProjectionSizes
 from ..nets.residence import Residence
 from .base import BoundControl, UnitSettings
+from .travel import travelled
 
 _FULL_WIDTH = 1280
 """Channels for which the "C penalty" is none."""
@@ -66,13 +67,16 @@ class BoundImagePrompt(BoundControl):
     def __init__(
         self, net: Network, residence: Residence, outputs: int, told: Sequence[Told], settings: UnitSettings
     ) -> None:
-        """told: one for each picture of the batch, or one for all."""
+        """told: one for each picture of the batch or key frame of a film, or one for all."""
         self._layers = net
         self._residence = residence
         self._outputs = outputs
         self._prompt: ImagePrompt = settings.image_prompt
         self._settings = settings
         self._told = told
+        film = settings.film
+        self._film = film if film is not None and film.keys and len(told) == len(film.keys) else None
+        """With key frames; embeddings handed in are heard in every frame."""
         self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
         """Keys and values (2 * pictures, T, C) by the file's number: for cond rows, then for the others."""
         self._tokens: Tensor | None = None
@@ -86,11 +90,14 @@ class BoundImagePrompt(BoundControl):
     def tokens_anew(self) -> Tensor:
         """`tokens`, made on the stream of the caller, who keeps them."""
         even = self._evened([self._heard(part) for told in self._told for part in (told.cond, told.uncond)])
-        return torch.cat([*even[::2], *even[1::2]])
+        cond, uncond = even[::2], even[1::2]
+        if self._film is not None:
+            cond, uncond = travelled(cond, self._film), travelled(uncond, self._film)
+        return torch.cat([*cond, *uncond])
 
     def rows(self, step: Step) -> tuple[int, ...]:
         """Which of `tokens` belongs to each row."""
-        pictures = len(self._told)
+        pictures = len(self._told) if self._film is None else self._film.frames
         pairs = zip(step.images, step.is_cond, strict=True)
         return tuple(image % pictures + (0 if cond else pictures) for image, cond in pairs)
 
