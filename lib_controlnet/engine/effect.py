@@ -42,12 +42,16 @@ class Moment:
 
 @dataclass(frozen=True)
 class PassEffect:
-    """What one unit did in a pass of `turns` denoiser calls: `moments` are those in which it acted."""
+    """What one unit did in a pass of `turns` denoiser calls: `moments` are those in which it acted.
+
+    computed: of how many its residuals were computed, with reuse control; None without.
+    """
 
     unit: int
     pass_: Pass
     turns: int
     moments: tuple[Moment, ...]
+    computed: int | None = None
 
     @property
     def peak(self) -> float:

@@ -33,8 +33,8 @@ FIRST = 2
 """Calls that are computed before any residuals serve again: a change needs two."""
 LAG = 2
 """Denoiser calls after which a measured change is looked at."""
-LONGEST = 0.2
-"""Part of a pass's denoiser calls for which residuals serve, that for which they were computed included."""
+LONGEST = 0.25
+"""Part of a pass's denoiser calls for which residuals serve at most, that for which they were computed included."""
 FEWEST = 6
 """Denoiser calls of a pass that is long enough; in shorter ones every call changes too much."""
 
@@ -78,9 +78,16 @@ class _Tally:
     """What became of one unit's calls."""
 
     computed: int = 0
+    """Denoiser calls in which something was computed."""
     served: int = 0
     refused: str = ""
     """Why some were computed whatever the change."""
+    _turn: int = 0
+
+    def computes(self, turn: int) -> None:
+        """In a U-Net call of denoiser call `turn`, 0 where nobody told."""
+        self.computed += turn != self._turn or not turn
+        self._turn = turn
 
 
 class Reuse:
@@ -119,7 +126,8 @@ class Reuse:
         refused = self._refused(one, step)
         if refused:
             for tally in tallies:
-                tally.refused, tally.computed = refused, tally.computed + 1
+                tally.refused = refused
+                tally.computes(step.turn)
             return compute()
         key = self._key(one, step)
         kept = self._kept.get(key)
@@ -129,8 +137,12 @@ class Reuse:
                 tally.served += 1
             return kept.residuals
         for tally in tallies:
-            tally.computed += 1
+            tally.computes(step.turn)
         return self._keep(key, compute(), step)
+
+    def computed(self) -> dict[int, int]:
+        """Of each unit that asks for reuse, the denoiser calls in which its residuals were computed."""
+        return {run.unit.index: tally.computed for run, tally in self._tallies.items()}
 
     def forget(self) -> None:
         """Nothing that was kept serves any more: the U-Net is another, or the pass is over."""
@@ -175,7 +187,7 @@ class Reuse:
     def _serves(self, kept: _Kept, step: Step, budget: float) -> bool:
         age = step.turn - kept.turn
         changed = kept.changed(step.turn, age)
-        if kept.count < FIRST or not 0 < age < math.ceil(step.planned * LONGEST):
+        if kept.count < FIRST or not 0 < age < max(int(step.planned * LONGEST), 2):
             return False
         # Not known yet, or never on this device: nothing serves twice.
         return age == 1 if changed is None else changed < budget

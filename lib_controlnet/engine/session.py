@@ -259,7 +259,10 @@ class ControlSession:
     def _of_effects(self, steps: int) -> list[Remark]:
         """Keeps how strongly each unit acted in the pass, and says where that was too little or too much."""
         found = {} if self._calls is None else self._calls.effects.read()
-        effects = {unit: PassEffect(unit, self._pass, steps, moments) for unit, moments in found.items()}
+        computed: dict[int, int] = {} if self._calls is None else self._calls.reuse.computed()
+        effects = {
+            unit: PassEffect(unit, self._pass, steps, moments, computed.get(unit)) for unit, moments in found.items()
+        }
         self.effects += effects.values()
         runs = {run.unit.index: run for run in self.runs if run.unit.index in effects}
         texts = {unit: odd_effect(run, effects) for unit, run in runs.items()}

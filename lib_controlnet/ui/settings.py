@@ -112,7 +112,7 @@ def _add_memory(add: Callable[[str, Any], None], info: Any, slider: Callable[...
     add("controlnet_side_stream", info(False, beside, section=SECTION))
     streams = "Low VRAM brings control models to the graphics card block after block (slower; for very small cards)"
     add("controlnet_stream_blocks", info(False, streams, section=SECTION))
-    reuse = "Reuse control of earlier steps while it is expected to have changed by less than (0: never; 0.35: faster)"
+    reuse = "Reuse control of earlier steps while it is expected to have changed by less than (0: never; 0.9: faster)"
     add("controlnet_reuse_control", slider(0, reuse, 0, 1, 0.05))
 
 

@@ -6,7 +6,7 @@ layer of the U-Net faster too: the ratios tell what control adds, not whose laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from lib_controlnet.core.modes import ControlMode, UnionType
 from lib_controlnet.engine.reuse import FIRST
 from lib_controlnet.families.base import Runtime
+from standalone.demo import reuse
 
 from . import networks
 from .card import CardStopwatch
@@ -42,8 +43,8 @@ UNITS: dict[str, list[dict[str, Any]]] = {
     "step_one": [{}],
     "step_two": [{"index": 0}, {"index": 1}],
     "step_more_important": [{"control_mode": ControlMode.control}],
-    "step_reuse_one": [{"reuse_control": 0.35}],
-    "step_reuse_two": [{"index": 0, "reuse_control": 0.35}, {"index": 1, "reuse_control": 0.35}],
+    "step_reuse_one": [{"reuse_control": reuse.BUDGET}],
+    "step_reuse_two": [{"index": 0, "reuse_control": reuse.BUDGET}, {"index": 1, "reuse_control": reuse.BUDGET}],
     "step_t2i_adapter": [{"model": "bench_t2i_adapter"}],
     "step_union_two": [
         {"index": 0, "model": "bench_controlnet_union", "union_type": UnionType.depth},
@@ -58,14 +59,19 @@ UNITS: dict[str, list[dict[str, Any]]] = {
 BARE, FORWARD = "bare U-Net step", "ControlNet forward alone"
 SERVED = ", residuals of an earlier step"
 """Behind the name of a case with reuse: its steps that compute nothing."""
-STEPS, COMPUTED = 20, 6
-"""Of a sampling, and those that compute where the change stays within the budget, as in the demo's pictures."""
+STEPS = 20
+"""Of a sampling."""
+REUSED = {"step_reuse_one": "canny, DPM++ 2M Karras", "step_reuse_two": "canny and seg"}
+"""The demo's jobs whose share of computed calls counts in a case with reuse."""
+PAIRS = 4
+"""Of them, each job made for so many."""
 
 
 def whole_steps(
     names: Collection[str], pixels: int, rounds: int, progress: Progress, runtime: Runtime = CPU
 ) -> list[Result]:
     """The cases of GOALS among `names`, measured in one run against one bare step."""
+    shares = _computed(names, progress)
     with Stage(pixels, runtime) as stage:
         actions = _actions(set(names), stage)
         stopwatch = _stopwatch(runtime)
@@ -73,7 +79,18 @@ def whole_steps(
         for network in {action.network for action in actions.values() if isinstance(action, (ControlledStep, Reusing))}:
             stopwatch.watch(network)
         seconds = take_turns(actions, rounds, progress, stopwatch)
-    return [_result(name, seconds) for name in GOALS if name in names]
+    return [_result(name, seconds, shares) for name in GOALS if name in names]
+
+
+def _computed(names: Collection[str], progress: Progress) -> dict[str, float]:
+    """The share of calls that compute, in jobs of the demo: its pictures decide when residuals serve."""
+    wanted = {name: reuse.CASES[case] for name, case in REUSED.items() if name in names}
+    if not wanted:
+        return {}
+    progress("jobs of the demo: how often they compute")
+    with reuse.running(PAIRS) as jobs:
+        counts = {name: jobs.computed(case) for name, case in wanted.items()}
+    return {name: computed / calls for name, (computed, calls) in counts.items()}
 
 
 def _actions(names: Set[str], stage: Stage) -> dict[str, Callable[[], object]]:
@@ -115,12 +132,14 @@ class Reusing:
         return self._step()
 
 
-def _result(name: str, seconds: dict[str, float]) -> Result:
+def _result(name: str, seconds: Mapping[str, float], shares: Mapping[str, float]) -> Result:
     bare = seconds[BARE]
     if name + SERVED in seconds:
         computed, served = seconds[name], seconds[name + SERVED]
-        mean = (COMPUTED * computed + (STEPS - COMPUTED) * served) / STEPS
-        detail = f"{computed:.3f} s for {COMPUTED} of {STEPS} steps, {served:.3f} s for the others, {bare:.3f} s bare"
+        share = shares[name]
+        mean = share * computed + (1.0 - share) * served
+        often = f"{computed:.3f} s for {share * STEPS:.1f} of {STEPS} steps"
+        detail = f"{often}, {served:.3f} s for the others, {bare:.3f} s bare"
         return Result(name, mean / bare, GOALS[name], detail)
     if name == "engine_overhead":
         added, alone = seconds["step_one"] - bare, seconds[FORWARD]

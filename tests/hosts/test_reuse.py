@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,9 @@ def test_it_is_said_and_nothing_of_it_stays(host: Host) -> None:
     reused = host.txt2img(unit(reuse_control=1.0), steps=6)
     assert "Reuse Control: 1" in reused.infotexts[0]
     assert "Reuse Control" not in before.infotexts[0]
+    (told,), (full,) = (json.loads(made.js())["controlnet"] for made in (reused, before))
+    assert told["effect"]["passes"][0]["computed"] == 4  # 1, 2, 4 and 6
+    assert "computed" not in full["effect"]["passes"][0]
     assert not np.array_equal(pixels(reused), pixels(before))
     assert np.array_equal(pixels(host.txt2img(unit(), steps=6)), pixels(before))
     assert np.array_equal(pixels(host.txt2img(steps=6)), pixels(plain))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from standalone.bench import cli, duration, measure
+from standalone.bench import cli, duration, measure, steps
 from standalone.bench.measure import Stopwatch, take_turns
 
 
@@ -85,3 +87,19 @@ def test_a_run_says_how_long_it_will_take_and_ends_without_a_traceback(
     said = capsys.readouterr().err
     assert "cases: 1, about" in said
     assert "interrupted" in said
+
+
+def test_a_case_with_reuse_takes_from_jobs_how_often_they_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: a quarter of the steps take 1.4 of a bare one, the others 1.02."""
+    asked: list[object] = []
+
+    @contextmanager
+    def running(pairs: int) -> Iterator[SimpleNamespace]:
+        assert pairs == steps.PAIRS
+        yield SimpleNamespace(computed=lambda case: asked.append(case) or (5.0, 20.0))
+
+    monkeypatch.setattr(steps.reuse, "running", running)
+    shares = steps._computed(["step_one", "step_reuse_two"], lambda _: None)
+    assert asked == [steps.reuse.CASES["canny and seg"]]
+    seconds = {steps.BARE: 2.0, "step_reuse_two": 2.8, "step_reuse_two" + steps.SERVED: 2.04}
+    assert steps._result("step_reuse_two", seconds, shares).value == pytest.approx((1.4 + 3 * 1.02) / 4)

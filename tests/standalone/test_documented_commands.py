@@ -83,6 +83,9 @@ RUN = {
     ),
     f"{MODULE}evaluate --type canny --out DIR": EVALUATE,
     f'{MODULE}evaluate --type canny --control FILE --kind KIND --cases "weight 1" --out DIR': EVALUATE,
+    f"{MODULE}reuse --out FILE --pairs 24": (
+        "tests/demo/test_reuse.py::test_a_step_costs_a_tenth_more_at_most_and_the_map_is_followed_as_well"
+    ),
     f"{MODULE}evaluate --type canny --control train_output/demo_canny/demo_canny.safetensors --out DIR": EVALUATE,
     "python -m tests.fuzz --calls 10000 --seed 1": (
         "tests/fuzz/test_fuzz.py::test_no_request_crashes_or_is_silently_wrong"

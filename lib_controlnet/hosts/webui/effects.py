@@ -20,7 +20,11 @@ def effect_report(effects: Sequence[PassEffect]) -> dict[str, Any]:
         "mean": round(sum(moments) / len(moments), DECIMALS),
         "peak": round(max(moments), DECIMALS),
         "passes": [
-            {"pass": effect.pass_.name, "steps": [round(share, DECIMALS) for share in effect.steps]}
+            {
+                "pass": effect.pass_.name,
+                "steps": [round(share, DECIMALS) for share in effect.steps],
+                **({} if effect.computed is None else {"computed": effect.computed}),
+            }
             for effect in effects[:_MOST]
         ],
     }
@@ -49,4 +53,9 @@ def effect_words(report: dict[str, Any]) -> str:
     acting = [share for share in steps if share]
     first, last = (percent(acting[place]) for place in (0, -1)) if acting else ("", "")
     course = f", {first} at first and {last} at last" if len(acting) > 1 and first != last else ""
-    return f"it added {percent(effect['mean'])} of what was there{course}"
+    reused = [
+        f", computed in {one['computed']} of {sum(map(bool, one['steps']))} calls"
+        for one in effect["passes"][:1]
+        if "computed" in one
+    ]
+    return f"it added {percent(effect['mean'])} of what was there{course}{''.join(reused)}"
