@@ -38,6 +38,7 @@ class Step:
     told      rows whose `y` has been replaced by what a control says, to which others add
     turn      which denoiser call of the pass this U-Net call is a part of, from 1; 0 where nobody told
     prompts   another one where the host comes to other parts of its prompts (`[a:b:0.5]`)
+    noisy     the sampler adds new noise between its calls
     """
 
     x: Tensor
@@ -55,6 +56,7 @@ class Step:
     told: frozenset[int] = frozenset()
     turn: int = 0
     prompts: Hashable = ()
+    noisy: bool = False
 
     @property
     def batch(self) -> int:

@@ -3,7 +3,8 @@
 What a ControlNet adds depends on the latents, which change slowly while a picture is drawn. Two things decide whether
 residuals are computed or those of an earlier call serve ("Reuse control", off by default):
 
-- the schedule: the first two calls of a unit are computed, and none serves for more than LONGEST of the pass's calls;
+- the schedule: the first two calls of a unit are computed, and none serves for more than LONGEST of the pass's calls,
+  where the sampler adds noise between them LONGEST_NOISY;
 - the change, measured for each unit whenever its residuals are computed anew: they serve while, as they changed last,
   they are expected to have changed by less than the unit's budget.
 
@@ -35,6 +36,8 @@ LAG = 2
 """Denoiser calls after which a measured change is looked at."""
 LONGEST = 0.25
 """Part of a pass's denoiser calls for which residuals serve at most, that for which they were computed included."""
+LONGEST_NOISY = 0.1
+"""As LONGEST, of samplers that add new noise between their calls, to which control answers too."""
 FEWEST = 6
 """Denoiser calls of a pass that is long enough; in shorter ones every call changes too much."""
 
@@ -186,8 +189,9 @@ class Reuse:
 
     def _serves(self, kept: _Kept, step: Step, budget: float) -> bool:
         age = step.turn - kept.turn
+        longest = int(step.planned * (LONGEST_NOISY if step.noisy else LONGEST))
         changed = kept.changed(step.turn, age)
-        if kept.count < FIRST or not 0 < age < max(int(step.planned * LONGEST), 2):
+        if kept.count < FIRST or not 0 < age < max(longest, 2):
             return False
         # Not known yet, or never on this device: nothing serves twice.
         return age == 1 if changed is None else changed < budget

@@ -46,9 +46,8 @@ def find_weight(
     highest: float = 1.0,
     most: int = MOST_JOBS,
     close: float = CLOSE,
-    told: Callable[[Point], None] = lambda _point: None,
 ) -> Search:
-    """Asks `adherence` of a weight (one job each, the same seed) `most` times at most; `told` hears of each.
+    """Asks `adherence` of a weight (one job each, the same seed) `most` times at most.
 
     Adherence need not rise everywhere: what is kept is an interval whose lower end does not reach the target and whose
     upper end does. The next weight is the middle; in a small interval where a straight line would reach the target,
@@ -61,7 +60,6 @@ def find_weight(
 
     def ask(weight: float) -> Point:
         points.append(Point(round(weight, 4), adherence(round(weight, 4))))
-        told(points[-1])
         return points[-1]
 
     low = ask(0.0)

@@ -39,6 +39,9 @@ def computed(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ({"prompt": "a heart", "negative_prompt": "[cold:warm:2]"}, [1, 2, 4, 5, 7, 9]),
         ({"sampler_name": "DDIM"}, [1, 2, 4, 6, 8]),  # nine calls, as the host samples it
         ({"steps": 4}, [1, 2, 3, 4]),
+        ({"steps": 12}, [1, 2, 5, 8, 11]),
+        ({"steps": 12, "sampler_name": "Euler a"}, [1, 2, 4, 6, 8, 10, 12]),  # new noise at every step
+        ({"steps": 12, "sampler_name": "DPM++ 2M SDE"}, [1, 2, 4, 6, 8, 10, 12]),
     ],
 )
 def test_when_a_job_computes(host: Host, computed: list[int], settings: dict[str, Any], expected: list[int]) -> None:

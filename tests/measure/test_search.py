@@ -20,13 +20,18 @@ def sigmoid(middle: float, steep: float, low: float = 0.2, high: float = 0.95) -
 )  # fmt: skip
 def test_it_is_reached_closely_in_few_jobs(middle: float, steep: float, target: float) -> None:
     curve = sigmoid(middle, steep)
-    asked: list[Point] = []
-    found = find_weight(curve, target, told=asked.append)  # type: ignore[arg-type]
+    asked: list[float] = []
+
+    def adherence(weight: float) -> float:
+        asked.append(weight)
+        return curve(weight)  # type: ignore[operator]
+
+    found = find_weight(adherence, target)
     assert len(asked) == len(found.curve) <= MOST_JOBS
-    assert len({point.weight for point in asked}) == len(asked)
+    assert len(set(asked)) == len(asked)
     if not found.reached:
         assert curve(1.0) < target - CLOSE  # type: ignore[operator]
-        assert found.adherence == max(point.adherence for point in asked)
+        assert found.adherence == max(point.adherence for point in found.curve)
     elif found.weight > 0:
         assert abs(found.adherence - target) <= CLOSE + 1e-9
         assert curve(found.weight - 0.2) < target  # type: ignore[operator]

@@ -56,8 +56,8 @@ RUN = {
     f"{LAUNCH} measure PICTURES... --maps MAPS --preprocessor ID [--param NAME=NUMBER] [--out DIR] [--json]": (
         f"{STANDALONE}test_measure.py::test_one_object_with_each_metric_a_picture"
     ),
-    f"{LAUNCH} find-weight JOB.json --target 0.8 [--unit 0] [--steps 10] [--url http://127.0.0.1:7860] [--json]": (
-        f"{STANDALONE}test_find_weight.py::test_the_weight_is_found_on_one_seed"
+    f"{LAUNCH} find-weight JOB.json --target 0.8 [--unit 0] [--steps 10] [--shorten] [--url ADDRESS] [--json]": (
+        f"{STANDALONE}test_find_weight.py::test_the_question_goes_with_the_job_and_the_answer_is_told"
     ),
     f"{LAUNCH} extract-lora CONTROLNET --base CHECKPOINT --rank 128": (
         f"{STANDALONE}test_extract.py::test_the_command_says_what_it_costs"

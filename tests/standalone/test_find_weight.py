@@ -11,28 +11,26 @@ from typing import Any
 
 import pytest
 
+from lib_controlnet.core.study import Question, Study, read_study
 from standalone.measure.find import main
+
+FOUND = {"what": "weight", "unit": 1, "target": 0.6, "weight": 0.75, "adherence": 0.594, "reached": True, "floor": 0.2,
+         "guidance_end": 0.5, "curve": [[0.0, 0.2], [0.75, 0.594], [1.0, 0.9]],
+         "similarity": [[0.75, 0.281]]}  # fmt: skip
 
 
 class WebUI(HTTPServer):
-    """Adherence is 0.2 + 0.7 x weight²; remembers what it was asked."""
+    """Finds out FOUND, unless told otherwise; remembers what it was asked."""
 
     asked: list[tuple[str, dict[str, Any]]]
-    answer: Any = None
-
-    def adherence(self, weight: float) -> float:
-        return round(0.2 + 0.7 * weight * weight, 4)
+    answer: Any
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server: Any = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        server.asked.append((self.path, body))
-        weight = body["alwayson_scripts"]["controlnet"]["args"][1]["weight"]
-        unit = {"unit": 1, "adherence": server.adherence(weight), "pictures": []}
-        info = {"controlnet": [unit]} if server.answer is None else server.answer
-        content = json.dumps({"images": [], "info": json.dumps(info)}).encode()
+        server.asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        content = json.dumps({"images": [], "info": json.dumps(server.answer)}).encode()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(content)
@@ -44,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def webui() -> Iterator[WebUI]:
     server = WebUI(("127.0.0.1", 0), Handler)
-    server.asked = []
+    server.asked, server.answer = [], {"controlnet_study": FOUND}
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -67,36 +65,40 @@ def run(capsys: pytest.CaptureFixture[str], webui: WebUI, job: Path, *more: str)
     return code, json.loads(said.out) if said.out else None, said.err
 
 
-def test_the_weight_is_found_on_one_seed(capsys: pytest.CaptureFixture[str], webui: WebUI, job: Path) -> None:
-    code, report, _ = run(capsys, webui, job, "--target", "0.6", "--steps", "8")
-    assert code == 0
-    assert report["reached"]
-    assert report["adherence"] == pytest.approx(0.6, abs=0.03)
-    assert webui.adherence(report["weight"]) == report["adherence"]
-    assert report["floor"] == 0.2
-    assert report["jobs"] == len(webui.asked) <= 8
-    assert len({body["seed"] for _, body in webui.asked}) == 1
-    route, body = webui.asked[0]
+def test_the_question_goes_with_the_job_and_the_answer_is_told(
+    capsys: pytest.CaptureFixture[str], webui: WebUI, job: Path
+) -> None:
+    code, report, _ = run(capsys, webui, job, "--target", "0.6", "--steps", "8", "--shorten")
+    assert (code, report) == (0, FOUND)
+    ((route, body),) = webui.asked
     assert route == "/sdapi/v1/txt2img"
-    assert body["steps"] == 8
-    assert body["override_settings"] == {"CLIP_stop_at_last_layers": 2, "controlnet_measure": True}
+    (first, second, asked) = body["alwayson_scripts"]["controlnet"]["args"]
+    assert (first, second) == ({"enabled": False}, {"module": "canny"})
+    question = read_study(asked["study"])
+    assert question == Study(Question.weight, unit=1, target=0.6, highest=1.0, steps=8, shorten=True)
+    assert (body["steps"], body["batch_size"], body["n_iter"]) == (20, 1, 1)
+
+
+def test_it_is_told_in_words(capsys: pytest.CaptureFixture[str], webui: WebUI, job: Path) -> None:
+    main([str(job), "--url", f"http://127.0.0.1:{webui.server_address[1]}", "--unit", "1", "--target", "0.6"])
+    assert capsys.readouterr().out.splitlines() == [
+        "weight 0       adherence 0.200",
+        "weight 0.75    adherence 0.594  similarity to the prompt 0.281",
+        "weight 1       adherence 0.900",
+        "weight 0.75: adherence 0.594 (reaches the target)",
+        "ending control step 0.5 is enough",
+    ]
 
 
 def test_out_of_reach(capsys: pytest.CaptureFixture[str], webui: WebUI, job: Path) -> None:
-    code, report, _ = run(capsys, webui, job, "--target", "0.99")
-    assert code == 1
-    assert (report["reached"], report["weight"], report["adherence"]) == (False, 1, 0.9)
+    webui.answer = {"controlnet_study": {**FOUND, "reached": False}}
+    assert run(capsys, webui, job, "--target", "0.99")[0] == 1
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        ({}, "no measure"),
-        ({"controlnet": []}, "took no part"),
-        ({"controlnet": [{"unit": 1, "adherence": None, "pictures": [{"problem": "no weights"}]}]}, "no weights"),
-    ],
+    ("answer", "words"), [({}, "no weight"), ({"controlnet_study": {"stopped": True}}, "stopped in the WebUI")]
 )
-def test_what_cannot_be_measured_is_said(
+def test_an_answer_without_a_weight_is_said(
     capsys: pytest.CaptureFixture[str], webui: WebUI, job: Path, answer: Any, words: str
 ) -> None:
     webui.answer = answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,6 +20,12 @@ from .prompt_parts import prompt_parts
 
 Fail = Callable[[Job, Any, Exception], Exception]
 """(job, its processing object, what happened) -> the error that the job is stopped with."""
+
+
+def adds_noise(sampler: Any) -> bool:
+    """Whether a sampler of the host adds new noise between its calls: functions of k-diffusion that do ask for it."""
+    function = getattr(sampler, "func", None)
+    return callable(function) and "noise_sampler" in inspect.signature(function).parameters
 
 
 class Sampling:
@@ -48,6 +55,7 @@ class Sampling:
         self._cursor: RowTeller = RowCursor((), 0)
         self._progress = 0.0
         self._planned = 0
+        self._noisy = adds_noise(self._sampler)
         self._prompts: tuple[int, ...] = ()
         self._kept = RowTensors()
         self._pass = Pass.hires if getattr(p, "is_hr_pass", False) else Pass.base
@@ -228,7 +236,10 @@ class Sampling:
             rows = self._cursor.take(len(given.x), given.options)
         called = (self._cursor.rows, self._cursor.again, self._planned)
         kept, when = self._kept, self._prompts
-        step = Step(*given.tensors, *rows, self._progress, self._pass, *called, kept, turn=self._steps, prompts=when)
+        step = Step(
+            *given.tensors, *rows, self._progress, self._pass, *called, kept, turn=self._steps, prompts=when,
+            noisy=self._noisy,
+        )  # fmt: skip
         if self.session is None or self._unet is None:
             return step, None
         with self._keeping():
