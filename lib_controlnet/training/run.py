@@ -58,7 +58,8 @@ class Run:
         self._main = owner.accelerator.is_main_process
         self.products = Products(owner.config, base, trainer, owner.marks)
         self._log: Log | None = None
-        self._saved = -1
+        self._saved = (-1, 0)
+        """Step and number of looks of the newest state."""
         if not self._main:
             return
         output = owner.config.output
@@ -151,10 +152,11 @@ class Run:
         return False
 
     def _save(self) -> None:
-        """A state and the model as it is; nothing where this step is saved already. Raises NotFinite instead of writing
-        weights that are no numbers."""
+        """A state and the model as it is; nothing where this step and its look are saved already. Raises NotFinite
+        instead of writing weights that are no numbers."""
         owner, trainer = self._owner, self._trainer
-        if not self._main or self._saved == trainer.step:
+        saved = trainer.step, len(owner.curve)
+        if not self._main or self._saved == saved:
             return
         trainer.check_finite()
         content = {
@@ -169,7 +171,7 @@ class Run:
         observer = self._observer
         measured = (owner.floor, None if observer is None else observer.ceiling)
         self.products.write(owner.curve, measured, () if observer is None else observer.prompts)
-        self._saved = trainer.step
+        self._saved = saved
         self._tell("saved", step=trainer.step)
 
     def _tell(self, event: str, **values: Any) -> None:

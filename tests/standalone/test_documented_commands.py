@@ -87,6 +87,9 @@ RUN = {
         "tests/demo/test_reuse.py::test_a_step_costs_a_tenth_more_at_most_and_the_map_is_followed_as_well"
     ),
     f"{MODULE}evaluate --type canny --control train_output/demo_canny/demo_canny.safetensors --out DIR": EVALUATE,
+    f"{MODULE}looks train_output/demo_canny --out docs/training": (
+        f"{DEMO}test_looks.py::test_a_log_and_its_samples_become_two_pictures"
+    ),
     "python -m tests.fuzz --calls 10000 --seed 1": (
         "tests/fuzz/test_fuzz.py::test_no_request_crashes_or_is_silently_wrong"
     ),

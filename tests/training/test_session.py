@@ -48,8 +48,14 @@ def test_a_training_from_folder_to_files(checkpoint: Path, pairs: Path, tmp_path
     hint = read_picture(pairs / "source" / "0.png", "hint")
     assert np.array_equal(grid[:SIDE, :SIDE], hint)
     events = [line["event"] for line in records.read_log(out)]
-    assert [events.count(event) for event in ("begin", "ceiling", "step", "look", "saved", "end")] == [1, 1, 8, 3, 2, 1]
+    assert [events.count(event) for event in ("begin", "ceiling", "step", "look", "saved", "end")] == [1, 1, 8, 3, 3, 1]
     assert [path.name for path in sorted(out.glob("state-*"))] == ["state-00000004.pt", "state-00000008.pt"]
+    # what is left tells of the last look, which follows the state of its step
+    stored = load_state(out)
+    assert stored is not None
+    assert [look[0] for look in stored["curve"]] == [0, 4, 8]
+    assert outcome.files["samples"] == watcher.looks[-1].grid
+    assert "at step 8:" in (out / "README.md").read_text("utf-8")
 
 
 def test_the_first_look_is_the_base_without_control(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
