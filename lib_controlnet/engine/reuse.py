@@ -36,7 +36,7 @@ LAG = 2
 """Denoiser calls after which a measured change is looked at."""
 LONGEST = 0.25
 """Part of a pass's denoiser calls for which residuals serve at most, that for which they were computed included."""
-LONGEST_NOISY = 0.1
+LONGEST_NOISY = 0.15
 """As LONGEST, of samplers that add new noise between their calls, to which control answers too."""
 FEWEST = 6
 """Denoiser calls of a pass that is long enough; in shorter ones every call changes too much."""

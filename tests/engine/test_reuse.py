@@ -94,6 +94,13 @@ def test_what_is_computed_is_as_without_reuse_and_what_serves_is_what_was_comput
     assert reused.runs == SCHEDULES[planned]
 
 
+def test_where_the_sampler_adds_noise_they_serve_for_less_long(folder: Path) -> None:
+    reused = watched(folder)
+    for turn in range(1, 21):
+        reused(replace(at(turn), noisy=True))
+    assert reused.runs == [1, 2, 5, 8, 11, 14, 17, 20]
+
+
 @pytest.mark.parametrize("fields", [{}, {"reuse_control": 0.0}, {"reuse_control": -1.0}], ids=str)
 def test_off_is_the_default_and_a_budget_of_zero(folder: Path, fields: dict[str, Any]) -> None:
     plain = watched(folder, unit(**fields))
