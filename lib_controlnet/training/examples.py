@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, TextIO, cast
 
 from .config import DataOptions
+from .disk_table import DiskTable, short
 from .errors import TrainingError
-from .pictures import SUFFIXES, Pixels, header_size, read_picture
+from .pictures import Pixels, header_size, read_picture
 
 _ENDS = 64 << 10
 
@@ -124,34 +125,25 @@ class Remembered:
     """What earlier checks saw in pictures, kept in a file: a set of many is looked through once."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-        self._facts: dict[str, Any] = {}
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
-            return  # none yet, or one that a full disk cut: pictures are looked at again
-        if isinstance(found, dict):
-            self._facts = cast("dict[str, Any]", found)
+        self._table = DiskTable(path)
 
     def look(self, source: Source) -> Facts:
         """The facts of `source`, read only where they are not known. Raises what `Source.facts` does."""
-        known = self._facts.get(source.key)
+        key = short(source.key)
+        known = self._table.get(key)
         if known is not None and isinstance(source, EncodedPicture):
-            source.know(Facts((int(known[0]), int(known[1])), str(known[2])))
+            width, height, fingerprint = known.split(" ", 2)
+            source.know(Facts((int(width), int(height)), fingerprint))
         facts = source.facts()
-        with self._lock:
-            self._facts[source.key] = [*facts.size, facts.fingerprint]
+        if known is None:
+            with contextlib.suppress(TrainingError):  # see `keep`
+                self._table.put(key, f"{facts.size[0]} {facts.size[1]} {facts.fingerprint}")
         return facts
 
     def keep(self) -> None:
-        """Write the file; a folder that cannot be written only costs the next check its time."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_suffix(".part")
-            partial.write_text(json.dumps(self._facts), "utf-8")
-            partial.replace(self._path)
-        except OSError:
-            return
+        """Write what is new; a folder that cannot be written only costs the next check its time."""
+        with contextlib.suppress(TrainingError):
+            self._table.commit()
 
 
 def add_pair(found: Reading, name: str, picture: Path | None, hint: Path | None, captions: Iterable[str]) -> None:
@@ -170,21 +162,6 @@ def file_example(name: str, picture: Path, hint: Path | None, captions: Iterable
     """A pair of picture files. Raises OSError where one is not there."""
     made = None if hint is None else picture_file(hint, hint.name)
     return Example(name, tuple(caption.strip() for caption in captions), picture_file(picture, name), made)
-
-
-def by_stem(folder: Path, found: Reading, without: Path | None = None) -> dict[str, Path]:
-    """Pictures in a folder and those below it, by path without the suffix, in order; two of one name are a problem.
-    `without`: a folder below it that is left out."""
-    named: dict[str, Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
-        inner = path.relative_to(folder)
-        if any(part.startswith(".") for part in inner.parts) or (without is not None and without in path.parents):
-            continue
-        stem = inner.with_suffix("").as_posix()
-        if stem in named:
-            found.problems.append(f'"{inner}" and "{named[stem].relative_to(folder)}" have the same base name')
-        named[stem] = path
-    return named
 
 
 def caption_file(path: Path, found: Reading) -> str:
@@ -220,22 +197,29 @@ def captions_of(value: object) -> tuple[str, ...]:
     raise ValueError(f"no text but {type(value).__name__}")
 
 
-def json_lines(path: Path) -> Iterable[tuple[int, Mapping[str, Any] | None]]:
+def json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
     """(line, object) of a file with one JSON object a line, or one list of objects; None for what is no object.
 
     Raises TrainingError for a file that is not there, no text, or no JSON.
     """
     try:
-        text = path.read_text("utf-8-sig")
+        # universal newlines, as str.splitlines, would also cut where a caption may go on
+        with path.open(encoding="utf-8-sig", newline="\n") as stream:
+            for number, row in _rows(path.name, stream):
+                yield number, cast("Mapping[str, Any]", row) if isinstance(row, dict) else None
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path.name} cannot be read", field="data.folder", found=str(error)) from error
-    if text.lstrip().startswith("["):
-        rows = enumerate(_json(path.name, 1, text), 1)
-    else:  # str.splitlines would also cut at U+2028, which may stand in a caption
-        lines = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
-        rows = ((number, _json(path.name, number, line)) for number, line in lines if line.strip())
-    for number, row in rows:
-        yield number, cast("Mapping[str, Any]", row) if isinstance(row, dict) else None
+
+
+def _rows(name: str, stream: TextIO) -> Iterator[tuple[int, Any]]:
+    begun = False
+    for number, line in enumerate(stream, 1):
+        if not begun and line.lstrip().startswith("["):
+            yield from enumerate(_json(name, number, line + stream.read()), 1)
+            return
+        if line.strip():
+            begun = True
+            yield number, _json(name, number, line)
 
 
 def _json(name: str, number: int, text: str) -> Any:

@@ -113,7 +113,7 @@ class TrainingJobs:
         check_reward(config)
         if self._preprocessor is not None:
             check_names(config, self._preprocessor)
-        remembered = Remembered(config.output.folder / "cache" / "seen.json")
+        remembered = Remembered(config.output.folder / "cache" / "seen.db")
         report = check_data(reading, config.data, None, remembered)
         if config.output.folder.is_dir():
             remembered.keep()

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from .config import DataOptions
 from .errors import TrainingError
-from .examples import Reading, add_pair, by_stem, captions_beside, captions_of
+from .examples import Reading, add_pair, captions_beside, captions_of
+from .parts import by_stem
 
 _REPEATED = re.compile(r"(\d+)_")
 

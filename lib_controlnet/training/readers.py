@@ -6,38 +6,49 @@ training, not an exception in the middle of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 
 from .config import DataOptions
 from .errors import TrainingError
-from .examples import Example, Reader, Reading, by_stem, captions_beside, file_example
+from .examples import Example, Reader, Reading, captions_beside, file_example
 from .kohya import kohya
+from .parts import Part, blocks, joined, pictures_below
 from .shards import webdataset
 from .tables import fill50k, table
 
-__all__ = ["READERS", "Example", "Reader", "Reading", "file_example", "read_data"]
+__all__ = ["Example", "Reader", "Reading", "file_example", "parts_of", "read_data"]
 _OF_FILES = ("webdataset", "diffusers", "datasets", "parquet", "csv")
 """Formats in which `data.folder` can be a file."""
 
 
 def read_data(options: DataOptions, extra: Mapping[str, Reader] | None = None) -> Reading:
     """All pairs of the data set. `extra` are further formats by name. Raises TrainingError where there is none."""
-    readers: dict[str, Reader] = {**READERS, **(extra or {})}
-    if options.format not in readers:
-        raise TrainingError(
-            f'there is no data format "{options.format}"',
-            field="data.format",
-            remedy=f"there are: {', '.join(readers)}",
-        )
-    if options.format in READERS:
-        _check_there(options)
-    try:
-        found = readers[options.format](options)
-    except OSError as error:  # a folder that may not be listed, a file that went away meanwhile
-        raise TrainingError("the data cannot be read", field="data.folder", found=error) from error
+    found = joined(parts_of(options, extra))
     if options.count:
         found.examples = found.examples[: options.count]
     return found
+
+
+def parts_of(options: DataOptions, extra: Mapping[str, Reader] | None = None) -> Iterator[Part]:
+    """The data set in the parts in which its format can be opened. Raises TrainingError where there is none."""
+    others = {"kohya": kohya, **(extra or {})}
+    if options.format not in {**PARTED, **others}:
+        raise TrainingError(
+            f'there is no data format "{options.format}"',
+            field="data.format",
+            remedy=f"there are: {', '.join({**PARTED, **others})}",
+        )
+    if options.format not in (extra or {}):
+        _check_there(options)
+    if options.format in others:
+        yield Part(partial(others[options.format], options))
+        return
+    try:
+        yield from PARTED[options.format](options)
+    except OSError as error:  # a folder that may not be listed, a file that went away meanwhile
+        raise TrainingError("the data cannot be read", field="data.folder", found=error) from error
 
 
 def _check_there(options: DataOptions) -> None:
@@ -48,7 +59,7 @@ def _check_there(options: DataOptions) -> None:
                             remedy="name the folder that it lies in")  # fmt: skip
 
 
-def _pictures(options: DataOptions) -> Reading:
+def _pictures(options: DataOptions) -> Iterator[Part]:
     """Plain pictures with captions beside them; `preprocessor` makes the maps."""
     if options.preprocessor == "none":
         raise TrainingError(
@@ -56,20 +67,28 @@ def _pictures(options: DataOptions) -> Reading:
             field="data.preprocessor",
             remedy='name one, such as "canny"',
         )
+    for block in blocks(pictures_below(options.folder)):
+        yield Part(partial(_plain, block, options))
+
+
+def _plain(pictures: Iterable[tuple[str, Path, str]], options: DataOptions) -> Reading:
     found = Reading()
-    for picture in by_stem(options.folder, found).values():
+    for _, picture, problem in pictures:
+        if problem:
+            found.problems.append(problem)
+            continue
         captions = captions_beside(picture, options, found)
         found.examples.append(file_example(picture.name, picture, None, captions))
     return found
 
 
-READERS: Mapping[str, Reader] = {
+PARTED: Mapping[str, Callable[[DataOptions], Iterator[Part]]] = {
     "fill50k": fill50k,
     "diffusers": table,
     "datasets": table,
     "parquet": table,
     "csv": table,
-    "kohya": kohya,
     "pictures": _pictures,
     "webdataset": webdataset,
 }
+"""Formats that are opened in parts; of the others all names are listed at once."""

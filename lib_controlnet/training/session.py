@@ -219,7 +219,7 @@ class TrainingSession:
             raise no_interrogator(reading.to_caption)
         pairs = [*reading.examples, *reading.held_out]
         check_preprocessors(self.config, self.preprocess, any(pair.hint is None for pair in pairs))
-        remembered = Remembered(self.folder / "cache" / "seen.json")
+        remembered = Remembered(self.folder / "cache" / "seen.db")
         report = check_data(reading, self.config.data, self._checked, remembered)
         if self.accelerator.is_main_process:
             remembered.keep()

@@ -9,13 +9,14 @@ import shutil
 import tarfile
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from .config import DataOptions
 from .examples import EncodedPicture, Example, Reading, captions_of
+from .parts import Part
 from .pictures import SUFFIXES
 
 _PICTURE = ("", "target", "image", "picture", "original")
@@ -24,25 +25,31 @@ _TEXT = ("txt", "caption", "text", "cap", "prompt")
 _JSON = ("caption", "text", "prompt", "captions")
 
 
-def webdataset(options: DataOptions) -> Reading:
+def webdataset(options: DataOptions) -> Iterator[Part]:
     """`0001.jpg`, `0001.hint.png` (or control, conditioning, source), `0001.txt` (or `0001.json` with a caption) in
     `*.tar` or `*.tar.gz`. Shards are read by place, not as a stream, so the order of a training can be repeated and
     resumed; gzipped ones are unpacked into a temporary file, since nothing in them has a place.
 
-    Without a map in the shards the preprocessor makes it."""
-    folder, found = options.folder, Reading()
+    Without a map in the shards the preprocessor makes it. Each shard is a part."""
+    folder = options.folder
     shards = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if _is_shard(p))
     if not shards:
-        found.problems.append(f'there is no .tar or .tar.gz in "{folder.name}"')
+        yield Part(lambda: Reading(problems=[f'there is no .tar or .tar.gz in "{folder.name}"']))
     for path in shards:
-        try:
-            shard = _Shard(path)
-            groups = _members(shard.members())
-        except (OSError, EOFError, tarfile.TarError) as error:
-            found.problems.append(f'the shard "{path.name}" cannot be read ({error})')
-            continue
-        for key, parts in groups.items():
-            _add(found, shard, key, parts, options.preprocessor != "none")
+        yield Part(partial(_pairs, path, options.preprocessor != "none"))
+
+
+def _pairs(path: Path, makes_maps: bool) -> Reading:
+    """Those in one shard."""
+    found = Reading()
+    try:
+        shard = _Shard(path)
+        groups = _members(shard.members())
+    except (OSError, EOFError, tarfile.TarError) as error:
+        found.problems.append(f'the shard "{path.name}" cannot be read ({error})')
+        return found
+    for key, parts in groups.items():
+        _add(found, shard, key, parts, makes_maps)
     return found
 
 

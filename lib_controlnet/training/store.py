@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .disk_table import DiskTable
 from .errors import TrainingError
 from .state import write_whole
 
 SHARD = 256
+_MOST_OPEN = 256
+_SHARD_KEY, _SUFFIX = "shard ", ".safetensors"
 
 
 def digest(*parts: object) -> str:
@@ -35,37 +40,46 @@ def digest_of(weights: Mapping[str, Tensor]) -> str:
 
 
 class Store:
-    """`kind`-*.safetensors in `folder`. Several processes may add, each under its own number; what others added since
-    is seen after `look`."""
+    """`kind`-*.safetensors in `folder`. Several processes may add, each under its own name; what others added since
+    is seen after `look`. Where each tensor lies is looked up in a file of this process's, made from the shards."""
 
-    def __init__(self, folder: Path, kind: str, process: int = 0) -> None:
+    def __init__(self, folder: Path, kind: str, process: int | str = 0) -> None:
         self._folder, self._kind, self._process = folder, kind, process
-        self._where: dict[str, Path] = {}
-        self._open: dict[Path, Any] = {}
+        self._index = DiskTable(folder / f"{kind}-{process}.index")
+        self._open: OrderedDict[str, Any] = OrderedDict()
         self._waiting: dict[str, Tensor] = {}
+        self._next = 0
         self.look()
 
     def look(self) -> None:
         """Find what is there; a damaged shard is removed, so that its content is made again."""
-        known = set(self._open)
-        for path in sorted(self._folder.glob(f"{self._kind}-*.safetensors")):
-            if path in known:
-                continue
-            try:
-                stream = safe_open(str(path), "pt")
-            except (OSError, SafetensorError):
-                path.unlink(missing_ok=True)
-                continue
-            self._open[path] = stream
-            self._where |= dict.fromkeys(stream.keys(), path)
+        known, there = self._index.keys_from(_SHARD_KEY), dict(self._shards())
+        self._open.clear()
+        for key, state in known.items():
+            name = key.removeprefix(_SHARD_KEY)
+            if there.get(name) != state:  # gone, or another by now
+                self._index.forget(key, value=name)
+        for name, state in there.items():
+            if known.get(_SHARD_KEY + name) != state:
+                self._read(name, state)
+        self._index.commit()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._where or key in self._waiting
+        return key in self._waiting or self._index.get(key) is not None
+
+    def __len__(self) -> int:
+        """How many tensors there are."""
+        return len(self._waiting) + self._index.count_below(_SHARD_KEY)
 
     def __getitem__(self, key: str) -> Tensor:
         """In float32."""
         waiting = self._waiting.get(key)
-        return (self._open[self._where[key]].get_tensor(key) if waiting is None else waiting).float()
+        if waiting is not None:
+            return waiting.float()
+        name = self._index.get(key)
+        if name is None:
+            raise KeyError(key)
+        return self._shard(name).get_tensor(key).float()
 
     def add(self, key: str, value: Tensor, source: str) -> None:
         """Keep `value` in half precision, from the next full shard or `flush` on. `source`: what it was made from, in
@@ -85,10 +99,49 @@ class Store:
         """Write what waits."""
         if not self._waiting:
             return
-        numbers = [
-            int(p.stem.rsplit("-", 1)[1]) for p in self._folder.glob(f"{self._kind}-{self._process}-*.safetensors")
-        ]
-        path = self._folder / f"{self._kind}-{self._process}-{max(numbers, default=-1) + 1:05d}.safetensors"
+        path = self._folder / f"{self._kind}-{self._process}-{self._next:05d}.safetensors"
         write_whole(path, lambda partial: save_file(self._waiting, str(partial)))
+        self._next += 1
+        self._known(path.name, _state(path.stat()), self._waiting)
         self._waiting = {}
-        self.look()
+        self._index.commit()
+
+    def _shards(self) -> Iterator[tuple[str, str]]:
+        """Name and state of each file; the number of this process's next one is behind all of its own."""
+        if not self._folder.is_dir():
+            return
+        own = f"{self._kind}-{self._process}-"
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(f"{self._kind}-") and entry.name.endswith(_SUFFIX):
+                    if entry.name.startswith(own):
+                        number = entry.name.removeprefix(own).removesuffix(_SUFFIX)
+                        self._next = max(self._next, int(number) + 1)
+                    yield entry.name, _state(entry.stat())
+
+    def _read(self, name: str, state: str) -> None:
+        """Which tensors lie in a shard."""
+        try:
+            self._known(name, state, self._shard(name).keys())
+        except (OSError, SafetensorError):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _known(self, name: str, state: str, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._index.put(key, name)
+        self._index.put(f"{_SHARD_KEY}{name}", state)
+
+    def _shard(self, name: str) -> Any:
+        """Opened; the last ones used stay so."""
+        found = self._open.pop(name, None)
+        if found is None:
+            found = safe_open(str(self._folder / name), "pt")
+        self._open[name] = found
+        if len(self._open) > _MOST_OPEN:
+            self._open.popitem(last=False)
+        return found
+
+
+def _state(stat: os.stat_result) -> str:
+    """Changes with the content."""
+    return f"{stat.st_size} {stat.st_mtime_ns}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,12 @@ from .examples import (
     Reading,
     Source,
     add_pair,
-    by_stem,
     caption_file,
     captions_of,
     json_lines,
     picture_file,
 )
+from .parts import Part, blocks, by_stem
 
 COLUMNS = {
     "picture": ("image", "file_name", "image_file_name", "target", "jpg", "picture"),
@@ -40,10 +40,15 @@ _FILES = ("metadata.jsonl", "metadata.csv")
 Row = Mapping[str, Any]
 
 
-def fill50k(options: DataOptions) -> Reading:
+def fill50k(options: DataOptions) -> Iterator[Part]:
     """The paper's: `prompt.json` with one object a line, `source` and `target` below the folder."""
+    for rows in blocks(json_lines(options.folder / "prompt.json")):
+        yield Part(partial(_fill50k, options.folder, rows))
+
+
+def _fill50k(folder: Path, rows: Iterable[tuple[int, Row | None]]) -> Reading:
     found = Reading()
-    for number, row in json_lines(options.folder / "prompt.json"):
+    for number, row in rows:
         names = [None, None] if row is None else [row.get("source"), row.get("target")]
         try:
             captions = captions_of({} if row is None or "prompt" not in row else row["prompt"])
@@ -53,26 +58,25 @@ def fill50k(options: DataOptions) -> Reading:
         if not captions or not isinstance(source, str) or not isinstance(target, str):
             found.problems.append(f"prompt.json, line {number}: no source, target and prompt")
             continue
-        add_pair(found, target, options.folder / target, options.folder / source, captions)
+        add_pair(found, target, folder / target, folder / source, captions)
     return found
 
 
-def table(options: DataOptions) -> Reading:
+def table(options: DataOptions) -> Iterator[Part]:
     """Hugging Face's data sets as they lie in a folder: metadata.jsonl, metadata.csv or Parquet files with the columns
     image, conditioning_image, text, also below `train` and `validation`; a single such file; or three folders of these
-    names whose files pair by base name. Pairs of a validation split are held out."""
+    names whose files pair by base name. Pairs of a validation split are held out. Parts are blocks of rows."""
     folder = options.folder
     if folder.is_file():
-        found = Reading()
-        found.examples += _rows(folder, options, found)
-        return found
-    found, any_table = Reading(), False
-    for part in [folder, *_below(folder)]:
-        for path in _tables(part):
-            any_table = True
-            kept = found.held_out if _is_held_out(path, folder) else found.examples
-            kept += _rows(path, options, found)
-    return found if any_table else _three_folders(folder)
+        yield from _parts_of(folder, options)
+        return
+    tables = [path for part in [folder, *_below(folder)] for path in _tables(part)]
+    for held_out in (True, False):
+        for path in tables:
+            if _is_held_out(path, folder) == held_out:
+                yield from _parts_of(path, options, held_out)
+    if not tables:
+        yield Part(partial(_three_folders, folder))
 
 
 def _below(folder: Path) -> list[Path]:
@@ -92,16 +96,23 @@ def _is_held_out(path: Path, folder: Path) -> bool:
     return split in _HELD_OUT
 
 
-def _rows(path: Path, options: DataOptions, found: Reading) -> Iterator[Example]:
+def _parts_of(path: Path, options: DataOptions, held_out: bool = False) -> Iterator[Part]:
     if path.suffix == ".parquet":
-        yield from _Parquet(path, options).examples(found)
+        yield from (Part(opened, held_out) for opened in _Parquet(path, options).groups())
         return
-    for place, row in _csv(path) if path.suffix == ".csv" else _jsonl(path):
+    for rows in blocks(_csv(path) if path.suffix == ".csv" else _jsonl(path)):
+        yield Part(partial(_rows, path, rows, options), held_out)
+
+
+def _rows(path: Path, rows: Iterable[tuple[str, Row | None]], options: DataOptions) -> Reading:
+    found = Reading()
+    for place, row in rows:
         example = None if row is None else _example(path.parent, place, row, options, found)
         if row is None:
             found.problems.append(f"{path.name}, {place}: no image and conditioning_image")
         elif example is not None:
-            yield example
+            found.examples.append(example)
+    return found
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Row | None]]:
@@ -110,14 +121,14 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Row | None]]:
 
 def _csv(path: Path) -> Iterator[tuple[str, Row]]:
     try:
-        text = path.read_text("utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            first = stream.readline()
+        separator = max((",", ";", "\t"), key=first.count)
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            for number, row in enumerate(csv.DictReader(stream, delimiter=separator), 2):
+                yield f"line {number}", {key: value for key, value in row.items() if isinstance(key, str)}
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path.name} cannot be read", field="data.folder", found=str(error)) from error
-    first = text.partition("\n")[0]
-    separator = max((",", ";", "\t"), key=first.count)
-    try:
-        for number, row in enumerate(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator), 2):
-            yield f"line {number}", {key: value for key, value in row.items() if isinstance(key, str)}
     except csv.Error as error:
         raise TrainingError(f"{path.name} is no CSV", field="data.folder", found=str(error)) from error
 
@@ -161,22 +172,35 @@ class _Parquet:
     options: DataOptions
     _group: tuple[int, Any] | None = field(default=None, init=False)
 
-    def examples(self, found: Reading) -> Iterator[Example]:
-        """All rows, without their pictures."""
+    def groups(self) -> Iterator[Callable[[], Reading]]:
+        """One for each row group: all of its rows, without their pictures."""
         try:
             file = _pyarrow().ParquetFile(str(self.path))
-            columns = set(file.schema_arrow.names)
-            picture, hint, text = (self._column(kind, columns) for kind in ("picture", "hint", "text"))
-            if picture is None or (hint is None and self.options.preprocessor == "none"):
-                found.problems.append(f'"{self.path.name}" has no columns image and conditioning_image')
-                return
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                texts = file.read_row_group(group, columns=[text])[text].to_pylist() if text else [None] * rows
-                for row in range(rows):
-                    yield self._example(group, row, picture, hint, captions_of(texts[row]))
+            count, columns = file.num_row_groups, set(file.schema_arrow.names)
         except (OSError, ValueError) as error:  # pyarrow's errors are these
-            found.problems.append(f'"{self.path.name}" cannot be read ({error})')
+            yield partial(self._unread, str(error))
+            return
+        names = [self._column(kind, columns) for kind in ("picture", "hint", "text")]
+        if names[0] is None or (names[1] is None and self.options.preprocessor == "none"):
+            yield lambda: Reading(problems=[f'"{self.path.name}" has no columns image and conditioning_image'])
+            return
+        for group in range(count):
+            yield partial(self._read, group, names[0], *names[1:])
+
+    def _read(self, group: int, picture: str, hint: str | None, text: str | None) -> Reading:
+        found = Reading()
+        try:
+            file = _pyarrow().ParquetFile(str(self.path))
+            rows = file.metadata.row_group(group).num_rows
+            texts = file.read_row_group(group, columns=[text])[text].to_pylist() if text else [None] * rows
+            for row in range(rows):
+                found.examples.append(self._example(group, row, picture, hint, captions_of(texts[row])))
+        except (OSError, ValueError) as error:
+            found.problems += self._unread(str(error)).problems
+        return found
+
+    def _unread(self, error: str) -> Reading:
+        return Reading(problems=[f'"{self.path.name}" cannot be read ({error})'])
 
     def _column(self, kind: str, present: set[str]) -> str | None:
         asked = {"picture": self.options.picture_column, "hint": self.options.hint_column,

@@ -232,7 +232,7 @@ def test_a_file_as_folder_and_a_folder_without_pairs(pairs: Path, tmp_path: Path
 
 def test_headers_are_read_once(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second check of the same files opens none of them; of changed ones, those."""
-    path = tmp_path / "seen.json"
+    path = tmp_path / "seen.db"
     first = Remembered(path)
     check_data(read_data(options(pairs)), options(pairs), remembered=first)
     first.keep()

@@ -1,0 +1,91 @@
+"""A data set as a row of parts, each opened by itself: one after the other, or all of them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from .errors import TrainingError
+from .examples import Reading
+from .pictures import SUFFIXES
+
+Item = TypeVar("Item")
+_IN_A_PART = 1024
+
+
+@dataclass(frozen=True)
+class Part:
+    """`open` finds the pairs of this part and opens no picture. `held_out`: they are the data set's own for samples;
+    such parts come first."""
+
+    open: Callable[[], Reading]
+    held_out: bool = False
+
+    def read(self) -> Reading:
+        """Its pairs, in their place. Raises TrainingError."""
+        try:
+            found = self.open()
+        except OSError as error:  # a folder that may not be listed, a file that went away meanwhile
+            raise TrainingError("the data cannot be read", field="data.folder", found=error) from error
+        if self.held_out:
+            found.held_out, found.examples = found.examples, []
+        return found
+
+
+def joined(parts: Iterable[Part]) -> Reading:
+    """All parts as one."""
+    found = Reading()
+    for part in parts:
+        one = part.read()
+        found.examples += one.examples
+        found.held_out += one.held_out
+        found.problems += one.problems
+        found.to_caption += one.to_caption
+    return found
+
+
+def blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """What makes a part where the data set has none of its own."""
+    rest = iter(items)
+    while block := list(itertools.islice(rest, _IN_A_PART)):
+        yield block
+
+
+def pictures_below(folder: Path, without: Path | None = None) -> Iterator[tuple[str, Path, str]]:
+    """(path below `folder` without the suffix, picture, problem or "") of the pictures in a folder and those below it,
+    in order; of several with one base name the first, the others with a problem. `without`: a folder that is left out.
+
+    Names alone are looked at, and those of one folder at a time are in memory.
+    """
+    yield from _below(folder, "", without)
+
+
+def _below(folder: Path, inner: str, without: Path | None) -> Iterator[tuple[str, Path, str]]:
+    with os.scandir(folder) as listing:
+        entries = sorted(listing, key=lambda entry: entry.name)
+    named: dict[str, str] = {}
+    for entry in entries:
+        stem, suffix = os.path.splitext(entry.name)
+        path = folder / entry.name
+        if entry.name.startswith(".") or path == without:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(path, f"{inner}{entry.name}/", without)
+        elif suffix.lower() in SUFFIXES and entry.is_file():
+            same = named.setdefault(stem, entry.name)
+            problem = "" if same == entry.name else f'"{inner}{entry.name}" and "{inner}{same}" have the same base name'
+            yield f"{inner}{stem}", path, problem
+
+
+def by_stem(folder: Path, found: Reading, without: Path | None = None) -> dict[str, Path]:
+    """All of `pictures_below`; two of one name are a problem."""
+    named: dict[str, Path] = {}
+    for stem, path, problem in pictures_below(folder, without):
+        if problem:
+            found.problems.append(problem)
+        named.setdefault(stem, path)
+    return named
