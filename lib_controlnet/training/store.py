@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Store:
 
     def look(self) -> None:
         """Find what is there; a damaged shard is removed, so that its content is made again."""
-        known, there = self._index.keys_from(_SHARD_KEY), dict(self._shards())
+        known, there = self._index.keys_from(_SHARD_KEY), self._shards()
         self._open.clear()
         for key, state in known.items():
             name = key.removeprefix(_SHARD_KEY)
@@ -106,18 +106,17 @@ class Store:
         self._waiting = {}
         self._index.commit()
 
-    def _shards(self) -> Iterator[tuple[str, str]]:
+    def _shards(self) -> dict[str, str]:
         """Name and state of each file; the number of this process's next one is behind all of its own."""
         if not self._folder.is_dir():
-            return
-        own = f"{self._kind}-{self._process}-"
+            return {}
         with os.scandir(self._folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(f"{self._kind}-") and entry.name.endswith(_SUFFIX):
-                    if entry.name.startswith(own):
-                        number = entry.name.removeprefix(own).removesuffix(_SUFFIX)
-                        self._next = max(self._next, int(number) + 1)
-                    yield entry.name, _state(entry.stat())
+            mine = [entry for entry in entries if entry.name.startswith(f"{self._kind}-")]
+        found = {entry.name: _state(entry.stat()) for entry in mine if entry.name.endswith(_SUFFIX)}
+        own = f"{self._kind}-{self._process}-"
+        numbers = [int(name.removeprefix(own).removesuffix(_SUFFIX)) for name in found if name.startswith(own)]
+        self._next = max(self._next, 1 + max(numbers, default=-1))
+        return found
 
     def _read(self, name: str, state: str) -> None:
         """Which tensors lie in a shard."""
