@@ -20,7 +20,7 @@ from ..nets.blocks import timestep_embedding
 from .base import Base
 from .config import DataOptions
 from .dataset import Batch
-from .errors import Stopped
+from .errors import Stopped, TrainingError
 from .examples import Example
 from .pictures import Pixels, as_tensor, fitted, read_picture, training_size
 from .room import Room, in_portions
@@ -53,22 +53,24 @@ class EncodedData:
     """A `ControlDataset` over a cache: examples with latents, prompts and control maps.
 
     `process` of `processes`: each encodes its share. `latent_hints`: maps are given as the latents that the
-    auto-encoder makes of their pixels in 0..1, as CtrLoRA's authors give it them.
+    auto-encoder makes of their pixels in 0..1, as CtrLoRA's authors give it them. `writer`: under which name this
+    process's files are, where it is none of the training's.
     """
 
     def __init__(
         self, base: Base, options: DataOptions, folder: Path, room: Room, preprocess: Preprocess,
         examples: Sequence[Example], process: int = 0, processes: int = 1, latent_hints: bool = False,
+        writer: str = "",
     ) -> None:  # fmt: skip
         self._base, self._options, self._folder, self._room = base, options, folder, room
         self._preprocess, self._process, self._processes = preprocess, process, processes
-        self._latent_hints = latent_hints
+        self._latent_hints, self._pass_over = latent_hints, False
         self.examples = list(examples)
         self._places: list[_Place] = []
         for example in self.examples:
             original = example.size()
             self._places.append(_Place(training_size(original, options.resolution, options.aspect), original))
-        self._latents, self._texts = Store(folder, "latents", process), Store(folder, "texts", process)
+        self._latents, self._texts = (Store(folder, kind, writer or process) for kind in ("latents", "texts"))
 
     @property
     def groups(self) -> list[list[int]]:
@@ -78,16 +80,15 @@ class EncodedData:
             by_size.setdefault(place.size, []).append(index)
         return list(by_size.values())
 
-    def encode(self, wanted: Iterable[int], onlooker: Onlooker) -> None:
+    def encode(self, wanted: Iterable[int], onlooker: Onlooker, pass_over: bool = False) -> None:
         """Make what the examples `wanted` lack in the cache: this process's share of it.
 
-        Raises TrainingError for a picture that cannot be read, Stopped where the onlooker wants it; whatever was made
-        is kept either way.
+        Raises TrainingError for a picture that cannot be read, unless `pass_over`: then it goes on `lacking`. Raises
+        Stopped where the onlooker wants it; whatever was made is kept either way.
         """
-        indices = list(wanted)
+        indices, self._pass_over = list(wanted), pass_over
         try:
-            self._encode_all("pictures", indices, self._latent_key, lambda i: as_tensor([self.picture(i)]) * 2 - 1,
-                             onlooker)  # fmt: skip
+            self._encode_all("pictures", indices, self._latent_key, self._pixels, onlooker)
             self._base.autoencoder.to("cpu")
             self._room.give_back()
             self._encode_captions({text for index in indices for text in self.examples[index].captions}, onlooker)
@@ -97,6 +98,16 @@ class EncodedData:
         finally:
             self._latents.flush()
             self._texts.flush()
+
+    def lacking(self) -> list[int]:
+        """Examples that are not wholly encoded."""
+        return [
+            index
+            for index, example in enumerate(self.examples)
+            if self._latent_key(index) not in self._latents
+            or (_is_kept(example) and not self._map_path(example).is_file())
+            or (self._latent_hints and self._hint_key(index) not in self._latents)
+        ]
 
     def look(self) -> None:
         """See what other processes have encoded."""
@@ -133,13 +144,21 @@ class EncodedData:
     def hint(self, index: int) -> Pixels:
         """The control map (h, w, 3) of an example at the size it is trained at."""
         example = self.examples[index]
-        if example.hint is None or example.hint.far:
+        if _is_kept(example):
             return fitted(self._kept_map(example), self._places[index].size)
+        assert example.hint is not None
         return fitted(example.hint(), self._places[index].size)
 
     def picture(self, index: int) -> Pixels:
         """The true picture (h, w, 3) at the size it is trained at."""
         return fitted(self.examples[index].picture(), self._places[index].size)
+
+    def _pixels(self, index: int) -> Tensor:
+        """(1, 3, H, W) in -1..1. Where bad pairs are passed over, a map that is read at each visit is tried here: later
+        it is too late."""
+        if self._pass_over and not _is_kept(self.examples[index]):
+            self.hint(index)
+        return as_tensor([self.picture(index)]) * 2 - 1
 
     def _hints(self, indices: Sequence[int]) -> Tensor:
         if self._latent_hints:
@@ -184,6 +203,11 @@ class EncodedData:
         each = 2 * (_TOKENS * self._base.unet.config.context_dim + (self._base.unet.config.adm_channels or 0))
         return max(1, int(self._options.text_cache * 2**30) // each)
 
+    @property
+    def _kept_texts(self) -> int:
+        """How many it holds; those with a pooled text are two tensors each."""
+        return len(self._texts) // (1 if self._base.unet.config.adm_channels is None else 2)
+
     def _encode_all(
         self, what: str, indices: Iterable[int], key: Callable[[int], str], pixels: Callable[[int], Tensor],
         onlooker: Onlooker,
@@ -198,11 +222,25 @@ class EncodedData:
         done = 0
         for portion in self._portions(mine):
             _go_on(onlooker)
-            made = self._room.encode(self._base.autoencoder, torch.cat([pixels(index) for index in portion]))
-            for index, latent in zip(portion, made, strict=True):
+            read = {index: one for index in portion if (one := self._tried(pixels, index)) is not None}
+            made = self._room.encode(self._base.autoencoder, torch.cat([*read.values()])) if read else ()
+            for index, latent in zip(read, made, strict=True):
                 self._latents.add(key(index), latent, f'of {what}, "{self.examples[index].name}"')
             done += len(portion)
             onlooker.stage(what, done, len(mine))
+
+    def _tried(self, make: Callable[[int], Tensor], index: int) -> Tensor | None:
+        """None for what is passed over."""
+        try:
+            return make(index)
+        except TrainingError as error:
+            if self._passes(error):
+                return None
+            raise
+
+    def _passes(self, error: TrainingError) -> bool:
+        """Whether what could not be read is passed over; a disk that refuses is not."""
+        return self._pass_over and error.field == "data"
 
     def _portions(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
         """What can be encoded at once: pictures of one size, as many as there is room and time for."""
@@ -214,9 +252,8 @@ class EncodedData:
             yield from in_portions(group, count)
 
     def _encode_captions(self, captions: set[str], onlooker: Onlooker) -> None:
-        kept = sorted(captions | {""})[: self._most_texts]
-        lacking = [text for text in kept if self._text_key(text) not in self._texts]
-        mine = lacking[self._process :: self._processes]
+        lacking = [text for text in sorted(captions | {""}) if self._text_key(text) not in self._texts]
+        mine = lacking[: max(0, self._most_texts - self._kept_texts)][self._process :: self._processes]
         for start in range(0, len(mine), _TEXTS_AT_ONCE):
             _go_on(onlooker)
             portion = mine[start : start + _TEXTS_AT_ONCE]
@@ -230,12 +267,19 @@ class EncodedData:
 
     def _make_maps(self, indices: Sequence[int], onlooker: Onlooker) -> None:
         examples = [self.examples[index] for index in indices]
-        kept = {self._map_path(example): example for example in examples if example.hint is None or example.hint.far}
+        kept = {self._map_path(example): example for example in examples if _is_kept(example)}
         mine = [example for path, example in kept.items() if not path.is_file()][self._process :: self._processes]
         for number, example in enumerate(mine, 1):
             _go_on(onlooker)
-            self._kept_map(example)
+            self._try_map(example)
             onlooker.stage("control maps", number, len(mine))
+
+    def _try_map(self, example: Example) -> None:
+        try:
+            self._kept_map(example)
+        except TrainingError as error:
+            if not self._passes(error):
+                raise
 
     def _made_from(self, example: Example) -> tuple[object, ...]:
         """All that the map follows from."""
@@ -259,6 +303,11 @@ class EncodedData:
             pixels = example.hint()
         write_whole(path, lambda partial: Image.fromarray(pixels).save(partial, "PNG"))
         return pixels
+
+
+def _is_kept(example: Example) -> bool:
+    """Its map is a file of the cache."""
+    return example.hint is None or example.hint.far
 
 
 def _go_on(onlooker: Onlooker) -> None:

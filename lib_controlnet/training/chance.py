@@ -88,10 +88,12 @@ class Order:
     and again; its `share` of a whole batch says what it counts for.
     """
 
-    def __init__(self, groups: Sequence[Sequence[int]], batch: int, seed: int) -> None:
+    def __init__(self, groups: Sequence[Sequence[int]], batch: int, seed: int, window: int | None = None) -> None:
+        """`window`: of a stream; each has orders of its own."""
         self._groups = [list(group) for group in groups if group]
         self._batch = batch
         self._seed = seed
+        self._place = (_ORDER,) if window is None else (_ORDER, window)
         self._epoch = -1
         self._batches: list[list[int]] = []
         self.batches_per_epoch = sum(-(-len(group) // batch) for group in self._groups)
@@ -118,7 +120,7 @@ class Order:
         return sorted({index for number in range(first, last) for index in self.indices(number).tolist()})
 
     def _shuffled(self, epoch: int) -> list[list[int]]:
-        generator = generator_of(self._seed, _ORDER, epoch)
+        generator = generator_of(self._seed, *self._place, epoch)
         batches: list[list[int]] = []
         for group in self._groups:
             mixed = [group[index] for index in torch.randperm(len(group), generator=generator).tolist()]

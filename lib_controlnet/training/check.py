@@ -26,7 +26,8 @@ _AT_ONCE, _PORTION = 8, 512
 @dataclass(frozen=True)
 class DataReport:
     """`sizes`: (width, height) at which pictures are trained -> how many. `problems` prevent a training, `warnings` do
-    not; one sentence each. `lints`: what lints.py found, as data."""
+    not; one sentence each. `lints`: what lints.py found, as data. `bad`: places of the pairs with a problem, those held
+    out after the others."""
 
     pairs: int
     held_out: int
@@ -35,6 +36,7 @@ class DataReport:
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     lints: tuple[dict[str, Any], ...] = ()
+    bad: frozenset[int] = frozenset()
 
     def raise_problems(self) -> None:
         """Raises TrainingError that names the first problems."""
@@ -73,13 +75,15 @@ def check_data(
     problems, warnings = list(reading.problems), list[str]()
     examples = [*reading.examples, *reading.held_out]
     sizes: Counter[tuple[int, int]] = Counter()
-    small = 0
+    small, bad = 0, set[int]()
     empty_allowed = options.allow_empty_captions or options.captions == "none"
     for number, (example, looked) in enumerate(_look_at(examples, remembered)):
         if not all(example.captions) and not empty_allowed:
             problems.append(f'"{example.name}" has an empty caption')
+            bad.add(number)
         if isinstance(looked, str):
             problems.append(looked)
+            bad.add(number)
         else:
             wanted = training_size(looked, options.resolution, options.aspect)
             sizes[wanted] += 1
@@ -97,7 +101,7 @@ def check_data(
     if len(examples) > _SHOWN and len(captions) == 1 and options.captions != "none":
         warnings.append("all captions are the same")
     pairs = len(reading.examples) if reading.held_out else len(reading.examples) - held_out
-    return DataReport(pairs, held_out, dict(sizes), len(captions), tuple(problems), tuple(warnings))
+    return DataReport(pairs, held_out, dict(sizes), len(captions), tuple(problems), tuple(warnings), bad=frozenset(bad))
 
 
 def _look_at(

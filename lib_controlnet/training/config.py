@@ -86,7 +86,8 @@ class DataOptions:
     it says what made them. `control_folder`: kohya's `conditioning_data_dir`, `metadata` its JSON file with captions.
     `picture_column`, `hint_column`, `caption_column`: of a table whose columns have unusual names. `count`: only so
     many pictures, 0: all. `text_cache`: GiB of the disk for encoded prompts; those beyond are encoded at each visit.
-    `accept`: findings of the check (see LINTS) that are meant to be so.
+    `accept`: findings of the check (see LINTS) that are meant to be so. `stream`: so many pairs are looked at, encoded
+    and trained on before the next are opened, 0: all at once; `pass_over`: the share of them that may be unusable then.
     `captions`, where they are files beside the pictures: "files" must all be there; what lacks is written by the host's
     "interrogator"; "none" reads none and trains without prompts.
     """
@@ -110,6 +111,8 @@ class DataOptions:
     accept: tuple[str, ...] = ()
     count: int = within(0, 10**9, 0)
     text_cache: float = within(0, 1e6, 20.0)
+    stream: int = within(0, 10**9, 0)
+    pass_over: float = within(0, 1, 0.02)
 
     def __post_init__(self) -> None:
         check_bounds(self, "data")
@@ -124,6 +127,10 @@ class DataOptions:
             if name not in LINTS:
                 raise TrainingError("there is no such finding", field="data.accept", found=f'"{name}"',
                                     remedy=f"there are: {', '.join(LINTS)}")  # fmt: skip
+        if self.stream and self.captions == "interrogator":
+            raise TrainingError("captions are written before a training, and a stream is not looked through before it",
+                                field="data.captions", found='"interrogator" with data.stream',
+                                remedy='write them with stream = 0, then set captions = "files"')  # fmt: skip
         # kohya's users write it with and without the dot
         object.__setattr__(self, "caption_extension", suffix if suffix.startswith(".") else f".{suffix}")
         if self.captions != "files" and self.format not in CAPTION_FILES:

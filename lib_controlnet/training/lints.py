@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .check import DataReport
 from .config import LINTS, DataOptions, TrainConfig
+from .errors import TrainingError
 from .examples import Example
 from .options import TrainOptions
 from .pictures import Pixels, fitted
@@ -66,7 +67,8 @@ def with_lints(
 def find_lints(train: Sequence[Example], held_out: Sequence[Example], config: TrainConfig) -> list[Lint]:
     """All findings, by the names in `config.LINTS`."""
     different = list(dict.fromkeys(train))
-    sample = [_Seen(example) for example in _spread(different, _SAMPLE) if example.hint is not None]
+    chosen = [example for example in _spread(different, _SAMPLE) if example.hint is not None]
+    sample = [seen for example in chosen if (seen := _seen(example, config.data)) is not None]
     found = [
         *_rates(config.train),
         *_captions(different, config.data),
@@ -166,6 +168,16 @@ class _Seen:
         return _is_grey(self.picture) and not _is_grey(self.hint) and (
             _plainness(self.picture) > _plainness(self.hint) or _detail(self.picture) < _detail(self.hint)
         )  # fmt: skip
+
+
+def _seen(example: Example, options: DataOptions) -> _Seen | None:
+    """None for a picture of a stream that cannot be read: it is told and passed over when it is encoded."""
+    try:
+        return _Seen(example)
+    except TrainingError:
+        if options.stream:
+            return None
+        raise
 
 
 def _is_grey(pixels: Pixels) -> bool:

@@ -16,7 +16,7 @@ _BY_CONTENT = {
     "base.checkpoint", "base.vae", "base.start", "base.hint_init", "data.folder", "data.format", "data.control_folder",
     "data.metadata", "data.picture_column", "data.hint_column", "data.caption_column", "data.captions",
     "data.caption_extension", "data.allow_empty_captions", "data.control", "data.count", "data.text_cache",
-    "data.held_out", "data.accept",
+    "data.held_out", "data.accept", "data.pass_over",
 }  # fmt: skip
 """Says where things lie; whether they are others is seen in them (`Marks`)."""
 _IMPOSSIBLE = {"base.hint_widths", "train.sd_locked", "train.optimizer", "train.rates", "control.kind", "control.rank",

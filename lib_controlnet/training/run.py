@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -48,6 +47,7 @@ class Owner(Protocol):
     def stage(self, what: str, done: int, total: int) -> None: ...
     def stopping(self) -> bool: ...
     def agree(self, wanted: bool) -> bool: ...
+    def supply(self, base: Base, trainer: ControlTrainer) -> list[dict[str, Any]]: ...
 
 
 class Run:
@@ -55,6 +55,7 @@ class Run:
 
     def __init__(self, owner: Owner, base: Base, trainer: ControlTrainer, observer: Observer | None) -> None:
         self._owner, self._trainer, self._config, self._observer = owner, trainer, owner.config, observer
+        self._base = base
         self._main = owner.accelerator.is_main_process
         self.products = Products(owner.config, base, trainer, owner.marks)
         self._log: Log | None = None
@@ -108,8 +109,13 @@ class Run:
         if every and trainer.step % every == 0:
             stopped = self._look()
         while trainer.step < steps and not self._owner.agree(stopped or self._owner.stopping()):
-            with contextlib.suppress(Stopped):  # between two passes: the next turn of the loop sees it too
+            try:
+                for window in self._owner.supply(self._base, trainer):
+                    self._tell("window", **window)
                 self._after(trainer.train_step(self._owner.stopping))
+            except Stopped:  # between two passes, or while a window is opened
+                stopped = True
+                continue
             if every and trainer.step % every == 0:
                 stopped = self._look()
         if trainer.step < steps:

@@ -19,21 +19,17 @@ from accelerate import Accelerator
 from .adherence import Convergence, Point, find_convergence, half_way
 from .base import Base, load_base, new_control
 from .cache import EncodedData, Preprocess
-from .captions import no_interrogator
-from .chance import Order
-from .check import DataReport, check_data, split
+from .check import DataReport
 from .config import TrainConfig
 from .errors import Stopped, TrainingError
-from .examples import Example, Reader, Remembered
+from .examples import Reader
 from .export import file_sha256
-from .kinds import kind_named
-from .lints import with_lints
+from .intake import Intake
 from .looks import Look, Observer
-from .needed import check_needed, check_preprocessors
+from .needed import check_needed
 from .planning import Plan, plan
-from .readers import read_data
 from .records import STOP
-from .resuming import check_changes, marks
+from .resuming import check_changes
 from .reward import check_reward, reward_for
 from .room import Room
 from .run import Run
@@ -88,7 +84,7 @@ class TrainingSession:
         planned: bool = True,
     ) -> None:  # fmt: skip
         self.config, self.watcher, self.folder = config, watcher, config.output.folder
-        self.preprocess, self._extra_readers = preprocess, extra_readers
+        self.preprocess = preprocess
         self._resume, self._accept, self._planned = resume, accept_changes, planned
         self.plan: Plan | None = None
         self.accelerator = Accelerator(mixed_precision=config.train.precision)
@@ -98,6 +94,7 @@ class TrainingSession:
         self.losses: list[float] = []
         self.marks: dict[str, Any] = {}
         self.convergence: Convergence | None = None
+        self.intake = Intake(self, preprocess, extra_readers)
 
     def run(self) -> Outcome:
         """Train to the end, or until the watcher wants to stop; either way the state is saved.
@@ -115,29 +112,32 @@ class TrainingSession:
     def _run(self, began: float) -> Outcome:
         check_needed(self.config)
         check_reward(self.config)
-        going_on = self._resume and states(self.folder)
-        if self._planned and not going_on and self.accelerator.is_main_process:
+        stored = load_state(self.folder) if self._resume else None
+        if self._planned and stored is None and self.accelerator.is_main_process:
             self.plan = plan(self.config)
             self.watcher.say(str(self.plan))
-        train, held_out = self._prepare_data()
+        self.intake.begin(stored)
         self.pause_if_asked()
         base = load_base(self.config.base)
         if self.config.train.zero_terminal_snr:
             base = dataclasses.replace(base, noise=base.noise.ending_in_noise())
         self._begin_folder(base)
         self.accelerator.wait_for_everyone()
-        self.marks = marks(file_sha256(self.config.base.checkpoint), train, held_out)
-        stored = self._stored()
-        data, shown = self._encode(base, train, held_out, 0 if stored is None else int(stored["step"]))
+        sha256 = file_sha256(self.config.base.checkpoint)
+        data, held_out = self.intake.encode(base, self._room(base), 0 if stored is None else int(stored["step"]))
+        self.marks = self.intake.marks(sha256)
+        if stored is not None:
+            self._check_changes(stored)
         control = new_control(base, self.config)
         reward = reward_for(self.config, base.autoencoder)
         trainer = ControlTrainer(base.unet, control, data, base.noise, self.config.train, self.accelerator, reward)
+        trainer.turn_to(data, self.intake.first, self.intake.window)
         if stored is not None:
             trainer.restore(stored)
             self.curve = [Point(int(look[0]), *map(float, look[1:])) for look in stored["curve"] if len(look) > 2]
             self.floor = stored.get("floor")
             self.losses = [float(loss) for loss in stored["losses"]]
-        observer = None if shown is None else self._observer(base, shown)
+        observer = self._observer(base, held_out)
         if observer is not None and self.curve:  # of a training that goes on
             self.half_way = half_way(self.curve, self.floor or 0.0, observer.ceiling)
             self.convergence = find_convergence(self.curve, self.floor or 0.0, observer.ceiling)
@@ -213,27 +213,6 @@ class TrainingSession:
                 "with --multi_gpu or after accelerate config",
             ) from error
 
-    def _prepare_data(self) -> tuple[list[Example], list[Example]]:
-        reading = read_data(self.config.data, self._extra_readers)
-        if reading.to_caption:
-            raise no_interrogator(reading.to_caption)
-        pairs = [*reading.examples, *reading.held_out]
-        check_preprocessors(self.config, self.preprocess, any(pair.hint is None for pair in pairs))
-        remembered = Remembered(self.folder / "cache" / "seen.db")
-        report = check_data(reading, self.config.data, self._checked, remembered)
-        if self.accelerator.is_main_process:
-            remembered.keep()
-        report.raise_problems()
-        train, held_out = split(reading, self.config.data)
-        report = with_lints(report, train, held_out, self.config)
-        self.watcher.data(report)
-        report.raise_problems()
-        return train, held_out
-
-    def _checked(self, done: int, total: int) -> None:
-        self.stage("check", done, total)
-        self.pause_if_asked()
-
     def _begin_folder(self, base: Base) -> None:
         """Room for states, models and cache; an earlier training in the folder is moved aside unless resumed."""
         if not self.accelerator.is_main_process:
@@ -251,45 +230,23 @@ class TrainingSession:
         if not self._resume and states(self.folder):
             _move_aside(self.folder)
 
-    def _stored(self) -> dict[str, Any] | None:
-        """The state to go on from, if its settings allow it."""
-        stored = load_state(self.folder) if self._resume else None
-        if stored is not None:
-            for sentence in check_changes(stored, self.config.as_json(), self.marks, self._accept):
-                self.watcher.say(sentence)
-        return stored
+    def _check_changes(self, stored: dict[str, Any]) -> None:
+        for sentence in check_changes(stored, self.config.as_json(), self.marks, self._accept):
+            self.watcher.say(sentence)
 
-    def _encode(
-        self, base: Base, train: list[Example], held_out: list[Example], step: int
-    ) -> tuple[EncodedData, EncodedData | None]:
-        """What the steps to come will visit, and what is shown; each process encodes its share."""
-        accelerator, options = self.accelerator, self.config.train
-        room = self._room(base)
-        made = [
-            EncodedData(base, self.config.data, self.folder / "cache" / name, room, self.preprocess, part,
-                        accelerator.process_index, accelerator.num_processes,
-                        kind_named(self.config.control.kind).latent_hints)
-            for name, part in (("train", train), ("held_out", held_out))
-        ]  # fmt: skip
-        order = Order(made[0].groups, options.batch_size * accelerator.num_processes, options.seed)
-        visited = order.visited(step * options.accumulation, options.steps * options.accumulation)
-        stopped = False
-        try:
-            made[0].encode(visited, self)
-            made[1].encode(range(len(held_out)), self)
-        except Stopped:
-            stopped = True
-        for data in made:
-            data.release()
-        if self.agree(stopped):
-            raise Stopped
-        accelerator.wait_for_everyone()
-        for data in made:
-            data.look()
-        return made[0], made[1] if self.config.samples.every > 0 and held_out else None
+    def supply(self, base: Base, trainer: ControlTrainer) -> list[dict[str, Any]]:
+        """Of a stream the next window, where the present one is used up. Returns what the log is to know of it."""
+        while trainer.used_up:
+            assert trainer.until is not None
+            self.intake.advance(trainer.until)
+            data, _ = self.intake.encode(base, self._room(base), trainer.step)
+            self.marks |= self.intake.marks(self.marks["base"])
+            trainer.turn_to(data, self.intake.first, self.intake.window)
+        news, self.intake.news = self.intake.news, []
+        return news
 
     def _observer(self, base: Base, shown: EncodedData) -> Observer | None:
-        if not self.accelerator.is_main_process:
+        if not self.accelerator.is_main_process or not self.config.samples.every or not shown.examples:
             return None
         made = Observer(base, shown, self.config, self.folder / "samples", self.preprocess, self._room(base))
         made.floor = self.floor

@@ -89,7 +89,6 @@ class Stream:
     def _go_to(self, number: int) -> None:
         if number < self._number or self._number < 0:
             self._parts, self._number, self._ended = self._begin(), -1, False
-            self._next()
         while self._number < number and not self._ended:
             self._next(skipped=self._number + 1 < number)
 

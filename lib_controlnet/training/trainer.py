@@ -55,13 +55,11 @@ class ControlTrainer:
         reward: Reward | None = None,
     ) -> None:
         self.accelerator = accelerator or Accelerator(mixed_precision=options.precision)
-        self.unet, self.control, self.data, self.noise, self.options = unet, control, data, noise, options
+        self.unet, self.control, self.noise, self.options = unet, control, noise, options
         self.step, self._reward = 0, reward
-        processes = self.accelerator.num_processes
-        self.order = Order(data.groups, options.batch_size * processes, options.seed)
         self._stopping: Callable[[], bool] | None = None
         self.whole = True
-        self._parts = Ahead(self._part)
+        self.turn_to(data)
         model = ControlledUNet(unet, control, train_decoder=not options.sd_locked)
         self._check_device()
         set_precision(model, options)
@@ -72,6 +70,20 @@ class ControlTrainer:
         self.model: Any = self.accelerator.prepare_model(model)
         self.optimizer: Any = self.accelerator.prepare_optimizer(make_optimizer(model, options))
         self.average = MovingAverage(self.trained, options.average_decay) if options.average_decay else None
+
+    def turn_to(self, data: ControlDataset, first: int = 0, window: int | None = None) -> None:
+        """Train on `data`, whose order begins at step `first`; of a `window` of a stream, until each was seen once."""
+        options = self.options
+        self.data, self._first = data, first
+        self.order = Order(data.groups, options.batch_size * self.accelerator.num_processes, options.seed, window)
+        steps = -(-self.order.batches_per_epoch // options.accumulation)
+        self.until = None if window is None else first + steps
+        self._parts = Ahead(self._part)
+
+    @property
+    def used_up(self) -> bool:
+        """The window's pictures were all seen."""
+        return self.until is not None and self.step >= self.until
 
     def _check_device(self) -> None:
         accelerator, options = self.accelerator, self.options
@@ -130,7 +142,8 @@ class ControlTrainer:
             if part and self._stopping is not None and self._stopping():
                 raise Stopped
             number = self.step * passes + part
-            batch, chance = self._parts(number, more=number + 1 < self.options.steps * passes)
+            last = self.options.steps if self.until is None else min(self.until, self.options.steps)
+            batch, chance = self._parts(number, more=number + 1 < last * passes)
             batch, chance = batch.to(self.device), chance.to(self.device)
             with self._syncing(part == passes - 1):
                 loss = self.loss(batch, chance)
@@ -149,7 +162,8 @@ class ControlTrainer:
     def _part(self, number: int) -> tuple[Batch, Draw]:
         """This process's rows of pass `number`, counted over all steps."""
         generator = step_generator(self.options.seed, *divmod(number, self.options.accumulation))
-        indices, accelerator = self.order.indices(number), self.accelerator
+        indices = self.order.indices(number - self._first * self.options.accumulation)
+        accelerator = self.accelerator
         rows, counts = rows_of(len(indices), accelerator.process_index, accelerator.num_processes)
         batch = self.data.batch(indices[rows], generator)
         shape = (len(indices), *batch.latents.shape[1:])

@@ -100,10 +100,9 @@ def test_without_a_preprocessor_lines_are_compared_with_the_true_pictures(
     """The paper's own layout: a colour picture against a map would have a ceiling of next to nothing."""
     settings = config(checkpoint, pairs, tmp_path / "out", data={"preprocessor": "none"}, samples={"every": 8})
     run = session(settings)
-    train, held_out = run._prepare_data()
+    run.intake.begin(None)
     base = load_base(settings.base)
-    shown = run._encode(base, train, held_out, 0)[1]
-    assert shown is not None
+    shown = run.intake.encode(base, run._room(base), 0)[1]
     observer = run._observer(base, shown)
     assert observer is not None
     assert observer._score({index: shown.picture(index) for index in range(2)}) == 1.0
