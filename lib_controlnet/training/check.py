@@ -104,6 +104,15 @@ def check_data(
     return DataReport(pairs, held_out, dict(sizes), len(captions), tuple(problems), tuple(warnings), bad=frozenset(bad))
 
 
+def usable(reading: Reading, report: DataReport) -> Reading:
+    """The pairs without a problem."""
+    count = len(reading.examples)
+    return Reading(
+        [example for place, example in enumerate(reading.examples) if place not in report.bad],
+        [example for place, example in enumerate(reading.held_out, count) if place not in report.bad],
+    )
+
+
 def _look_at(
     examples: Sequence[Example], remembered: Remembered | None
 ) -> Iterator[tuple[Example, tuple[int, int] | str]]:

@@ -14,7 +14,7 @@ from .base import Base
 from .cache import EncodedData, Preprocess
 from .captions import no_interrogator
 from .chance import Order
-from .check import DataReport, check_data, split
+from .check import DataReport, check_data, split, usable
 from .config import TrainConfig
 from .errors import Stopped, TrainingError
 from .examples import Example, Reader, Reading, Remembered
@@ -173,10 +173,7 @@ class Intake:
             return
         report = self._checked(reading)
         self._pass_over(report.problems, len(reading.examples) + len(reading.problems))
-        count = len(reading.examples)
-        reading.held_out = [e for at, e in enumerate(reading.held_out, count) if at not in report.bad]
-        reading.examples = [e for at, e in enumerate(reading.examples) if at not in report.bad]
-        self._take(reading, dataclasses.replace(report, problems=()))
+        self._take(usable(reading, report), dataclasses.replace(report, problems=()))
 
     def _take(self, reading: Reading, report: DataReport) -> None:
         """Train on these from now on, if nothing in them is silently wrong."""

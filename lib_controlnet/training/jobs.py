@@ -6,6 +6,7 @@ a training that outlives the WebUI is found again by its folder.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -17,16 +18,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .captions import Caption, Captioning, no_interrogator
-from .check import DataReport, check_data, contact_sheet, split
+from .check import DataReport, check_data, contact_sheet, split, usable
 from .config import TrainConfig, config_from
 from .errors import TrainingError
 from .examples import Reading, Remembered
 from .lints import with_lints
 from .needed import check_names, check_needed
 from .pictures import Pixels
-from .readers import read_data
 from .records import STOP, read_log, write_toml
 from .reward import check_reward
+from .stream import beginning
 
 State = Literal["idle", "running", "finished", "stopped", "failed"]
 _COMMAND = "import sys; from standalone.train.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -81,9 +82,11 @@ class TrainingJobs:
     def check(self, tables: Mapping[str, Any]) -> tuple[DataReport, Pixels | None]:
         """The data's report and contact sheet, nothing started. Raises TrainingError for settings that are wrong."""
         config = self._read(tables)
-        reading = read_data(config.data)
+        reading = beginning(config.data)
         report = self._look(reading, config)
-        return report, contact_sheet(reading.examples) if reading.examples and not report.problems else None
+        return report, contact_sheet(
+            usable(reading, report).examples
+        ) if reading.examples and not report.problems else None
 
     def start(self, tables: Mapping[str, Any], *, resume: bool = False) -> Status:
         """Check the settings and the data and start; captions that lack are written first, meanwhile.
@@ -93,7 +96,7 @@ class TrainingJobs:
         if self.status().state == "running":
             raise TrainingError("a training is running already", field="train", remedy="stop it first")
         config = self._read(tables)
-        reading = read_data(config.data)
+        reading = beginning(config.data)
         self._look(reading, config).raise_problems()
         self._config, self._process, self._captioning = config, None, None
         if not reading.to_caption:
@@ -117,9 +120,11 @@ class TrainingJobs:
         report = check_data(reading, config.data, None, remembered)
         if config.output.folder.is_dir():
             remembered.keep()
-        if report.problems:
+        if len(report.problems) > config.data.pass_over * len(reading.examples) * bool(config.data.stream):
             return report
-        return with_lints(report, *split(reading, config.data), config)
+        warnings = (*report.warnings, *(f"{problem}: passed over" for problem in report.problems))
+        report = dataclasses.replace(report, problems=(), warnings=warnings)
+        return with_lints(report, *split(usable(reading, report), config.data), config)
 
     def _launch(self, config: TrainConfig, resume: bool) -> None:
         """Starts the training's process."""

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from .config import DataOptions
 from .examples import Reading
 from .parts import Part
+from .readers import parts_of, read_data
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,15 @@ class Window:
     place: Place
     reading: Reading
     following: Place
+
+
+def beginning(options: DataOptions) -> Reading:
+    """All of the data, or the first window of a stream: what can be said of it before a training."""
+    if not options.stream:
+        return read_data(options)
+    stream = Stream(lambda: parts_of(options), options.stream, options.count)
+    own, found = stream.held_out(options.held_out), stream.window(Place()).reading
+    return Reading(found.examples, own.held_out, own.problems + found.problems)
 
 
 class Stream:

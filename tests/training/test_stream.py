@@ -18,6 +18,7 @@ from lib_controlnet.training import shards
 from lib_controlnet.training.disk_table import DiskTable
 from lib_controlnet.training.errors import TrainingError
 from lib_controlnet.training.examples import Example, Reading
+from lib_controlnet.training.jobs import TrainingJobs
 from lib_controlnet.training.parts import Part
 from lib_controlnet.training.records import read_log
 from lib_controlnet.training.state import load_state
@@ -175,3 +176,18 @@ def test_a_damaged_table_is_begun_anew(tmp_path: Path) -> None:
     table.put("a", "b")
     table.commit()
     assert DiskTable(path).get("a") == "b"
+
+
+def test_a_page_looks_at_the_first_window_only(checkpoint: Path, tmp_path: Path) -> None:
+    data = make_shards(tmp_path / "data", 12)
+    with tarfile.open(data / "00000.tar", "a") as archive:
+        archive.addfile(tarfile.TarInfo("00003x.txt"))
+    (data / "00008.tar").write_bytes(b"cut")
+    made = streamed(checkpoint, data, tmp_path / "out").as_json()
+    tables = {part: {key: value for key, value in of.items() if value is not None} for part, of in made.items()}
+    report, sheet = TrainingJobs(tmp_path).check(tables)
+    assert (report.pairs, report.problems) == (4, ())
+    assert [warning for warning in report.warnings if "passed over" in warning] == [
+        '"00000.tar/00003x" has no picture: passed over'
+    ]
+    assert sheet is not None
