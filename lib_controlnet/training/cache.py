@@ -53,14 +53,12 @@ class EncodedData:
     """A `ControlDataset` over a cache: examples with latents, prompts and control maps.
 
     `process` of `processes`: each encodes its share. `latent_hints`: maps are given as the latents that the
-    auto-encoder makes of their pixels in 0..1, as CtrLoRA's authors give it them. `writer`: under which name this
-    process's files are, where it is none of the training's.
+    auto-encoder makes of their pixels in 0..1, as CtrLoRA's authors give it them.
     """
 
     def __init__(
         self, base: Base, options: DataOptions, folder: Path, room: Room, preprocess: Preprocess,
         examples: Sequence[Example], process: int = 0, processes: int = 1, latent_hints: bool = False,
-        writer: str = "",
     ) -> None:  # fmt: skip
         self._base, self._options, self._folder, self._room = base, options, folder, room
         self._preprocess, self._process, self._processes = preprocess, process, processes
@@ -70,7 +68,7 @@ class EncodedData:
         for example in self.examples:
             original = example.size()
             self._places.append(_Place(training_size(original, options.resolution, options.aspect), original))
-        self._latents, self._texts = (Store(folder, kind, writer or process) for kind in ("latents", "texts"))
+        self._latents, self._texts = (Store(folder, kind, process) for kind in ("latents", "texts"))
 
     @property
     def groups(self) -> list[list[int]]:

@@ -43,7 +43,7 @@ class Store:
     """`kind`-*.safetensors in `folder`. Several processes may add, each under its own name; what others added since
     is seen after `look`. Where each tensor lies is looked up in a file of this process's, made from the shards."""
 
-    def __init__(self, folder: Path, kind: str, process: int | str = 0) -> None:
+    def __init__(self, folder: Path, kind: str, process: int = 0) -> None:
         self._folder, self._kind, self._process = folder, kind, process
         self._index = DiskTable(folder / f"{kind}-{process}.index")
         self._open: OrderedDict[str, Any] = OrderedDict()

@@ -87,6 +87,7 @@ RUN = {
         "tests/demo/test_reuse.py::test_a_step_costs_a_tenth_more_at_most_and_the_map_is_followed_as_well"
     ),
     f"{MODULE}evaluate --type canny --control train_output/demo_canny/demo_canny.safetensors --out DIR": EVALUATE,
+    "python -m tests.browser.stage MODELS WEIGHTS": "tests/browser/conftest.py::server",
     f"{MODULE}looks train_output/demo_canny --out docs/training": (
         f"{DEMO}test_looks.py::test_a_log_and_its_samples_become_two_pictures"
     ),
