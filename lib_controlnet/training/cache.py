@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -29,6 +30,7 @@ from .store import Store, digest
 
 _TEXTS_AT_ONCE, _TOKENS = 8, 77
 _TIME_DIM = 256
+Made = TypeVar("Made")
 
 Preprocess = Callable[[str, Pixels, int, Sequence[float]], Pixels]
 """(name, picture (h, w, 3) RGB uint8, resolution, settings) -> map of the same size."""
@@ -220,25 +222,21 @@ class EncodedData:
         done = 0
         for portion in self._portions(mine):
             _go_on(onlooker)
-            read = {index: one for index in portion if (one := self._tried(pixels, index)) is not None}
+            read = {index: one for index in portion if (one := self._tried(partial(pixels, index))) is not None}
             made = self._room.encode(self._base.autoencoder, torch.cat([*read.values()])) if read else ()
             for index, latent in zip(read, made, strict=True):
                 self._latents.add(key(index), latent, f'of {what}, "{self.examples[index].name}"')
             done += len(portion)
             onlooker.stage(what, done, len(mine))
 
-    def _tried(self, make: Callable[[int], Tensor], index: int) -> Tensor | None:
-        """None for what is passed over."""
+    def _tried(self, make: Callable[[], Made]) -> Made | None:
+        """None for what could not be read and is passed over; a disk that refuses is not."""
         try:
-            return make(index)
+            return make()
         except TrainingError as error:
-            if self._passes(error):
+            if self._pass_over and error.field == "data":
                 return None
             raise
-
-    def _passes(self, error: TrainingError) -> bool:
-        """Whether what could not be read is passed over; a disk that refuses is not."""
-        return self._pass_over and error.field == "data"
 
     def _portions(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
         """What can be encoded at once: pictures of one size, as many as there is room and time for."""
@@ -269,15 +267,8 @@ class EncodedData:
         mine = [example for path, example in kept.items() if not path.is_file()][self._process :: self._processes]
         for number, example in enumerate(mine, 1):
             _go_on(onlooker)
-            self._try_map(example)
+            self._tried(partial(self._kept_map, example))
             onlooker.stage("control maps", number, len(mine))
-
-    def _try_map(self, example: Example) -> None:
-        try:
-            self._kept_map(example)
-        except TrainingError as error:
-            if not self._passes(error):
-                raise
 
     def _made_from(self, example: Example) -> tuple[object, ...]:
         """All that the map follows from."""

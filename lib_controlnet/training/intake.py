@@ -113,8 +113,9 @@ class Intake:
         return found | {"pairs": max(place.pairs, place.seen + len(self.train)), "stream": stream}
 
     def encode(self, base: Base, room: Room, step: int) -> tuple[EncodedData, EncodedData]:
-        """What the steps from `step` on will visit, of a stream the whole window, and what is shown; each process
-        encodes its share. Raises TrainingError, and Stopped in all processes where one was asked."""
+        """What the steps from `step` on will visit, of a stream the whole window but for what cannot be read, and what
+        is shown; each process encodes its share. Raises TrainingError, and Stopped in all processes where one was
+        asked."""
         made = self._encoded(base, room, "train", self.train), self._encoded(base, room, "held_out", self.held_out)
         options, accelerator = self._config.train, self._owner.accelerator
         visited: Sequence[int] = range(len(self.train))
@@ -138,8 +139,8 @@ class Intake:
         if not lacking:
             return made
         self._pass_over([f'"{self.train[index].name}" cannot be read to its end' for index in lacking], len(self.train))
-        self.train = [example for index, example in enumerate(self.train) if index not in set(lacking)]
-        return self._encoded(base, room, "train", self.train), made[1]
+        read = [example for index, example in enumerate(self.train) if index not in set(lacking)]
+        return self._encoded(base, room, "train", read), made[1]
 
     def _encoded(self, base: Base, room: Room, name: str, examples: Sequence[Example]) -> EncodedData:
         accelerator = self._owner.accelerator

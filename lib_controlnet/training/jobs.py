@@ -84,9 +84,8 @@ class TrainingJobs:
         config = self._read(tables)
         reading = beginning(config.data)
         report = self._look(reading, config)
-        return report, contact_sheet(
-            usable(reading, report).examples
-        ) if reading.examples and not report.problems else None
+        shown = [] if report.problems else usable(reading, report).examples
+        return report, contact_sheet(shown) if shown else None
 
     def start(self, tables: Mapping[str, Any], *, resume: bool = False) -> Status:
         """Check the settings and the data and start; captions that lack are written first, meanwhile.

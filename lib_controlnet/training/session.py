@@ -123,11 +123,10 @@ class TrainingSession:
             base = dataclasses.replace(base, noise=base.noise.ending_in_noise())
         self._begin_folder(base)
         self.accelerator.wait_for_everyone()
-        sha256 = file_sha256(self.config.base.checkpoint)
-        data, held_out = self.intake.encode(base, self._room(base), 0 if stored is None else int(stored["step"]))
-        self.marks = self.intake.marks(sha256)
+        self.marks = self.intake.marks(file_sha256(self.config.base.checkpoint))
         if stored is not None:
             self._check_changes(stored)
+        data, held_out = self.intake.encode(base, self._room(base), 0 if stored is None else int(stored["step"]))
         control = new_control(base, self.config)
         reward = reward_for(self.config, base.autoencoder)
         trainer = ControlTrainer(base.unet, control, data, base.noise, self.config.train, self.accelerator, reward)
@@ -241,7 +240,8 @@ class TrainingSession:
             self.intake.advance(trainer.until)
             data, _ = self.intake.encode(base, self._room(base), trainer.step)
             self.marks |= self.intake.marks(self.marks["base"])
-            trainer.turn_to(data, self.intake.first, self.intake.window)
+            if data.examples:  # else none of the window's can be read to its end
+                trainer.turn_to(data, self.intake.first, self.intake.window)
         news, self.intake.news = self.intake.news, []
         return news
 
