@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,8 +66,10 @@ def test_a_stopped_training_goes_on(checkpoint: Path, pairs: Path, tmp_path: Pat
 def test_other_settings_do_not_go_on_from_a_state(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
     session(config(checkpoint, pairs, tmp_path / "out")).run()
     other = config(checkpoint, pairs, tmp_path / "out", train={"batch_size": 1})
+    shutil.rmtree(tmp_path / "out" / "cache")
     with pytest.raises(TrainingError, match=r"train\.batch_size: 2 then, 1 now"):
         session(other, resume=True).run()
+    assert not list((tmp_path / "out").rglob("latents-*.safetensors")), "refused before the work of encoding"
     longer = config(checkpoint, pairs, tmp_path / "out", train={"steps": 9})
     assert session(longer, resume=True).run().steps == 9
 

@@ -136,6 +136,15 @@ def test_bad_pairs_are_named_and_passed_over(checkpoint: Path, tmp_path: Path) -
     assert said[0] in windows(tmp_path / "out")[1]["says"], "the log has it too"
 
 
+def test_a_last_window_that_cannot_be_read_is_left_behind(checkpoint: Path, tmp_path: Path) -> None:
+    """Eleven pairs make a third window of one."""
+    data, out = make_shards(tmp_path / "data", 11, broken=(10,)), tmp_path / "out"
+    assert session(streamed(checkpoint, data, out)).run().steps == 10
+    said = [line["says"] for line in windows(out) if line["window"] == 2]
+    assert len(said) == 1
+    assert "00010" in said[0][0]
+
+
 def test_too_many_bad_pairs_end_it_with_all_saved(checkpoint: Path, tmp_path: Path) -> None:
     data = make_shards(tmp_path / "data", 12, broken=(6, 7))
     with pytest.raises(TrainingError, match="2 of 5 pairs in window 2 of the data cannot be used"):
