@@ -1,10 +1,10 @@
 """What reuse control costs in adherence, and how many calls it computes, in whole jobs of the embedded WebUI:
 
-    python -m standalone.demo.reuse --out FILE.json [--pairs 32] [--case NAME ...]
+    python -m standalone.demo.reuse --out FILE.json [--pairs 32] [--first 64] [--case NAME ...]
 
 Each job is made in full and reused, with the demo's models, for held-out pairs of 128 pixels. Adherence is F1 within
-2 pixels of the picture's canny lines against those of the true one, whatever the map shows. The figures are those of
-docs/reuse.md.
+2 pixels of the picture's canny lines against those of the true one, whatever the map shows. The schedule was chosen on
+pairs before FRESH: what it keeps is shown with those behind. The figures are those of docs/reuse.md.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from .shapes import SIZE, Image, Picture, pictures
 
 BUDGET = 0.9
 """Of the residuals' change: what docs/reuse.md recommends."""
+FRESH = 64
+"""The number of the first held-out pair that had no part in choosing when residuals serve."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,15 @@ class Figures:
 
 
 class Jobs:
-    """Jobs of one embedded WebUI for the held-out pairs."""
+    """Jobs of one embedded WebUI for `pairs` held-out pairs from number `first`; a pair's number is its job's seed."""
 
-    def __init__(self, app: Any, pairs: int) -> None:
+    def __init__(self, app: Any, pairs: int, first: int = 0) -> None:
         self._app = app
-        self.truth = pictures(pairs, HELD_OUT_SEED)
+        self._first = first
+        all_pictures = pictures(first + pairs, HELD_OUT_SEED)
+        self.truth = all_pictures[first:]
         kinds = {kind for case in CASES.values() for kind in case.kinds}
-        self._maps = {kind: list(_maps(kind, self.truth)) for kind in sorted(kinds)}
+        self._maps = {kind: list(_maps(kind, all_pictures))[first:] for kind in sorted(kinds)}
 
     def figures(self, case: Case) -> Figures:
         """Each pair in full and reused."""
@@ -109,7 +113,7 @@ class Jobs:
         ]  # fmt: skip
         settings = {"width": SIZE, "height": SIZE, "cfg_scale": 4.0, "steps": case.steps, "scheduler": case.scheduler}
         made = self._app.txt2img(
-            {"ControlNet": units}, prompt=self.truth[pair].prompt, seed=pair, sampler_name=case.sampler,
+            {"ControlNet": units}, prompt=self.truth[pair].prompt, seed=self._first + pair, sampler_name=case.sampler,
             **settings, **case.more,
         )  # fmt: skip
         passes = [one for unit in json.loads(made.js())["controlnet"] for one in unit["effect"]["passes"]]
@@ -128,14 +132,14 @@ def _maps(kind: str, truth: Sequence[Picture]) -> Iterator[Image]:
 
 
 @contextlib.contextmanager
-def running(pairs: int) -> Iterator[Jobs]:
-    """An embedded WebUI with the demo's models, while it is needed."""
+def running(pairs: int, first: int = 0) -> Iterator[Jobs]:
+    """An embedded WebUI with the demo's models, while it is needed; see `Jobs`."""
     from standalone.app import boot
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         app = boot(None, FOLDER / "controlnet", data_dir=folder, api=False, ui=False)
         try:
-            yield Jobs(app, pairs)
+            yield Jobs(app, pairs, first)
         finally:
             app.close()
 
@@ -144,12 +148,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=32)
+    parser.add_argument("--first", type=int, default=0, help=f"number of the first pair; from {FRESH} they are fresh")
     parser.add_argument("--case", action="append", choices=tuple(CASES))
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     found: dict[str, Any] = {}
-    with running(given.pairs) as jobs:
+    with running(given.pairs, given.first) as jobs:
         for name in given.case or CASES:
             found[name] = vars(jobs.figures(CASES[name]))
             print(name, found[name], file=sys.stderr, flush=True)
