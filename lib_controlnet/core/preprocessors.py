@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from .images import Pixels
+
+_Network = TypeVar("_Network")
 
 
 class Slider(Protocol):
@@ -144,6 +146,10 @@ class Detector(Protocol):
 
 class Networks(Protocol):
     """The networks that preprocessors have loaded."""
+
+    def get(self, key: str, make: Callable[[], _Network], device: str = "cpu") -> _Network:
+        """The network of this key on `device`, made now if it is not there."""
+        ...
 
     def clear(self) -> None:
         """Free them."""

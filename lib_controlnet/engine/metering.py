@@ -16,7 +16,9 @@ from ..core.modes import ResizeMode
 from ..core.preprocessors import Detection, PreprocessorSpec
 from ..core.resize import fit_map
 from ..measure.metrics import kind_of, metric_of
+from ..measure.pictures import Pictures
 from ..measure.score import Evidence, Field, Mask, Score, evidence
+from .perceptual import perceptual
 from .preprocess import DEFAULT, PreprocessResult, PreprocessRunner
 
 DECIMALS = 4
@@ -106,6 +108,8 @@ def measure_picture(
     )
     found = fitted(evidence(result.found), target)
     metric = metric_of(kind)
+    if isinstance(metric, Pictures):
+        metric = replace(metric, perceptual=perceptual(runner))
     score = metric.compare(found, target, inside)
     field = metric.followed(found, target, inside)
     return Metered(

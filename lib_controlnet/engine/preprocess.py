@@ -147,6 +147,13 @@ class PreprocessRunner:
         self._settle()
         return PreprocessResult(found, spec, size, params, notes)
 
+    def runtime(self) -> Runtime:
+        """The host's runtime as it is now, with the networks that are loaded; while a preprocessor runs, afterwards."""
+        with self._lock:
+            self._refresh()
+            assert self._runtime is not None
+            return self._runtime
+
     def cancel(self) -> None:
         """Stop the preprocessor that runs now, if any, at the end of its present stage; its caller gets an error."""
         self._cancelled.set()

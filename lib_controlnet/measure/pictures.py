@@ -10,7 +10,8 @@ import numpy as np
 
 from ..core.images import Pixels
 from ..core.preprocessors import Detection
-from .score import Field, Mask, Score, nothing, pair
+from .perceptual import SMALLEST, Perceptual
+from .score import Field, Mask, Pair, Score, nothing, pair
 from .ssim import WINDOW, ssim, ssim_map
 
 _MOST_PSNR = 100.0
@@ -20,14 +21,18 @@ _WRONG = 32.0
 
 @dataclass(frozen=True)
 class Pictures:
-    """PSNR (100 at most, as in ControlNet++) and SSIM."""
+    """PSNR (100 at most, as in ControlNet++), SSIM, and LPIPS where there is a network for it.
+
+    perceptual: LPIPS's network, or why there is none.
+    """
 
     kind: str = "pictures"
     main: str = "ssim"
+    perceptual: Perceptual | str = "its network was not looked for"
 
     @property
     def better(self) -> Mapping[str, bool]:
-        return {"psnr": True, "ssim": True}
+        return {"psnr": True, "ssim": True, "lpips": False}
 
     def compare(self, found: Pixels | Detection, wanted: Pixels | Detection, inside: Mask | None = None) -> Score:
         """As `Metric.compare`; adherence is SSIM, in pictures too small for it what the mean difference leaves of 1."""
@@ -44,11 +49,22 @@ class Pictures:
         }
         if similar is None:
             measured["ssim"] = f"not taken: what is scored is smaller than its window of {WINDOW} pixels"
-        values = {"psnr": psnr(a[maps.inside], b[maps.inside]), "ssim": similar}
+        lpips, measured["lpips"] = self._lpips(maps)
+        values = {"psnr": psnr(a[maps.inside], b[maps.inside]), "ssim": similar, "lpips": lpips}
         return Score(
             self.kind, values, measured, "psnr" if similar is None else self.main,
-            1 - off / 255 if similar is None else max(0.0, similar),
+            1 - off / 255 if similar is None else max(0.0, similar), beside=() if lpips is None else ("lpips",),
         )  # fmt: skip
+
+    def _lpips(self, maps: Pair) -> tuple[float | None, str]:
+        """The value, and how it was taken or why not."""
+        if isinstance(self.perceptual, str):
+            return None, f"not taken: {self.perceptual}"
+        if min(maps.wanted.shape[:2]) < SMALLEST:
+            return None, f"not taken: the picture is smaller than {SMALLEST} pixels"
+        text = "LPIPS v0.1 with AlexNet, less is more alike"
+        more = "" if maps.whole else "; what is not scored made alike, places weighed by how much of them is scored"
+        return self.perceptual.distance(maps.found, maps.wanted, maps.inside), text + more
 
     def followed(self, found: Pixels | Detection, wanted: Pixels | Detection, inside: Mask | None = None) -> Field:
         """SSIM of each pixel, from -1 where nothing is alike to 1."""

@@ -26,6 +26,7 @@ class Score:
     values: each metric under the field's name; None where it cannot be taken, and `measured` says why. measured: for
     each value in words how it was taken, and `size` as "512x512"; who runs a preprocessor adds `detector`. main: the
     name of the value that `adherence` rests on. adherence: 0..1, 1 is perfect; None where nothing could be compared.
+    beside: the names of other values that are told with it in short.
     """
 
     kind: str
@@ -33,6 +34,13 @@ class Score:
     measured: Mapping[str, str]
     main: str
     adherence: float | None
+    beside: tuple[str, ...] = ()
+
+    def words(self) -> str:
+        """In short, as in "f1_tolerant 0.912"."""
+        value = self.values[self.main]
+        also = [f"{name} {self.values[name]:.3f}" for name in self.beside]
+        return f"{self.main} nothing scored" if value is None else " ".join([f"{self.main} {value:.3f}", *also])
 
     def rounded(self, digits: int = 4) -> dict[str, float | None]:
         """The values as they are told."""

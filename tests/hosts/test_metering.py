@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.measure import maps
+from tests.measure import lpips_weights, maps
 
 from .conftest import SIZE, Host, unit
 
@@ -175,6 +176,18 @@ def test_next_to_nothing_is_said_with_its_reason(host: Host, changes: dict[str, 
 def test_a_unit_that_drowns_another_is_named(host: Host) -> None:
     result = host.txt2img(unit(weight=1.5), unit(weight=0.11))
     assert "unit 0: it drowns unit 1" in result.comments
+
+
+def test_lpips_stands_beside_the_adherence_where_its_weights_are(host: Host, measured: Any, tmp_path: Path) -> None:
+    """In the answer, the line and the infotext."""
+    tile = unit(module="tile_resample", image=DRAWN)
+    lpips_weights.write(tmp_path / "lpips")
+    measured.data.update(control_net_modules_path=str(tmp_path))
+    result = host.txt2img(tile)
+    row = told(result)[0]["pictures"][0]
+    assert 0 < row["lpips"] < 5
+    for said in (result.comments, result.infotexts[0]):
+        assert f"ssim {row['ssim']:.3f} lpips {row['lpips']:.3f}" in said
 
 
 def test_the_error_map_of_a_bar_is_kept(host: Host) -> None:

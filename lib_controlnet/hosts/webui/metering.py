@@ -69,10 +69,7 @@ class Row:
         """For the infotext and the page."""
         if self.metered is None:
             return f"unit {self.unit} not measured"
-        score = self.metered.score
-        value = score.values[score.main]
-        shown = "nothing scored" if value is None else f"{value:.3f}"
-        return f"unit {self.unit} {score.main} {shown}"
+        return f"unit {self.unit} {self.metered.score.words()}"
 
 
 @dataclass(eq=False)
