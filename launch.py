@@ -5,7 +5,7 @@
     python launch.py demo [--out DIR]     draw without and with control, and measure (--preprocessors: maps of a photo)
     python launch.py test [pytest args]   the test suite
     python launch.py annotate INPUT...    preprocessors over folders of pictures; --list shows them
-    python launch.py ray start|stop ...   the machines of `annotate --engine ray`: see docs/annotate.md
+    python launch.py ray start|stop ...   the machines of `--engine ray` (annotate, train): see docs/annotate.md
     python launch.py train CONFIG.toml    train a ControlNet: see docs/training.md
     python launch.py measure PICTURES --maps MAPS --preprocessor ID    how well pictures follow their maps
     python launch.py find-weight JOB.json --target 0.8    the least weight that reaches an adherence

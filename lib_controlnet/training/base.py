@@ -105,6 +105,24 @@ def architecture(config: UNetConfig) -> str:
 
 def load_base(options: BaseOptions) -> Base:
     """Read the checkpoint. Raises ModelFileError or TrainingError where something is missing in it."""
+    file, weights, config = _read(options)
+    unet = fill(lambda: UNetModel(config), weights, torch.float32, "cpu", name=file.path.name)
+    noise = NoiseSchedule.scaled_linear(prediction=_prediction(options, file, unet))
+    return Base(options.checkpoint, unet, _loaded_autoencoder(options, file, config), noise, file.weights)
+
+
+def load_encoders(options: BaseOptions) -> Base:
+    """The same for who only encodes: the U-Net has its sizes and no content, and nobody asks what it predicts."""
+    file, _, config = _read(options)
+    with torch.device("meta"):
+        unet = UNetModel(config)
+    texts = {key: value for key, value in file.weights.items() if key.startswith(TEXT_KEYS)}
+    noise = NoiseSchedule.scaled_linear()
+    return Base(options.checkpoint, unet, _loaded_autoencoder(options, file, config), noise, texts)
+
+
+def _read(options: BaseOptions) -> tuple[WeightFile, Mapping[str, Tensor], UNetConfig]:
+    """The checkpoint, the U-Net in it, and its sizes."""
     file = read_weights(options.checkpoint)
     weights = unet_of(file.weights, options.checkpoint, "base.checkpoint")
     config = UNetConfig.from_weights(outlines(weights))
@@ -115,11 +133,12 @@ def load_base(options: BaseOptions) -> Base:
             found=f"{config.in_channels} channels (an inpainting or pix2pix model)",
             remedy="use the plain model of the same family; the ControlNet works with both",
         )
-    unet = fill(lambda: UNetModel(config), weights, torch.float32, "cpu", name=file.path.name)
+    return file, weights, config
+
+
+def _loaded_autoencoder(options: BaseOptions, file: WeightFile, config: UNetConfig) -> Autoencoder:
     vae_file = read_weights(options.vae) if options.vae else file
-    autoencoder = Autoencoder(_autoencoder(vae_file), _scale(file, config))
-    noise = NoiseSchedule.scaled_linear(prediction=_prediction(options, file, unet))
-    return Base(options.checkpoint, unet, autoencoder, noise, file.weights)
+    return Autoencoder(_autoencoder(vae_file), _scale(file, config))
 
 
 def new_control(base: Base, config: TrainConfig) -> Control:

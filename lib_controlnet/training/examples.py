@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TextIO, cast
 
@@ -74,7 +75,7 @@ class EncodedPicture:
 def picture_file(path: Path, name: str) -> EncodedPicture:
     """A picture file. Raises OSError where it is not there."""
     stat = path.stat()
-    return EncodedPicture(name, f"{path}|{stat.st_size}|{stat.st_mtime_ns}", lambda: path.open("rb"))
+    return EncodedPicture(name, f"{path}|{stat.st_size}|{stat.st_mtime_ns}", partial(path.open, "rb"))
 
 
 def _fingerprint(stream: BinaryIO) -> str:

@@ -7,6 +7,7 @@ is opened. What is wrong with single pairs of it is said, and they are passed ov
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from .needed import check_preprocessors
 from .readers import parts_of, read_data
 from .resuming import marks
 from .room import Room
+from .shares import Helpers
 from .stream import Place, Stream, Window
 
 _SHOWN = 5
@@ -46,9 +48,12 @@ class Owner(Protocol):
 
 class Intake:
     """`train` and `held_out`: the pairs of now. `first`: the step from which on the present window is trained on.
-    `passed_over`: pairs of all windows so far. `news`: of windows that were opened, for the log."""
+    `passed_over`: pairs of all windows so far. `news`: of windows that were opened, for the log. `ready`: pairs that
+    are encoded; `made`: what was made for that."""
 
-    def __init__(self, owner: Owner, preprocess: Preprocess, extra: Mapping[str, Reader] | None) -> None:
+    def __init__(
+        self, owner: Owner, preprocess: Preprocess, extra: Mapping[str, Reader] | None, helpers: Helpers | None = None
+    ) -> None:
         self._owner, self._config, self._preprocess, self._extra = owner, owner.config, preprocess, extra
         self._folder, data = owner.config.output.folder / "cache", owner.config.data
         self._remembered = Remembered(self._folder / "seen.db")
@@ -60,6 +65,9 @@ class Intake:
         self.held_out: list[Example] = []
         self.first = self.passed_over = 0
         self.news: list[dict[str, Any]] = []
+        self.ready = 0
+        self.made: Counter[str] = Counter()
+        self._helpers = helpers
 
     @property
     def window(self) -> int | None:
@@ -130,23 +138,42 @@ class Intake:
             stopped = True
         for data in made:
             data.release()
+            self.made += data.made
         if self._owner.agree(stopped):
             raise Stopped
         accelerator.wait_for_everyone()
         for data in made:
             data.look()
         lacking = [] if self._stream is None else made[0].lacking()
+        self.ready += len(visited) - len(lacking) + (0 if self._place.window else len(self.held_out))
         if not lacking:
             return made
         self._pass_over([f'"{self.train[index].name}" cannot be read to its end' for index in lacking], len(self.train))
         read = [example for index, example in enumerate(self.train) if index not in set(lacking)]
         return self._encoded(base, room, "train", read), made[1]
 
+    def encode_ahead(self, base: Base, room: Room) -> None:
+        """All that the steps from the first on will see, of a stream each pair once at most. Raises as `encode`."""
+        options, processes = self._config.train, self._owner.accelerator.num_processes
+        step = 0
+        while True:
+            data, _ = self.encode(base, room, step)
+            if self._stream is None:
+                return
+            if data.examples:
+                order = Order(data.groups, options.batch_size * processes, options.seed, self.window)
+                step += -(-order.batches_per_epoch // options.accumulation)
+            if step >= options.steps or self._following.epoch:
+                return
+            self.advance(step)
+            if self._place.epoch:
+                return
+
     def _encoded(self, base: Base, room: Room, name: str, examples: Sequence[Example]) -> EncodedData:
         accelerator = self._owner.accelerator
         return EncodedData(base, self._config.data, self._folder / name, room, self._preprocess, examples,
                            accelerator.process_index, accelerator.num_processes,
-                           kind_named(self._config.control.kind).latent_hints)  # fmt: skip
+                           kind_named(self._config.control.kind).latent_hints, self._helpers)  # fmt: skip
 
     def _try_preprocessors(self, reading: Reading) -> None:
         pairs = [*reading.examples, *reading.held_out]

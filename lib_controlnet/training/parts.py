@@ -36,8 +36,8 @@ class Part:
         return found
 
 
-def joined(parts: Iterable[Part]) -> Reading:
-    """All parts as one."""
+def joined(parts: Iterable[Part], count: int = 0) -> Reading:
+    """All parts as one, or as many as have `count` pairs."""
     found = Reading()
     for part in parts:
         one = part.read()
@@ -45,6 +45,9 @@ def joined(parts: Iterable[Part]) -> Reading:
         found.held_out += one.held_out
         found.problems += one.problems
         found.to_caption += one.to_caption
+        if count and len(found.examples) >= count:
+            found.examples = found.examples[:count]
+            break
     return found
 
 

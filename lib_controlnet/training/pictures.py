@@ -6,6 +6,7 @@ import io
 import math
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,6 +81,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+@lru_cache(maxsize=4096)
 def training_size(size: tuple[int, int], resolution: int, aspect: str) -> tuple[int, int]:
     """(width, height) at which a picture of `size` is trained.
 

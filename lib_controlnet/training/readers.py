@@ -24,11 +24,9 @@ _OF_FILES = ("webdataset", "diffusers", "datasets", "parquet", "csv")
 
 
 def read_data(options: DataOptions, extra: Mapping[str, Reader] | None = None) -> Reading:
-    """All pairs of the data set. `extra` are further formats by name. Raises TrainingError where there is none."""
-    found = joined(parts_of(options, extra))
-    if options.count:
-        found.examples = found.examples[: options.count]
-    return found
+    """All pairs of the data set, or the first `options.count`, behind which nothing is opened. `extra` are further
+    formats by name. Raises TrainingError where there is none."""
+    return joined(parts_of(options, extra), options.count)
 
 
 def parts_of(options: DataOptions, extra: Mapping[str, Reader] | None = None) -> Iterator[Part]:

@@ -33,6 +33,7 @@ from .resuming import check_changes
 from .reward import check_reward, reward_for
 from .room import Room
 from .run import Run
+from .shares import Helpers
 from .state import load_state, states
 from .trainer import ControlTrainer, Progress
 
@@ -71,8 +72,19 @@ class Outcome:
     files: Mapping[str, Path]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """`pairs`: of which latents, prompts and maps are in the cache. `made`: how many of each were not there before."""
+
+    pairs: int
+    made: Mapping[str, int]
+    stopped: bool
+    seconds: float
+
+
 class TrainingSession:
-    """Owner of one training. `extra_readers`: further data formats; `preprocess` runs a preprocessor by name.
+    """Owner of one training. `extra_readers`: further data formats; `preprocess` runs a preprocessor by name. `helpers`
+    encode in place of this process.
 
     `accept_changes`: a resumed training may go on with settings or data that make another run of it. `planned`: what it
     takes of the memory is counted and said first.
@@ -81,7 +93,7 @@ class TrainingSession:
     def __init__(
         self, config: TrainConfig, watcher: Watcher, preprocess: Preprocess,
         extra_readers: Mapping[str, Reader] | None = None, *, resume: bool = False, accept_changes: bool = False,
-        planned: bool = True,
+        planned: bool = True, helpers: Helpers | None = None,
     ) -> None:  # fmt: skip
         self.config, self.watcher, self.folder = config, watcher, config.output.folder
         self.preprocess = preprocess
@@ -94,7 +106,7 @@ class TrainingSession:
         self.losses: list[float] = []
         self.marks: dict[str, Any] = {}
         self.convergence: Convergence | None = None
-        self.intake = Intake(self, preprocess, extra_readers)
+        self.intake = Intake(self, preprocess, extra_readers, helpers)
 
     def run(self) -> Outcome:
         """Train to the end, or until the watcher wants to stop; either way the state is saved.
@@ -108,6 +120,22 @@ class TrainingSession:
         except Stopped:  # before the first step: what was encoded is kept
             self.agree(True)
             return Outcome(0, None, True, None, None, None, None, None, None, True, time.monotonic() - began, {})
+
+    def prepare(self) -> Prepared:
+        """Check the data, encode what the steps will see, of a stream window by window, and train nothing. What is in
+        the cache is not made again, and a training finds all of it there. Raises as `run` does.
+        """
+        began, stopped = time.monotonic(), False
+        try:
+            with self._alone():
+                check_needed(self.config)
+                self.intake.begin(None)
+                self.pause_if_asked()
+                base = load_base(self.config.base)
+                self.intake.encode_ahead(base, self._room(base))
+        except Stopped:
+            stopped = self.agree(True)
+        return Prepared(self.intake.ready, dict(self.intake.made), stopped, time.monotonic() - began)
 
     def _run(self, began: float) -> Outcome:
         check_needed(self.config)

@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -63,11 +63,9 @@ class _Shard:
     def __init__(self, path: Path) -> None:
         self.path, stat = path, path.stat()
         self.stamp = f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
-        self._unpacked: Any = None
         with path.open("rb") as stream:
-            if stream.read(2) == b"\x1f\x8b":
-                stream.seek(0)
-                self._unpacked = _Temporary(stream)
+            packed = stream.read(2) == b"\x1f\x8b"
+        self._unpacked = _Temporary(path) if packed else None
 
     def open(self) -> BinaryIO:
         return self.path.open("rb") if self._unpacked is None else self._unpacked.open()
@@ -90,17 +88,27 @@ class _Shard:
 
 
 class _Temporary:
-    """A gzipped file unpacked; it is gone when this object is."""
+    """A gzipped file unpacked; it is gone when this object is. One that is sent to another process unpacks anew there,
+    and once for all that comes of that file."""
 
-    def __init__(self, packed: BinaryIO) -> None:
+    def __init__(self, packed: Path) -> None:
+        self._packed = packed
         folder = tempfile.mkdtemp(prefix="controlnet-shard-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._path = Path(folder) / "shard.tar"
         with gzip.open(packed) as stream, self._path.open("wb") as target:
             shutil.copyfileobj(stream, target)
 
+    def __reduce__(self) -> tuple[Any, tuple[Path, int]]:
+        return _unpacked, (self._packed, self._packed.stat().st_mtime_ns)
+
     def open(self) -> BinaryIO:
         return self._path.open("rb")
+
+
+@lru_cache(maxsize=2)
+def _unpacked(packed: Path, _changed: int) -> _Temporary:
+    return _Temporary(packed)
 
 
 class _Window(io.RawIOBase):

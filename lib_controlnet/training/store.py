@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from .state import write_whole
 
 SHARD = 256
 _MOST_OPEN = 256
+_LONGEST = 60.0
+"""Seconds after which what waits is written, full shard or not: a kill costs no more than that."""
 _SHARD_KEY, _SUFFIX = "shard ", ".safetensors"
 
 
@@ -48,7 +51,7 @@ class Store:
         self._index = DiskTable(folder / f"{kind}-{process}.index")
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._waiting: dict[str, Tensor] = {}
-        self._next = 0
+        self._next, self._written = 0, time.monotonic()
         self.look()
 
     def look(self) -> None:
@@ -84,27 +87,36 @@ class Store:
     def add(self, key: str, value: Tensor, source: str) -> None:
         """Keep `value` in half precision, from the next full shard or `flush` on. `source`: what it was made from, in
         the user's words. Raises TrainingError for numbers that are none, or a disk that refuses."""
-        value = value.detach().cpu().half().contiguous().clone()
-        if not torch.isfinite(value).all():
-            raise TrainingError(
-                f"encoding {source} gave numbers that are none",
-                field="data",
-                remedy='use another VAE (base.vae), or train.precision = "bf16"; some overflow in half precision',
-            )
-        self._waiting[key] = value
-        if len(self._waiting) >= SHARD:
+        self._waiting[key] = _checked(value, source)
+        if len(self._waiting) >= SHARD or time.monotonic() - self._written > _LONGEST:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
+        self._written = time.monotonic()
         if not self._waiting:
             return
-        path = self._folder / f"{self._kind}-{self._process}-{self._next:05d}.safetensors"
+        path = self.path_of(self.reserve())
         write_whole(path, lambda partial: save_file(self._waiting, str(partial)))
-        self._next += 1
         self._known(path.name, _state(path.stat()), self._waiting)
         self._waiting = {}
         self._index.commit()
+
+    def reserve(self) -> int:
+        """The number of a shard that somebody else is to write for this process."""
+        self._next += 1
+        return self._next - 1
+
+    def path_of(self, number: int) -> Path:
+        """Of this process's shard of that number."""
+        return self._folder / f"{self._kind}-{self._process}-{number:05d}{_SUFFIX}"
+
+    def take(self, number: int) -> None:
+        """See what lies in the shard `number`, if it was written."""
+        path = self.path_of(number)
+        if path.is_file():
+            self._read(path.name, _state(path.stat()))
+            self._index.commit()
 
     def _shards(self) -> dict[str, str]:
         """Name and state of each file; the number of this process's next one is behind all of its own."""
@@ -139,6 +151,38 @@ class Store:
         if len(self._open) > _MOST_OPEN:
             self._open.popitem(last=False)
         return found
+
+
+class OneShard:
+    """Of a process that helps another's `Store`: what it makes goes into one file, and it knows of nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._made: dict[str, Tensor] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._made
+
+    def add(self, key: str, value: Tensor, source: str) -> None:
+        """See Store."""
+        self._made[key] = _checked(value, source)
+
+    def flush(self) -> None:
+        """Write the file, if there is anything in it."""
+        if self._made:
+            write_whole(self._path, lambda partial: save_file(self._made, str(partial)))
+
+
+def _checked(value: Tensor, source: str) -> Tensor:
+    """In half precision, finite."""
+    value = value.detach().cpu().half().contiguous().clone()
+    if not torch.isfinite(value).all():
+        raise TrainingError(
+            f"encoding {source} gave numbers that are none",
+            field="data",
+            remedy='use another VAE (base.vae), or train.precision = "bf16"; some overflow in half precision',
+        )
+    return value
 
 
 def _state(stat: os.stat_result) -> str:

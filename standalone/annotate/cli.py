@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from annotator.sd_controlnet.registry import Registry
 from annotator.sd_controlnet.spec import AnnotatorError, PreprocessorSpec, Runtime
 from annotator.sd_controlnet.weights import find as find_weights
 
-from .cluster import Cluster, address_of_environment, on_ray
+from ..cluster import add_options, at_least, cluster_of
+from .cluster import on_ray
 from .engines import local
 from .gallery import PAGE, gallery
 from .listing import listing, table
@@ -36,7 +37,6 @@ from .sources import Task, find
 from .work import MAP_SUFFIX, TENSOR_SUFFIX, Outcome
 
 SETTINGS = "settings.json"
-ENGINES = ("local", "ray")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -102,23 +102,8 @@ def _annotate(given: argparse.Namespace, registry: Registry) -> dict[str, Any]:
 
 def _outcomes(tasks: Sequence[Task], options: Options, given: argparse.Namespace) -> Iterator[Outcome]:
     """From the engine that was chosen. Raises UsageError."""
-    if given.engine == "ray":
-        gpus = given.gpus_per_task
-        return on_ray(
-            tasks,
-            options,
-            Cluster(
-                address=given.address or address_of_environment(),
-                workers=given.workers,
-                cpus=1.0 if given.cpus_per_task is None else given.cpus_per_task,
-                gpus=float(options.device.startswith("cuda")) if gpus is None else gpus,
-                retries=3 if given.retries is None else given.retries,
-            ),
-        )
-    for name in ("address", "cpus_per_task", "gpus_per_task", "retries"):
-        if getattr(given, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} is for a cluster: give --engine ray with it")
-    return local(tasks, options, given.workers or 1)
+    cluster = cluster_of(given, on_card=options.device.startswith("cuda"))
+    return local(tasks, options, given.workers or 1) if cluster is None else on_ray(tasks, options, cluster)
 
 
 def _bring(spec: PreprocessorSpec, options: Options) -> None:
@@ -184,11 +169,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="for preprocessors that draw random numbers")
     parser.add_argument(
         "--workers",
-        type=_at_least(1, int),
+        type=at_least(1, int),
         metavar="N",
         help=f"pictures at a time (1; this machine has {os.cpu_count()} cores); with --engine ray as many as fit",
     )
-    _add_cluster(parser)
+    add_options(parser, "a picture")
     parser.add_argument("--device", default="cpu", help="as PyTorch names it: cpu, cuda, cuda:1, mps")
     parser.add_argument("--weights", type=Path, action="append", default=[], metavar="DIR", help="folder with weights")
     parser.add_argument("--download", action="store_true", help="bring missing weights from huggingface.co")
@@ -200,35 +185,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list the preprocessors")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser
-
-
-def _add_cluster(parser: argparse.ArgumentParser) -> None:
-    cluster = parser.add_argument_group("more than one machine", "in an environment of its own; see docs/annotate.md")
-    cluster.add_argument("--engine", choices=ENGINES, default="local", help="ray: on a Ray cluster")
-    cluster.add_argument(
-        "--address", metavar="HOST:PORT", help="its head (RAY_ADDRESS; else a cluster of this run's own, here)"
-    )
-    cluster.add_argument("--cpus-per-task", type=_at_least(0, float), metavar="X", help="CPUs a picture takes (1)")
-    cluster.add_argument(
-        "--gpus-per-task",
-        type=_at_least(0, float),
-        metavar="X",
-        help="GPUs a picture takes (1 with --device cuda, else 0)",
-    )
-    cluster.add_argument(
-        "--retries",
-        type=_at_least(0, int),
-        metavar="N",
-        help="how often a picture is begun anew whose process died (3)",
-    )
-
-
-def _at_least(least: int, kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def number(text: str) -> Any:
-        value = kind(text)
-        if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"give a number from {least}, not {text}")
-        return value
-
-    number.__name__ = kind.__name__
-    return number

@@ -22,7 +22,7 @@ from lib_controlnet.training.config import DataOptions, TrainConfig, read_config
 from lib_controlnet.training.errors import TrainingError
 from lib_controlnet.training.examples import Example, Reading
 from lib_controlnet.training.session import Outcome, TrainingSession
-from standalone.train.cli import Preprocessors
+from standalone.train.preprocessors import Preprocessors
 from standalone.train.screen import Screen
 from standalone.train.shapes import read_shapes
 

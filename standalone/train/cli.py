@@ -3,6 +3,7 @@
     python launch.py train CONFIG.toml [--steps N] [--out DIR] [--resume [--accept-changes]] [--json]
     python launch.py train CONFIG.toml --push USER/NAME [--public]
     python launch.py train CONFIG.toml --plan [--memory GIB] [--json]
+    python launch.py train CONFIG.toml --prepare [--engine ray] [--json]
 
 The configuration is described in docs/training.md. Several processes: `accelerate launch -m standalone.train.cli ...`.
 """
@@ -10,6 +11,7 @@ The configuration is described in docs/training.md. Several processes: `accelera
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -19,17 +21,17 @@ from typing import Any
 
 import torch
 
-from annotator.sd_controlnet import registry
-from annotator.sd_controlnet.spec import Runtime
 from lib_controlnet.core.errors import ControlNetError
-from lib_controlnet.engine.preprocess import PreprocessRunner
-from lib_controlnet.measure.metrics import kind_of
 from lib_controlnet.training.config import TrainConfig, read_config
 from lib_controlnet.training.hub import push, uploads
-from lib_controlnet.training.pictures import Pixels
 from lib_controlnet.training.planning import plan
 from lib_controlnet.training.session import Outcome, TrainingSession
+from lib_controlnet.training.shares import SHARE, Helpers
 
+from ..annotate.options import UsageError
+from ..cluster import add_options, at_least, cluster_of, connected
+from .helping import Work, on_ray
+from .preprocessors import Preprocessors
 from .screen import Screen, memory
 from .shapes import read_shapes
 
@@ -46,13 +48,12 @@ def main(argv: Sequence[str]) -> int:
             return 0 if found.fits else 1
         if options.threads:
             torch.set_num_threads(options.threads)
-        session = TrainingSession(
-            config, screen, Preprocessors(options.weights), {"demo": read_shapes}, resume=options.resume,
-            accept_changes=options.accept_changes,
-        )  # fmt: skip
+        if options.prepare:
+            return _prepare(config, screen, options)
+        session = _session(config, screen, options)
         outcome = session.run()
         address = _pushed(options, config, outcome) if session.accelerator.is_main_process else ""
-    except ControlNetError as error:
+    except (ControlNetError, UsageError) as error:
         screen.close()
         print(json.dumps({"error": str(error)}) if options.json else f"launch.py train: {error}", file=sys.stderr)
         return 1
@@ -61,6 +62,35 @@ def main(argv: Sequence[str]) -> int:
         report = report_of(outcome) | ({"pushed": address} if address else {})
         print(json.dumps(report) if options.json else _text(report))
     return 130 if outcome.stopped else 0
+
+
+def _session(
+    config: TrainConfig, screen: Screen, options: argparse.Namespace, helpers: Helpers | None = None
+) -> TrainingSession:
+    return TrainingSession(
+        config, screen, Preprocessors(options.weights), {"demo": read_shapes}, resume=options.resume,
+        accept_changes=options.accept_changes, helpers=helpers,
+    )  # fmt: skip
+
+
+def _prepare(config: TrainConfig, screen: Screen, options: argparse.Namespace) -> int:
+    """Here, or by the machines of a cluster."""
+    cluster = cluster_of(options, on_card=torch.cuda.is_available())
+    with contextlib.ExitStack() as open_now:
+        helpers = None
+        if cluster is not None:
+            ray = open_now.enter_context(connected(cluster))
+            weights = tuple(folder.absolute() for folder in options.weights)
+            helpers = on_ray(ray, cluster, Work(config.base, config.data, config.train.precision, weights))
+        session = _session(config, screen, options, helpers)
+        made = session.prepare()
+    screen.close()
+    if session.accelerator.is_main_process:
+        report = {**dataclasses.asdict(made), "seconds": round(made.seconds, 1), "memory_mb": memory() >> 20}
+        new = ", ".join(f"{count} {name}" for name, count in made.made.items() if count) or "nothing new"
+        ready = f"{made.pairs} pairs are ready for a training ({new} encoded in {made.seconds:.0f} s)"
+        print(json.dumps(report) if options.json else "stopped; begin again to go on" if made.stopped else ready)
+    return 130 if made.stopped else 0
 
 
 def _pushed(options: argparse.Namespace, config: TrainConfig, outcome: Outcome) -> str:
@@ -78,23 +108,6 @@ def _config(options: argparse.Namespace) -> TrainConfig:
     if options.out:
         changes["output"] = {"folder": options.out.resolve()}
     return read_config(options.config, **changes)
-
-
-class Preprocessors:
-    """Runs the preprocessors of this repository by name: see `Preprocess` in the trainer."""
-
-    def __init__(self, weights: Sequence[Path]) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        runtime = Runtime(device=device, weight_folders=tuple(weights))
-        self._runner = PreprocessRunner(registry.discover(), lambda: runtime, stays=True)  # type: ignore[arg-type]
-
-    def kind(self, name: str) -> str:
-        """What the maps of a preprocessor show, as a meter compares them."""
-        return kind_of(self._runner.entry(name).spec)
-
-    def __call__(self, name: str, picture: Pixels, resolution: int, settings: Sequence[float]) -> Pixels:
-        thresholds = dict(zip(("threshold_a", "threshold_b"), settings, strict=False))
-        return self._runner.run(name, picture, resolution=resolution, **thresholds).map  # type: ignore[arg-type]
 
 
 def report_of(outcome: Outcome) -> dict[str, Any]:
@@ -132,6 +145,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="instead of output.folder")
     parser.add_argument("--resume", action="store_true", help="go on from the newest state in the output folder")
     parser.add_argument("--plan", action="store_true", help="count what memory it takes, and train nothing")
+    parser.add_argument("--prepare", action="store_true", help="make maps, encode pictures and prompts; train nothing")
+    parser.add_argument("--workers", type=at_least(1, int), metavar="N",
+                        help=f"with --engine ray: so many times {SHARE} at once (as many as fit)")  # fmt: skip
+    add_options(parser, "encoding")
     parser.add_argument("--memory", type=float, metavar="GIB", help="with --plan: of another card than this computer's")
     parser.add_argument(
         "--accept-changes", action="store_true", help="with --resume: go on with other settings or data than before"

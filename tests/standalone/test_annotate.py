@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from standalone.annotate import cli, cluster, gallery, work
-from standalone.annotate.cluster import _spread, anywhere
+from standalone import cluster
+from standalone.annotate import cli, gallery, work
+from standalone.annotate.cluster import outcomes
 from standalone.annotate.listing import listing
 from standalone.annotate.options import Options, UsageError, parameter_names
 from standalone.annotate.sources import Task
@@ -272,7 +273,10 @@ class FakeRay:
     def put(self, value: Any) -> Any:
         return value
 
-    def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+    def remote(self, **needs: Any) -> Any:
+        return lambda run: FakeTask()
+
+    def wait(self, references: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
         self.most = max(self.most, len(references))
         return references[-num_returns:], references[:-num_returns]  # not in the order in which they were given
 
@@ -311,12 +315,12 @@ ENDS = {"3": RayError("The worker died.\nMany lines of advice."), "5": RayTaskEr
 def test_a_cluster_is_kept_busy_and_what_ends_badly_is_named(made: cluster.Cluster, most: int) -> None:
     ray: Any = FakeRay(4, 2)
     tasks = [Task(Path("in") / f"{name}.png", Path("out") / f"{name}.png", str(name)) for name in range(20)]
-    options = anywhere(Options("canny", weights=(Path("w"),)))
-    outcomes = list(_spread(ray, FakeTask(), tasks, options, made))
+    options = Options("canny", weights=(Path("w"),))
+    found = list(outcomes(ray, tasks, options, made))
     assert ray.most == most
-    assert sorted(outcome.task.name for outcome in outcomes) == sorted(task.name for task in tasks)
-    assert all(outcome.task in tasks for outcome in outcomes)  # with the paths that were given
-    errors = dict(error for outcome in outcomes for error in outcome.errors)
+    assert sorted(outcome.task.name for outcome in found) == sorted(task.name for task in tasks)
+    assert all(outcome.task in tasks for outcome in found)  # with the paths that were given
+    errors = dict(error for outcome in found for error in outcome.errors)
     assert errors == {
         "3": "its process died 4 times (RayError: The worker died.)",
         "5": "ZeroDivisionError: division by zero",

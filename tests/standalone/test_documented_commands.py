@@ -28,6 +28,7 @@ BENCH = f"{STANDALONE}test_bench.py::test_a_run_says_how_long_it_will_take_and_e
 TUTORIAL = f"{TRAINING}test_tutorial.py::test_the_tutorial_leads_to_a_controlled_picture"
 PUSH = f"{TRAINING}test_card.py::test_the_command_uploads_a_finished_training"
 SERVER = f"{STANDALONE}test_server.py::serving"
+PREPARE = f"{TRAINING}test_prepare_cluster.py::test_what_a_killed_preparation_made_is_there_and_a_training_finds_all"
 EVALUATE = f"{DEMO}test_model.py::test_control_is_followed_and_prompt_is_obeyed"
 
 LAUNCH, MODULE = "python launch.py", "python -m standalone.demo."
@@ -72,6 +73,7 @@ RUN = {
     f"{LAUNCH} train my_control.toml": TUTORIAL,
     f"{LAUNCH} train my_control.toml --plan": TUTORIAL,
     f"{LAUNCH} train my_control.toml --resume": TUTORIAL,
+    f"{LAUNCH} train my_control.toml --prepare": PREPARE,
     f"{LAUNCH} train photographs.toml --resume --push YOUR_NAME/my_canny": PUSH,
     f"{LAUNCH} train my_control.toml --resume --push USER/NAME": PUSH,
     f"{LAUNCH} bench": BENCH,

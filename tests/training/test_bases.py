@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from lib_controlnet.nets.config import UNetConfig
 from lib_controlnet.nets.unet import UNetModel
 from lib_controlnet.training.base import load_base
-from lib_controlnet.training.cache import _Place, size_condition
+from lib_controlnet.training.cache import Place, size_condition
 from lib_controlnet.training.config import BaseOptions
 from lib_controlnet.training.text import TOKENIZER
 from tests.nets.ldm_oracle import randomise
@@ -133,7 +133,7 @@ def test_sd2_reads_the_layer_before_the_last_normed(sd2: Any) -> None:
 
 def test_sdxls_sizes_are_height_first() -> None:
     """A picture of 640x480 trained at 512x512: resized to 683x512, cut 85 from the left."""
-    y = size_condition(torch.zeros(1, 4), [_Place((512, 512), (640, 480))])
+    y = size_condition(torch.zeros(1, 4), [Place((512, 512), (640, 480))])
     frequencies = 10000.0 ** -(torch.arange(128) / 128)
     angles = torch.tensor([480.0, 640, 0, 85, 512, 512])[:, None] * frequencies
     assert torch.allclose(y[0, 4:], torch.cat([angles.cos(), angles.sin()], dim=1).flatten(), atol=1e-3)

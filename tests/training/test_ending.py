@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lib_controlnet.training import cache, looks, room, trainer
+from lib_controlnet.training import encoder, looks, room, trainer
 from lib_controlnet.training.errors import NotFinite, TrainingError
 from lib_controlnet.training.records import STOP, read_log
 from lib_controlnet.training.state import load_state, states
@@ -161,8 +161,8 @@ def test_a_stop_is_heard_everywhere(
     stage: str, by_file: bool, checkpoint: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was encoded until then is not encoded again."""
-    monkeypatch.setattr(cache.Room, "pictures_at_once", lambda *_: 1)
-    monkeypatch.setattr(cache, "_TEXTS_AT_ONCE", 1)
+    monkeypatch.setattr(encoder.Room, "pictures_at_once", lambda *_: 1)
+    monkeypatch.setattr(encoder, "_TEXTS_AT_ONCE", 1)
     monkeypatch.setattr(looks.Room, "samples_at_once", lambda *_: 1)
     out = tmp_path / "out"
     settings = config(checkpoint, pairs, out, samples={"every": 4})
