@@ -18,6 +18,15 @@ from .errors import TrainingError
 from .pictures import Pixels, header_size, read_picture
 
 _ENDS = 64 << 10
+COLUMNS = {
+    "picture": ("image", "file_name", "image_file_name", "target", "jpg", "picture"),
+    "hint": (
+        "conditioning_image", "conditioning_image_file_name", "conditioning_file_name", "conditioning", "control",
+        "control_image", "hint", "source",
+    ),
+    "text": ("text", "caption", "prompt", "txt", "captions"),
+}  # fmt: skip
+"""What the columns of a table are called, the usual name first."""
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import csv
-import importlib
-import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from .config import DataOptions
 from .errors import TrainingError
 from .examples import (
-    EncodedPicture,
+    COLUMNS,
     Example,
     Reading,
     Source,
@@ -24,17 +21,9 @@ from .examples import (
     json_lines,
     picture_file,
 )
+from .parquet import Parquet
 from .parts import Part, blocks, by_stem
 
-COLUMNS = {
-    "picture": ("image", "file_name", "image_file_name", "target", "jpg", "picture"),
-    "hint": (
-        "conditioning_image", "conditioning_image_file_name", "conditioning_file_name", "conditioning", "control",
-        "control_image", "hint", "source",
-    ),
-    "text": ("text", "caption", "prompt", "txt", "captions"),
-}  # fmt: skip
-"""What the columns of a table are called, the usual name first."""
 _HELD_OUT = ("validation", "valid", "val", "test")
 _FILES = ("metadata.jsonl", "metadata.csv")
 Row = Mapping[str, Any]
@@ -98,7 +87,7 @@ def _is_held_out(path: Path, folder: Path) -> bool:
 
 def _parts_of(path: Path, options: DataOptions, held_out: bool = False) -> Iterator[Part]:
     if path.suffix == ".parquet":
-        yield from (Part(opened, held_out) for opened in _Parquet(path, options).groups())
+        yield from (Part(opened, held_out) for opened in Parquet(path, options).groups())
         return
     for rows in blocks(_csv(path) if path.suffix == ".csv" else _jsonl(path)):
         yield Part(partial(_rows, path, rows, options), held_out)
@@ -162,89 +151,6 @@ def _example(folder: Path, place: str, row: Row, options: DataOptions, found: Re
         return None
     assert sources[0] is not None
     return Example(picture, captions, sources[0], sources[1])
-
-
-@dataclass
-class _Parquet:
-    """Pictures in the cells of a Parquet file: bytes, or `{"bytes", "path"}` as the hub stores them."""
-
-    path: Path
-    options: DataOptions
-    _group: tuple[int, Any] | None = field(default=None, init=False)
-
-    def groups(self) -> Iterator[Callable[[], Reading]]:
-        """One for each row group: all of its rows, without their pictures."""
-        try:
-            file = _pyarrow().ParquetFile(str(self.path))
-            count, columns = file.num_row_groups, set(file.schema_arrow.names)
-        except (OSError, ValueError) as error:  # pyarrow's errors are these
-            yield partial(self._unread, str(error))
-            return
-        names = [self._column(kind, columns) for kind in ("picture", "hint", "text")]
-        if names[0] is None or (names[1] is None and self.options.preprocessor == "none"):
-            yield lambda: Reading(problems=[f'"{self.path.name}" has no columns image and conditioning_image'])
-            return
-        for group in range(count):
-            yield partial(self._read, group, names[0], *names[1:])
-
-    def _read(self, group: int, picture: str, hint: str | None, text: str | None) -> Reading:
-        found = Reading()
-        try:
-            file = _pyarrow().ParquetFile(str(self.path))
-            rows = file.metadata.row_group(group).num_rows
-            texts = file.read_row_group(group, columns=[text])[text].to_pylist() if text else [None] * rows
-            for row in range(rows):
-                found.examples.append(self._example(group, row, picture, hint, captions_of(texts[row])))
-        except (OSError, ValueError) as error:
-            found.problems += self._unread(str(error)).problems
-        return found
-
-    def _unread(self, error: str) -> Reading:
-        return Reading(problems=[f'"{self.path.name}" cannot be read ({error})'])
-
-    def _column(self, kind: str, present: set[str]) -> str | None:
-        asked = {"picture": self.options.picture_column, "hint": self.options.hint_column,
-                 "text": self.options.caption_column}[kind]  # fmt: skip
-        return next((name for name in ((asked,) if asked else COLUMNS[kind]) if name in present), None)
-
-    def _example(self, group: int, row: int, picture: str, hint: str | None, captions: tuple[str, ...]) -> Example:
-        name = f"{self.path.name}/{group}/{row}"
-        stat = self.path.stat()
-        made = [
-            None if column is None else EncodedPicture(
-                name if column == picture else f"{name} ({column})",
-                f"{self.path}|{stat.st_size}|{stat.st_mtime_ns}|{group}|{row}|{column}",
-                partial(self._open, group, row, column),
-                far=True,
-            )
-            for column in (picture, hint)
-        ]  # fmt: skip
-        assert made[0] is not None
-        return Example(name, captions, made[0], made[1])
-
-    def _open(self, group: int, row: int, column: str) -> BinaryIO:
-        held = self._group
-        if held is None or held[0] != group:
-            held = group, _pyarrow().ParquetFile(str(self.path)).read_row_group(group)
-            self._group = held
-        cell = held[1][column][row].as_py()
-        content = cell.get("bytes") if isinstance(cell, dict) else cell
-        if isinstance(content, bytes):
-            return io.BytesIO(content)
-        name = cell.get("path") if isinstance(cell, dict) else cell
-        if not isinstance(name, str):
-            raise OSError(f"the cell holds {type(cell).__name__}, no picture")
-        return (self.path.parent / name).open("rb")
-
-
-def _pyarrow() -> Any:
-    try:
-        return importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise TrainingError(
-            "Parquet files need the package pyarrow", field="data.folder", found=str(error),
-            remedy='install it with "pip install pyarrow"',
-        ) from error  # fmt: skip
 
 
 def _three_folders(folder: Path) -> Reading:
