@@ -34,7 +34,7 @@ GOALS = {
     "step_union_two": Goal(1.36),
     "step_control_lora": Goal(1.02),
     "step_ip_plus": Goal(1.05),
-    "step_lllite": Goal(1.10),  # ours to keep: what the peers take has not been measured
+    "step_lllite": Goal(1.09),  # what sd-webui-controlnet takes in one job of A1111 1.10.1, of which ours took 1.03
     "step_weight_zero": Goal(1.02, 0.98),
     "step_outside_range": Goal(1.02, 0.98),
     "step_installed_only": Goal(1.02, 0.98),

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from standalone.demo.metrics import edge_score, edges
-from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, image_pixels, serious_faults
+from tests.browser.conftest import DRAWING, OTHER, ROOT, SHOTS, Panel, image_pixels, serious_faults
 
+pytestmark = pytest.mark.skipif(OTHER is not None, reason="the page of CONTROLNET_TEST_WEBUI is another one")
 GRADIO_3 = gradio.__version__.startswith("3.")
 COUNT_CLICKS = "window.clicks = 0; addEventListener('pointerdown', () => window.clicks++, true)"
 
