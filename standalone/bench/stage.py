@@ -153,6 +153,8 @@ class ControlledStep:
         """Of the sampling: the part of its steps that is done."""
         self.turn, self.planned = 0, 0
         """Which denoiser call of how many it is; 0 where that is not told, so that nothing is reused."""
+        self.noisy = False
+        """Whether the sampler adds noise between its calls."""
 
     @property
     def network(self) -> nn.Module:
@@ -162,7 +164,8 @@ class ControlledStep:
     def begin(self, given: UNetCall) -> tuple[Step, Residuals | None]:
         """As a host's sampling drives the session."""
         rows = self._cursor.take(len(given.x))
-        step = Step(*given.tensors, *rows, progress=self.progress, planned=self.planned, turn=self.turn)
+        told = {"progress": self.progress, "planned": self.planned, "turn": self.turn, "noisy": self.noisy}
+        step = Step(*given.tensors, *rows, **told)
         return self.session.begin_call(step)
 
     def end(self, output: Tensor, left: Sequence[str]) -> Tensor:
