@@ -14,7 +14,6 @@ import contextlib
 import json
 import random
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +23,9 @@ import cv2
 import numpy as np
 import torch
 
-from .checkpoint import FOLDER
 from .controls import control_map
 from .data import HELD_OUT_SEED
+from .embedded import embedded
 from .evaluate import line_scores
 from .shapes import SIZE, Image, Picture, pictures
 
@@ -134,14 +133,8 @@ def _maps(kind: str, truth: Sequence[Picture]) -> Iterator[Image]:
 @contextlib.contextmanager
 def running(pairs: int, first: int = 0) -> Iterator[Jobs]:
     """An embedded WebUI with the demo's models, while it is needed; see `Jobs`."""
-    from standalone.app import boot
-
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        app = boot(None, FOLDER / "controlnet", data_dir=folder, api=False, ui=False)
-        try:
-            yield Jobs(app, pairs, first)
-        finally:
-            app.close()
+    with embedded() as app:
+        yield Jobs(app, pairs, first)
 
 
 def main() -> None:
