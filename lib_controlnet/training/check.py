@@ -19,6 +19,10 @@ from .pictures import Pixels, fitted, training_size
 
 _SHOWN = 5
 _SAME_SHAPE = 0.02
+_UNCAPTIONED = (
+    'write the caption files, or set data.captions = "none" to train without prompts, or "interrogator" and start the '
+    "training in the WebUI, which writes them"
+)
 _SHEET_SIDE = 128
 _AT_ONCE, _PORTION = 8, 512
 
@@ -37,6 +41,7 @@ class DataReport:
     warnings: tuple[str, ...]
     lints: tuple[dict[str, Any], ...] = ()
     bad: frozenset[int] = frozenset()
+    remedy: str = "correct the data"
 
     def raise_problems(self) -> None:
         """Raises TrainingError that names the first problems."""
@@ -48,7 +53,7 @@ class DataReport:
             f"the data has {len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}",
             field="data",
             found="; ".join(self.problems[:_SHOWN]) + more,
-            remedy="correct the data; nothing was trained yet",
+            remedy=f"{self.remedy}; nothing was trained yet",
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -90,18 +95,29 @@ def check_data(
             small += looked[0] < wanted[0] or looked[1] < wanted[1]
         if progress is not None:
             progress(number + 1, len(examples))
-    if not reading.examples:
+    if not reading.examples and not problems:
         problems.append("there is no complete pair")
     held_out = len(reading.held_out) or min(options.held_out, max(len(reading.examples) - 1, 0))
     if small:
         warnings.append(f"{small} of {len(examples)} pictures are smaller than {options.resolution} pixels")
+    if reading.left_out:
+        warnings.append(_left_out(reading.left_out))
     if reading.to_caption:
         warnings.append(f"{len(reading.to_caption)} captions are missing; the interrogator is to write them")
     captions = {caption for example in examples for caption in example.captions}
     if len(examples) > _SHOWN and len(captions) == 1 and options.captions != "none":
         warnings.append("all captions are the same")
     pairs = len(reading.examples) if reading.held_out else len(reading.examples) - held_out
-    return DataReport(pairs, held_out, dict(sizes), len(captions), tuple(problems), tuple(warnings), bad=frozenset(bad))
+    return DataReport(pairs, held_out, dict(sizes), len(captions), tuple(problems), tuple(warnings), bad=frozenset(bad),
+                      remedy=_UNCAPTIONED if reading.uncaptioned else "correct the data")  # fmt: skip
+
+
+def _left_out(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    return (
+        f"{len(names)} files or linked folders are left out ({shown}): save pictures as PNG, JPEG or WebP, and move "
+        "folders here"
+    )
 
 
 def usable(reading: Reading, report: DataReport) -> Reading:

@@ -18,6 +18,7 @@ from .errors import TrainingError
 from .pictures import Pixels, header_size, read_picture
 
 _ENDS = 64 << 10
+LEFT_OUT = "left out"
 COLUMNS = {
     "picture": ("image", "file_name", "image_file_name", "target", "jpg", "picture"),
     "hint": (
@@ -120,12 +121,22 @@ class Example:
 @dataclass
 class Reading:
     """What a reader found. `held_out`: pairs the data set itself keeps for samples. `problems`: one sentence each.
-    `to_caption`: pictures whose captions the host's interrogator is to write before the training."""
+    `to_caption`: pictures whose captions the host's interrogator is to write before the training. `left_out`: names of
+    what is not read. `uncaptioned`: pictures whose caption files are not there."""
 
     examples: list[Example] = field(default_factory=list)
     held_out: list[Example] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     to_caption: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    uncaptioned: int = 0
+
+    def tell(self, path: Path, problem: str) -> None:
+        """Of a picture, or what else lies there."""
+        if problem == LEFT_OUT:
+            self.left_out.append(f"{path.name}/" if path.is_dir() else path.name)
+        else:
+            self.problems.append(problem)
 
 
 Reader = Callable[[DataOptions], Reading]
@@ -174,26 +185,28 @@ def file_example(name: str, picture: Path, hint: Path | None, captions: Iterable
     return Example(name, tuple(caption.strip() for caption in captions), picture_file(picture, name), made)
 
 
-def caption_file(path: Path, found: Reading) -> str:
-    """The text of a caption's file, "" with a problem where there is none."""
+def caption_file(path: Path, found: Reading) -> str | None:
+    """The text of a caption's file; None, and a problem, where it cannot be read."""
     try:
         return path.read_text("utf-8-sig")
     except OSError:
         found.problems.append(f'the caption file "{path.name}" is not there')
+        found.uncaptioned += 1
     except UnicodeDecodeError:
         found.problems.append(f'the caption file "{path.name}" is not UTF-8')
-    return ""
+    return None
 
 
-def captions_beside(picture: Path, options: DataOptions, found: Reading) -> list[str]:
-    """The caption in the file beside `picture`; none where it is yet to be written."""
+def captions_beside(picture: Path, options: DataOptions, found: Reading) -> list[str] | None:
+    """The caption in the file beside `picture`; none where it is yet to be written, None where it cannot be read."""
     path = picture.with_suffix(options.caption_extension)
     if options.captions == "none":
         return [""]
     if options.captions == "interrogator" and not path.exists():
         found.to_caption.append(picture)
         return []
-    return [caption_file(path, found)]
+    text = caption_file(path, found)
+    return None if text is None else [text]
 
 
 def captions_of(value: object) -> tuple[str, ...]:

@@ -32,9 +32,10 @@ def kohya(options: DataOptions) -> Reading:
     for stem, picture in by_stem(options.folder, found, without=options.control_folder).items():
         own = stem if stem in hints else Path(stem).name
         unused.discard(own)
-        captions = written.get(stem) or written.get(Path(stem).name)
+        captions = written.get(stem) or written.get(Path(stem).name) or captions_beside(picture, options, found)
         count = len(found.examples)
-        add_pair(found, picture.name, picture, hints.get(own), captions or captions_beside(picture, options, found))
+        if captions is not None:
+            add_pair(found, picture.name, picture, hints.get(own), captions)
         found.examples += found.examples[count:] * (_repeats(stem) - 1)
     found.problems += [f'the control map "{hints[stem].name}" has no picture' for stem in sorted(unused)]
     return found

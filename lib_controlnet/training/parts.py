@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from .errors import TrainingError
-from .examples import Reading
-from .pictures import SUFFIXES
+from .examples import LEFT_OUT, Reading
+from .pictures import OTHERS, SUFFIXES
 
 Item = TypeVar("Item")
 _IN_A_PART = 1024
@@ -45,6 +45,8 @@ def joined(parts: Iterable[Part], count: int = 0) -> Reading:
         found.held_out += one.held_out
         found.problems += one.problems
         found.to_caption += one.to_caption
+        found.left_out += one.left_out
+        found.uncaptioned += one.uncaptioned
         if count and len(found.examples) >= count:
             found.examples = found.examples[:count]
             break
@@ -61,6 +63,7 @@ def blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
 def pictures_below(folder: Path, without: Path | None = None) -> Iterator[tuple[str, Path, str]]:
     """(path below `folder` without the suffix, picture, problem or "") of the pictures in a folder and those below it,
     in order; of several with one base name the first, the others with a problem. `without`: a folder that is left out.
+    The problem is LEFT_OUT for what may be meant to be there and is not read: other kinds of pictures, linked folders.
 
     Names alone are looked at, and those of one folder at a time are in memory.
     """
@@ -78,10 +81,17 @@ def _below(folder: Path, inner: str, without: Path | None) -> Iterator[tuple[str
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _below(path, f"{inner}{entry.name}/", without)
-        elif suffix.lower() in SUFFIXES and entry.is_file():
-            same = named.setdefault(stem, entry.name)
-            problem = "" if same == entry.name else f'"{inner}{entry.name}" and "{inner}{same}" have the same base name'
-            yield f"{inner}{stem}", path, problem
+        elif suffix.lower() in OTHERS or entry.is_dir():  # a linked folder may lead back to this one
+            yield f"{inner}{stem}", path, LEFT_OUT
+        elif suffix.lower() in SUFFIXES:
+            yield f"{inner}{stem}", path, _problem(entry, inner, named.setdefault(stem, entry.name))
+
+
+def _problem(entry: os.DirEntry[str], inner: str, same: str) -> str:
+    """`same`: what is already there of its base name."""
+    if not entry.is_file():
+        return f'"{inner}{entry.name}" is a link to nothing'
+    return "" if same == entry.name else f'"{inner}{entry.name}" and "{inner}{same}" have the same base name'
 
 
 def by_stem(folder: Path, found: Reading, without: Path | None = None) -> dict[str, Path]:
@@ -89,6 +99,7 @@ def by_stem(folder: Path, found: Reading, without: Path | None = None) -> dict[s
     named: dict[str, Path] = {}
     for stem, path, problem in pictures_below(folder, without):
         if problem:
-            found.problems.append(problem)
-        named.setdefault(stem, path)
+            found.tell(path, problem)
+        else:
+            named.setdefault(stem, path)
     return named

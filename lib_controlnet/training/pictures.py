@@ -22,6 +22,9 @@ from .errors import TrainingError
 
 Pixels = NDArray[np.uint8]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+OTHERS = (".gif", ".heic", ".heif", ".avif", ".jfif", ".jxl", ".jp2", ".psd", ".tga", ".svg", ".dng", ".cr2", ".cr3",
+          ".nef", ".arw")  # fmt: skip
+"""Pictures too, of kinds that are not read."""
 _BUCKET = 64
 _MOST_STRETCHED = 2.5
 

@@ -73,10 +73,11 @@ def _plain(pictures: Iterable[tuple[str, Path, str]], options: DataOptions) -> R
     found = Reading()
     for _, picture, problem in pictures:
         if problem:
-            found.problems.append(problem)
+            found.tell(picture, problem)
             continue
         captions = captions_beside(picture, options, found)
-        found.examples.append(file_example(picture.name, picture, None, captions))
+        if captions is not None:
+            found.examples.append(file_example(picture.name, picture, None, captions))
     return found
 
 

@@ -86,6 +86,8 @@ class Stream:
             index += len(rest)
             if index >= len(self._open.examples):
                 found.problems += self._open.problems
+                found.left_out += self._open.left_out
+                found.uncaptioned += self._open.uncaptioned
                 self._next()
                 index = 0
         seen = place.seen + len(found.examples)

@@ -160,8 +160,9 @@ def _three_folders(folder: Path) -> Reading:
     found = Reading()
     hints = by_stem(parts["hint"], found)
     for stem, picture in by_stem(parts["picture"], found).items():
-        captions = [caption_file(parts["text"] / f"{stem}.txt", found)]
-        add_pair(found, picture.name, picture, hints.pop(stem, None), captions)
+        text, hint = caption_file(parts["text"] / f"{stem}.txt", found), hints.pop(stem, None)
+        if text is not None:
+            add_pair(found, picture.name, picture, hint, [text])
     found.problems += [f'"{path.name}" has no picture' for path in hints.values()]
     return found
 
