@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +16,8 @@ from .log import board_writer, wandb_package
 from .optimizer import eight_bit
 
 _BLANK = np.zeros((64, 64, 3), np.uint8)
+_PACKAGES = ("accelerate", "diffusers")
+"""WebUIs bring the first one, and not always the second."""
 
 
 def check_needed(config: TrainConfig) -> None:
@@ -23,6 +27,11 @@ def check_needed(config: TrainConfig) -> None:
             kind = "a folder" if path.is_dir() else "nothing"
             raise TrainingError(f"{name} must be a file", field=f"base.{name}", found=f"{kind} at {path}",
                                 remedy="correct the path; relative ones start at the configuration")  # fmt: skip
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise TrainingError(f"the trainer needs the package {package}", field="train",
+                                found=f"{sys.executable} has none",
+                                remedy=f"{sys.executable} -m pip install {package}")  # fmt: skip
     if config.train.optimizer == "adamw8bit":
         eight_bit()
     if config.output.tensorboard:

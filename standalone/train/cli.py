@@ -54,14 +54,21 @@ def main(argv: Sequence[str]) -> int:
         outcome = session.run()
         address = _pushed(options, config, outcome) if session.accelerator.is_main_process else ""
     except (ControlNetError, UsageError) as error:
-        screen.close()
-        print(json.dumps({"error": str(error)}) if options.json else f"launch.py train: {error}", file=sys.stderr)
-        return 1
+        return _told(str(error), screen, options)
+    except ImportError as error:
+        problem = f"packages of {sys.executable} do not fit together. Found: {error}."
+        return _told(f"{problem} What to do: install other versions of them", screen, options)
     screen.close()
     if session.accelerator.is_main_process:
         report = report_of(outcome) | ({"pushed": address} if address else {})
         print(json.dumps(report) if options.json else _text(report))
     return 130 if outcome.stopped else 0
+
+
+def _told(problem: str, screen: Screen, options: argparse.Namespace) -> int:
+    screen.close()
+    print(json.dumps({"error": problem}) if options.json else f"launch.py train: {problem}", file=sys.stderr)
+    return 1
 
 
 def _session(

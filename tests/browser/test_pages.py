@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.browser.conftest import DRAWING, ROOT, SHOTS, Panel, image_pixels, pixels
+from tests.browser.conftest import DRAWING, OTHER, ROOT, SHOTS, Panel, image_pixels, pixels
 from tests.browser.stage import SLOW
 from tests.training.tiny import make_pairs
 
@@ -42,10 +42,10 @@ def test_preset_is_exported_and_imported(canny: Panel) -> None:
 
 
 def test_caption_needs_an_interrogator_and_says_so(canny: Panel) -> None:
-    """The embedded WebUI has none; others write into the box."""
+    """The embedded WebUI has none; others write into the box, if they find its weights."""
     canny.page.locator("#txt2img_controlnet_options > .label-wrap").click()
     canny.page.locator("#txt2img_controlnet_write_caption").click()
-    assert "has no interrogator" in canny.error()
+    assert ("interrogator failed" if OTHER else "has no interrogator") in canny.error()
 
 
 def test_preprocessor_is_stopped(panel: Panel) -> None:
@@ -143,7 +143,7 @@ def test_path_of_a_model_can_be_copied(page: Any) -> None:
     page.locator("ul.options li", has_text="demo_seg").first.click()
     page.traffic.settle()
     shown = page.locator("#controlnet_models_path textarea").input_value()
-    assert Path(shown) == ROOT / "models" / "demo" / "controlnet" / "demo_seg.safetensors"
+    assert Path(shown).samefile(ROOT / "models" / "demo" / "controlnet" / "demo_seg.safetensors")
 
 
 def fill(page: Any, name: str, value: str) -> None:

@@ -287,8 +287,8 @@ def test_reload_keeps_the_panel_working(canny: Panel, pages: Pages) -> None:
     page = canny.page
     pages.forget()
     page.locator("#tabs > .tab-nav button", has_text="Settings").click()
-    page.locator("#settings_restart_gradio").click()
-    page.wait_for_timeout(4000)
+    with page.expect_event("load", timeout=120_000):  # the page reloads itself once the server is back
+        page.locator("#settings_restart_gradio").click()
     page.locator("#txt2img_controlnet #controlnet > .label-wrap").wait_for(timeout=90_000)
     page.problems.clear()  # while the server was away, the host's script could not reach it
     again = Panel(page).open()

@@ -223,3 +223,20 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(TrainingError, match="pip install wandb"):
         log.wandb_package()
+
+
+def test_packages_that_do_not_fit_together_are_told(
+    checkpoint: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A diffusers made for another huggingface_hub is found out by its import, in the midst of the training."""
+
+    def unfit(*_arguments: object) -> None:
+        raise ImportError("cannot import name 'resolve_revision' from 'huggingface_hub'")
+
+    monkeypatch.setattr("lib_controlnet.training.session.load_base", unfit)
+    text = f'[base]\ncheckpoint = "{checkpoint.as_posix()}"\n[data]\nfolder = "{pairs.as_posix()}"\nheld_out = 1\n'
+    (tmp_path / "a.toml").write_text(text + '[train]\nsteps = 1\n[output]\nfolder = "out"\nname = "made"\n', "utf-8")
+    assert main([str(tmp_path / "a.toml"), "--quiet"]) == 1
+    told = capsys.readouterr().err
+    assert all(part in told for part in ("do not fit together", "resolve_revision", sys.executable))
+    assert "Traceback" not in told

@@ -239,6 +239,9 @@ def test_what_is_missing_on_this_machine_is_told(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(TrainingError, match="need the package tensorboard"):
         session(config(checkpoint, pairs, tmp_path / "b", output={"tensorboard": True})).run()
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(TrainingError, match=r"needs the package diffusers.*-m pip install diffusers"):
+        session(config(checkpoint, pairs, tmp_path / "c")).run()
 
 
 def test_half_precision_is_for_gpus(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
