@@ -4,9 +4,12 @@ What a ControlNet adds depends on the latents, which change slowly while a pictu
 residuals are computed or those of an earlier call serve ("Reuse control", off by default):
 
 - the schedule: the first two calls of a unit are computed, and none serves for more than LONGEST of the pass's calls,
-  where the sampler adds noise between them LONGEST_NOISY;
+  where several units do, or the sampler adds noise between them, LONGEST_HARD;
 - the change, measured for each unit whenever its residuals are computed anew: they serve while, as they changed last,
   they are expected to have changed by less than the unit's budget.
+
+Where several units reuse, what serves goes on as it went: AHEAD of the last change between two computed calls, for each
+call since. Noise does not go on, and where a sampler adds it everything stays as it was.
 
 No call waits for the device. A change is measured there, and looked at LAG denoiser calls later, when it has long been
 copied. To look at it at once would be a wait; to take it whenever it happens to have come would let pictures depend on
@@ -36,8 +39,12 @@ LAG = 2
 """Denoiser calls after which a measured change is looked at."""
 LONGEST = 0.25
 """Part of a pass's denoiser calls for which residuals serve at most, that for which they were computed included."""
-LONGEST_NOISY = 0.15
-"""As LONGEST, of samplers that add new noise between their calls, to which control answers too."""
+LONGEST_HARD = 0.2
+"""As LONGEST, where several units reuse, since what each misses adds up, and of samplers that add new noise between
+their calls, to which control answers too."""
+AHEAD = 0.5
+"""Of the last change, in proportion to the calls since, by which residuals that serve are moved. Not all of it: the
+change itself grows and turns, most of all from the first calls of a pass to those in its middle."""
 FEWEST = 6
 """Denoiser calls of a pass that is long enough; in shorter ones every call changes too much."""
 
@@ -53,6 +60,8 @@ class _Kept:
     read: tuple[Tensor, ...]
     """Context and y, where comparing them costs nothing."""
     turn: int
+    drift: Residuals | None = None
+    """By how much they are expected to move at each call; None where nothing tells it."""
     count: int = 1
     """How many times they have been computed."""
     used: int = 0
@@ -61,6 +70,13 @@ class _Kept:
     """The last change that is known, and over how many denoiser calls."""
     measured: list[tuple[int, int, Later]] = field(default_factory=list[tuple[int, int, Later]])
     """(denoiser call, calls since the one before, change) of those that are not known yet."""
+
+    def at(self, turn: int) -> Residuals:
+        """As they are expected to be at a later denoiser call; new tensors."""
+        if self.drift is None:
+            return self.residuals
+        drifts = iter(self.drift.outputs())
+        return self.residuals.changed(lambda kept: torch.add(kept, next(drifts), alpha=turn - self.turn))
 
     def changed(self, turn: int, age: int) -> float | None:
         """By how much they are expected to have changed `age` denoiser calls later; None where nothing is known.
@@ -138,7 +154,7 @@ class Reuse:
             kept.used = step.turn
             for tally in tallies:
                 tally.served += 1
-            return kept.residuals
+            return kept.at(step.turn)
         for tally in tallies:
             tally.computes(step.turn)
         return self._keep(key, compute(), step)
@@ -189,12 +205,15 @@ class Reuse:
 
     def _serves(self, kept: _Kept, step: Step, budget: float) -> bool:
         age = step.turn - kept.turn
-        longest = int(step.planned * (LONGEST_NOISY if step.noisy else LONGEST))
+        longest = int(step.planned * self._longest(step))
         changed = kept.changed(step.turn, age)
         if kept.count < FIRST or not 0 < age < max(longest, 2):
             return False
         # Not known yet, or never on this device: nothing serves twice.
         return age == 1 if changed is None else changed < budget
+
+    def _longest(self, step: Step) -> float:
+        return LONGEST_HARD if step.noisy or len(self._tallies) > 1 else LONGEST
 
     def _keep(self, key: Hashable, residuals: Residuals | None, step: Step) -> Residuals | None:
         """`residuals`, which were computed at `step`, in place of those that were kept before."""
@@ -206,12 +225,22 @@ class Reuse:
         if before is None:
             self._make_room(size_of(residuals))
         else:
+            if len(self._tallies) > 1 and not step.noisy:
+                if before.drift is None:
+                    self._make_room(size_of(residuals))
+                made.drift = drift(residuals, before.residuals, step.turn - before.turn)
             made.count, made.known, made.measured = before.count + 1, before.known, before.measured
             change = self._later(change_of(residuals, before.residuals))
             if change is not None:
                 made.measured.append((step.turn, step.turn - before.turn, change))
         self._kept[key] = made
         return residuals
+
+
+def drift(new: Residuals, old: Residuals, span: int) -> Residuals:
+    """By how much `new` are to be moved at each call from now on, when `old` were computed `span` calls before."""
+    before = iter(old.outputs())
+    return new.changed(lambda tensor: (tensor - next(before)) * (AHEAD / span))
 
 
 def change_of(new: Residuals, old: Residuals) -> Tensor:

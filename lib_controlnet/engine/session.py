@@ -132,11 +132,12 @@ class ControlSession:
 
     @property
     def size(self) -> int:
-        """Bytes on the device of the models that act, and of the residuals that are kept for later steps."""
+        """Bytes on the device of the models that act, and of what is kept of residuals for later steps."""
         width, height = self._size
         rows = 2 * self._generation.batch_size  # with guidance
-        kept = (run.model.residual_bytes(rows, height // 8, width // 8) for run in self.runs if run.reuses)
-        return self._placement.size + sum(kept)
+        kept = [run.model.residual_bytes(rows, height // 8, width // 8) for run in self.runs if run.reuses]
+        moving = sum(kept) if len(kept) > 1 else 0  # by how much residuals of several units go on
+        return self._placement.size + sum(kept) + moving
 
     def _forget_kept(self) -> None:
         if self._calls is not None:

@@ -94,11 +94,53 @@ def test_what_is_computed_is_as_without_reuse_and_what_serves_is_what_was_comput
     assert reused.runs == SCHEDULES[planned]
 
 
-def test_where_the_sampler_adds_noise_they_serve_for_less_long(folder: Path) -> None:
-    reused = watched(folder)
+def test_where_the_sampler_adds_noise_they_serve_for_less_long_and_as_they_were(folder: Path) -> None:
+    full, reused = watched(folder, unit()), watched(folder)
+    last: list[Tensor] = []
     for turn in range(1, 21):
-        reused(replace(at(turn), noisy=True))
-    assert reused.runs == [1, 2, 5, 8, 11, 14, 17, 20]
+        expected, found = full(at(turn)), reused(replace(at(turn), noisy=True))
+        last = expected if turn in (1, 2, 6, 10, 14, 18) else last
+        assert same(found, last)
+    assert reused.runs == [1, 2, 6, 10, 14, 18]
+
+
+class Going:
+    """What was computed, and by hand what serves: the last of it, and half of what it had changed by, for each call."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[int, list[Tensor]]] = []
+
+    def computed(self, turn: int, outputs: list[Tensor]) -> list[Tensor]:
+        self.made.append((turn, outputs))
+        return outputs
+
+    def at(self, turn: int) -> list[Tensor]:
+        (earlier, old), (later, new) = self.made[-2:]
+        calls = (turn - later) / (later - earlier)
+        return [b + 0.5 * calls * (b - a) for a, b in zip(old, new, strict=True)]
+
+
+def near(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    """Equal but for rounding."""
+    pairs = zip(first, second, strict=True)
+    return len(first) > 0 and all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_of_several_units_they_serve_for_less_long_and_go_on_as_they_went(folder: Path, noisy: bool) -> None:
+    """Unless the sampler adds noise. One of the units has weight 0.5."""
+    units = [[unit(weight=0.5, **fields), unit(1, model="second", **fields)] for fields in ({}, {"reuse_control": 1.0})]
+    full, reused = (watched(folder, *given) for given in units)
+    going = Going()
+    for turn in range(1, 21):
+        expected, found = full(at(turn)), reused(replace(at(turn), noisy=noisy))
+        if turn in (1, 2, 6, 10, 14, 18):
+            assert same(found, going.computed(turn, expected))
+            continue
+        stays = going.made[-1][1]
+        assert near(found, stays if noisy else going.at(turn))
+        assert not near(stays, going.at(turn))
+    assert reused.runs == [turn for turn in (1, 2, 6, 10, 14, 18) for _ in range(2)]
 
 
 @pytest.mark.parametrize("fields", [{}, {"reuse_control": 0.0}, {"reuse_control": -1.0}], ids=str)
@@ -384,3 +426,19 @@ def test_the_memory_of_what_is_kept_is_asked_for(folder: Path) -> None:
     assert made.session.size - before == by_hand
     assert by_hand in asked
     assert watched(folder, unit()).session.size == before
+
+
+def test_the_memory_of_what_moves_is_asked_for_too(folder: Path) -> None:
+    asked: list[int] = []
+    generation = FakeGeneration()
+    generation.runtime = replace(generation.runtime, reserve=asked.append)
+    units = [unit(reuse_control=1.0), unit(1, model="second", reuse_control=1.0)]
+    made = watched(folder, *units, generation=generation)
+    before = made.session._placement.size
+    made(at(1))
+    one = asked[-1]
+    assert one == 2 * 4 * (3 * 32 * 64 + 32 * 16 + 2 * 64 * 16 + 64 * 16)  # as above
+    made(at(2))
+    made(at(6))
+    assert asked.count(one) == 4
+    assert made.session.size - before == 4 * one
