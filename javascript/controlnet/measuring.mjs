@@ -8,6 +8,7 @@ const END = /ending control step ([\d.]+) is enough/;
 const BAR = /ControlNet unit (\d+) follows its map ([█░]+) ([\d.]+) \(([^\n]*)error map (\d+)\)/;
 const SEEN = /ControlNet unit (\d+): ((?:without a prompt the map|what the map is taken|the prompt names)[^\n]*?)(?=\n|ControlNet unit|Time taken|$)/;
 const REMEDY = /ControlNet unit (\d+): remedy (\d+): ([^\n[]*) \[([^\n]*?)\]: (adherence [\d.]+, agreement with the prompt (?:[\d.]+|unknown))/g;
+const STOPPED = /ControlNet unit (\d+): (stopped before it was found out)/;
 const FIELDS = {
     weight: "controlnet_control_weight_slider",
     guidance_start: "controlnet_start_control_step_slider",
@@ -29,6 +30,8 @@ const pause = (time) => new Promise((over) => setTimeout(over, time));
 export class Measuring {
     constructor(unit) {
         this.unit = unit;
+        this.asked = false;
+        this.ended = null; // the end of the log as it was then: a new log has another, whatever gradio writes beside it meanwhile
         unit.on("find_weight", () => this.ask({what: "weight", target: this.target(), shorten: unit.isTicked("measure_shorten")}));
         unit.on("bounds", () => this.ask({what: "bounds"}));
         unit.on("seen", () => this.ask({what: "seen"}));
@@ -53,7 +56,8 @@ export class Measuring {
         };
         write(JSON.stringify({...question, unit: this.unit.index, nonce: `${Date.now()}-${Math.random()}`}));
         this.say("Trying; the progress is shown beside the picture.");
-        this.before = gradioApp().getElementById(`html_log_${this.unit.tab}`)?.textContent ?? "";
+        this.asked = true;
+        this.ended = gradioApp().querySelector(`#html_log_${this.unit.tab} .time`);
         // gradio takes the values over after this event, and the click must find them there
         setTimeout(() => {
             this.button("generate")?.click();
@@ -73,9 +77,13 @@ export class Measuring {
         note.textContent = text;
     }
 
-    // A job has ended: its answer goes into the unit, and its bars can be clicked.
+    // A job has ended: its answer goes into the unit, and its bars can be clicked. Until then the log is the last job's.
     read(log) {
         const text = log.textContent;
+        const ended = log.querySelector(".time");
+        const asked = this.asked;
+        if (asked && (!ended || ended === this.ended)) return;
+        this.asked = false;
         const found = text.match(ANSWER);
         if (found && Number(found[1]) === this.unit.index && found[0] !== this.taken) {
             this.taken = found[0];
@@ -88,7 +96,10 @@ export class Measuring {
         if (seen && Number(seen[1]) === this.unit.index) this.say(seen[2]);
         if (text !== this.offered) this.offer(this.offered = text);
         const lines = this.texts(log).map((node) => this.makeBar(node)).filter(Boolean);
-        if (lines.length && !seen) this.say([...(found && Number(found[1]) === this.unit.index ? [found[2]] : []), ...lines].join(". "));
+        const stopped = text.match(STOPPED);
+        const answers = [found, stopped].filter((one) => one && Number(one[1]) === this.unit.index).map((one) => one[2]);
+        if (seen || !(lines.length || asked)) return;
+        this.say([...answers, ...lines].join(". ") || "The job ended without an answer; what it says stands under the pictures.");
     }
 
     // Remedies that were tried, best first: a click takes one.

@@ -61,11 +61,15 @@ def test_from_click_to_answer(canny: Panel) -> None:
     with page.traffic.following(seconds=120):
         ask(canny, "seen", 4)
     assert "no interrogator" in answer(page)
+    assert "no interrogator" in canny.part("measured").inner_text()
     with page.traffic.following(seconds=120):
         ask(canny, "find_weight", 60)
         page.wait_for_timeout(1500)
         canny.part("measure_stop").click()
     assert "stopped before it was found out" in answer(page)
+    told = canny.part("measured").inner_text()
+    assert told.startswith("stopped before it was found out")
+    assert "weight" not in told
 
 
 def test_a_remedy_of_another_type_is_taken_whole(canny: Panel) -> None:

@@ -107,6 +107,7 @@ def test_interrupt_ends_the_search(host: Host, monkeypatch: pytest.MonkeyPatch) 
     result = host.txt2img(lines(), find())
     assert len(seen) <= 2
     assert not info(result).get("controlnet_study", {}).get("reached")
+    assert "ControlNet unit 0: stopped before it was found out" in result.comments
 
 
 def test_floor_and_ceiling(host: Host) -> None:

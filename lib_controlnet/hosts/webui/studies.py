@@ -80,7 +80,7 @@ class Studies:
             else:
                 _find_floors(p, study, studied, enabled)
         except StoppedError:
-            studied.lines.append("stopped before it was found out")
+            studied.lines.append(f"unit {study.unit}: stopped before it was found out")
             studied.report["stopped"] = True
         return studied
 
