@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
             torch.set_num_threads(options.threads)
         if options.prepare:
             return _prepare(config, screen, options)
+        if options.engine != "local":
+            raise UsageError("--engine ray encodes ahead of a training: give --prepare with it")
         session = _session(config, screen, options)
         outcome = session.run()
         address = _pushed(options, config, outcome) if session.accelerator.is_main_process else ""
@@ -81,12 +83,15 @@ def _session(
 
 
 def _prepare(config: TrainConfig, screen: Screen, options: argparse.Namespace) -> int:
-    """Here, or by the machines of a cluster."""
+    """Here, or by the machines of a cluster. Raises UsageError."""
     cluster = cluster_of(options, on_card=torch.cuda.is_available())
+    if options.workers and cluster is None:
+        raise UsageError("--workers is for a cluster: give --engine ray with it")
     with contextlib.ExitStack() as open_now:
         helpers = None
         if cluster is not None:
             ray = open_now.enter_context(connected(cluster))
+            screen.listen()
             weights = tuple(folder.absolute() for folder in options.weights)
             helpers = on_ray(ray, cluster, Work(config.base, config.data, config.train.precision, weights))
         session = _session(config, screen, options, helpers)

@@ -20,7 +20,7 @@ class Preprocessors:
     def __init__(self, weights: Sequence[Path]) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         runtime = Runtime(device=device, weight_folders=tuple(weights))
-        self._runner = PreprocessRunner(registry.discover(), lambda: runtime, stays=True)  # type: ignore[arg-type]
+        self._runner = PreprocessRunner(registry.discover(), lambda: runtime, limit=0, stays=True)  # type: ignore[arg-type]
 
     def kind(self, name: str) -> str:
         """What the maps of a preprocessor show, as a meter compares them."""

@@ -28,6 +28,10 @@ class Screen:
         self._stage: Any = None
         self._stopping = False
         self._loss: float | None = None
+        self.listen()
+
+    def listen(self) -> None:
+        """For Ctrl-C and SIGTERM; again after whoever took them away, as Ray does."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
 

@@ -16,9 +16,12 @@ from lib_controlnet.training import encoder, room
 from lib_controlnet.training.config import DataOptions
 from lib_controlnet.training.errors import TrainingError
 from lib_controlnet.training.readers import read_data
+from lib_controlnet.training.records import write_toml
 from lib_controlnet.training.shares import Done, Share
 from lib_controlnet.training.store import Store
 from standalone.train import helping
+from standalone.train.cli import main
+from standalone.train.preprocessors import Preprocessors
 
 from .test_stream import make_shards, same, streamed
 from .tiny import SIDE, Memory, config, draw, session
@@ -221,3 +224,28 @@ def test_a_share_of_a_gzipped_shard_opens_it_where_it_is(tmp_path: Path) -> None
     expected = found.examples[1].picture()
     del found
     assert (pickle.loads(sent).picture() == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--engine", "ray"], "give --prepare with it"),
+        (["--prepare", "--workers", "2"], "give --engine ray with it"),
+        (["--prepare", "--address", "here:1"], "give --engine ray with it"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    given: list[str], said: str, checkpoint: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_toml(tmp_path / "config.toml", plain(checkpoint, pictures, tmp_path / "out").as_json())
+    assert main([str(tmp_path / "config.toml"), "--quiet", *given]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_maps_that_were_made_do_not_stay_in_memory() -> None:
+    """They are on the disk; of a hundred thousand the sum of their sizes took longer than the maps."""
+    preprocessors = Preprocessors(())
+    for number in range(5):
+        preprocessors("canny", draw(number)[0], SIDE, ())
+    assert len(preprocessors._runner._results) <= 1

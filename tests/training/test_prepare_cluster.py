@@ -32,8 +32,9 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_what_a_killed_preparation_made_is_there_and_a_training_finds_all(
-    folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    end: signal.Signals, folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, out = folder / "data", folder / "out"
     data.mkdir()
@@ -55,7 +56,9 @@ def test_what_a_killed_preparation_made_is_there_and_a_training_finds_all(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     started = _below(first.pid)
-    first.send_signal(signal.SIGKILL)
+    first.send_signal(end)
+    if end == signal.SIGTERM:
+        assert report_of(first, 130)["stopped"]
     first.communicate()
     for process in started:
         _kill(process)
