@@ -195,6 +195,28 @@ def test_regions_of_all_units_are_shown_together(canny: Panel) -> None:
     shot(second, "regions")
 
 
+@pytest.mark.parametrize("opened_before", [False, True])
+def test_undo_brings_back_the_picture_that_new_canvas_replaced(
+    canny: Panel, opened_before: bool, tmp_path: Path
+) -> None:
+    if opened_before:  # the canvas knows another picture than the unit has by then
+        canny.part("draw").click()
+        Canvas(canny).press("Close")
+        clear = canny.part("input_image").locator("button[aria-label='Clear'], button[aria-label='Remove Image']")
+        clear.first.evaluate("(button) => button.click()")
+        canny.part("input_image").locator("img").first.wait_for(state="detached")
+        Image.open(DRAWING).crop((64, 64, 320, 192)).save(tmp_path / "part.png")
+        canny.upload(tmp_path / "part.png")
+    picture = pixels(canny, "input_image")
+    canny.part("controlnet_open_new_canvas_button").click()
+    canvas = Canvas(canny)
+    assert not canvas.sent().any()
+    canvas.press("Undo")
+    assert np.array_equal(canvas.sent(), picture)
+    canvas.press("Redo")
+    assert not canvas.sent().any()
+
+
 def test_palette_colours_are_exact(canvas: Canvas) -> None:
     canvas.press("Palette")
     canvas.root.get_by_role("searchbox").fill("sky")

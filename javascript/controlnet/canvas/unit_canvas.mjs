@@ -75,9 +75,11 @@ export class UnitCanvas {
         return true;
     }
 
-    // "New canvas": blank paper of the job's size, where nothing has been drawn on the one there is.
+    // "New canvas": blank paper of the job's size. The unit's picture is loaded before, also while no canvas shows it:
+    // the paper takes its place in the unit, and Undo is the only way back to it.
     async newCanvas() {
         this.place();
+        if (this.source("drawing") && (!this.document || this.isStale())) await this.load();
         this.startBlank(...this.jobSize(), "#000000");
         await this.open();
     }
