@@ -191,7 +191,7 @@ def _numbers(values: dict[str, Any], prefix: str) -> None:
             elem_classes=["cnet-setting"],
         )
 
-    values["weight"] = slider("Control Weight", "control_weight", 1.0, 2.0, 0.05)
+    values["weight"] = slider("Control Weight", "control_weight", 1.0, 2.0, 0.01)
     with gr.Row(elem_classes=["controlnet_weight_steps", "controlnet_row"]):
         values["guidance_start"] = slider("Starting Control Step", "start_control_step", 0.0, 1.0, 0.01)
         values["guidance_end"] = slider("Ending Control Step", "ending_control_step", 1.0, 1.0, 0.01)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_controlnet.core.study import Question
+from lib_controlnet.measure.search import CLOSE
 
 Post = Callable[[str, dict[str, Any]], Any]
 """Sends a body to a route, and gives the answer. Raises FindError."""
@@ -64,7 +65,8 @@ def _text(found: dict[str, Any]) -> str:
         + (f"  similarity to the prompt {similar[weight]:.3f}" if weight in similar else "")
         for weight, adherence in found["curve"]
     ]
-    end = "reaches the target" if found["reached"] else "no weight reaches the target; this one comes nearest"
+    reached = "reaches the target" if found["adherence"] >= found["target"] else f"within {CLOSE:g} of the target"
+    end = reached if found["reached"] else "no weight reaches the target; this one comes nearest"
     lines.append(f"weight {found['weight']:g}: adherence {found['adherence']:.3f} ({end})")
     if found["guidance_end"] is not None:
         lines.append(f"ending control step {found['guidance_end']:g} is enough")

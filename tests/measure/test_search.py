@@ -29,6 +29,7 @@ def test_it_is_reached_closely_in_few_jobs(middle: float, steep: float, target: 
     found = find_weight(adherence, target)
     assert len(asked) == len(found.curve) <= MOST_JOBS
     assert len(set(asked)) == len(asked)
+    assert all(weight == round(weight, 2) for weight in asked)
     if not found.reached:
         assert curve(1.0) < target - CLOSE  # type: ignore[operator]
         assert found.adherence == max(point.adherence for point in found.curve)
@@ -67,6 +68,11 @@ def test_whatever_the_curve_the_answer_is_one_of_the_jobs(values: list[float], t
     assert found.reached == any(point.adherence >= target - CLOSE for point in found.curve)
     if found.reached:
         assert all(point.weight >= found.weight for point in found.curve if point.adherence >= target - CLOSE)
+
+
+@pytest.mark.parametrize(("highest", "top"), [(0.355, 0.35), (0.29, 0.29), (0.01, 0.01), (2.0, 2.0)])
+def test_no_weight_above_the_highest_is_tried(highest: float, top: float) -> None:
+    assert find_weight(lambda _: 0.0, 0.8, highest=highest).weight == top
 
 
 def test_a_search_of_one_job_is_none() -> None:

@@ -85,7 +85,7 @@ def test_it_is_told_in_words(capsys: pytest.CaptureFixture[str], webui: WebUI, j
         "weight 0       adherence 0.200",
         "weight 0.75    adherence 0.594  similarity to the prompt 0.281",
         "weight 1       adherence 0.900",
-        "weight 0.75: adherence 0.594 (reaches the target)",
+        "weight 0.75: adherence 0.594 (within 0.03 of the target)",
         "ending control step 0.5 is enough",
     ]
 

@@ -143,8 +143,7 @@ def _least_end(study: Study, found: Search, trial: Any) -> float | None:
 
 
 def _tell(study: Study, studied: Studied, found: Search, similar: dict[float, float], end: float | None) -> None:
-    reached = "is the least that reaches" if found.reached else "comes nearest: none reaches"
-    words = f"weight {found.weight:g} {reached} adherence {study.target:g} (it has {found.adherence:.3f}"
+    words = f"weight {found.weight:g} {_reached(study, found)} adherence {study.target:g} (it has {found.adherence:.3f}"
     words += f", in {len(found.curve)} jobs on one seed)"
     if end is not None:
         words += f"; ending control step {end:g} is enough"
@@ -163,6 +162,14 @@ def _tell(study: Study, studied: Studied, found: Search, similar: dict[float, fl
             [(weight, similar[weight]) for weight in sorted(similar)], f"unit {study.unit}: weight {found.weight:g}",
         )
     )  # fmt: skip
+
+
+def _reached(study: Study, found: Search) -> str:
+    """In words: what is within the tolerance has not reached the target itself."""
+    if not found.reached:
+        return "comes nearest: none reaches"
+    near = found.adherence < study.target
+    return f"is the least tried that {f'comes within {CLOSE:g} of' if near else 'reaches'}"
 
 
 def _expect(jobs: int, text: str) -> None:
