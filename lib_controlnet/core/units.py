@@ -11,7 +11,7 @@ import numpy as np
 
 from . import legacy
 from .embedding_input import Embeddings, read_embeddings
-from .errors import ControlNetError, UnitError
+from .errors import ControlNetError, UnitError, shown
 from .frames import FIELDS, Asked, Frames, read_frames
 from .image_prompt import Combine, EmbedsScaling, ImagePrompt, Uncond, WeightType
 from .images import MAX_PIXELS, Pixels, is_empty, read_rgb
@@ -282,7 +282,14 @@ def _unknown_keys(value: object, given: Mapping[str, Entry]) -> tuple[str, ...]:
             found=f"{len(odd)} fields",
             remedy=f"leave them out; at most {MAX_UNKNOWN} are passed over",
         )
-    return tuple(unknown_key(entry.key, known) for entry in odd)
+    notes = tuple(unknown_key(entry.key, known) for entry in odd)
+    if odd and len(odd) == len(given):
+        raise UnitError(
+            "this is neither a unit nor the options of a job",
+            found=f"nothing but {', '.join(shown(entry.key, 100) for entry in odd[:3])}",
+            remedy="send an object with module, model, image and so on",
+        )
+    return notes
 
 
 def _is_void(value: object) -> bool:

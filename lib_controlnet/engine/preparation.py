@@ -60,7 +60,7 @@ class UnitPreparation:
         self, unit: ControlNetUnit, spec: PreprocessorSpec, target: Target, model_name: str, model: ControlModel
     ) -> UnitRun:
         results, resize_mode = self._results(unit, spec, target)
-        notes = [*_notes(results), *self._model_notes(model), *_unheard(unit, model), *_suspected(results, model_name)]
+        notes = [*self._model_notes(model), *_unheard(unit, model), *_suspected(results, model_name)]
         unit = replace(unit, notes=(*unit.notes, *notes), reuse_control=self._reuse(unit, model))
         guidance = GuidanceRange(unit.guidance_start, unit.guidance_end)
         run = UnitRun(unit, model_name, model, results, resize_mode, guidance, None)
@@ -293,17 +293,12 @@ def _check_told(spec: PreprocessorSpec, model: ControlModel, name: str) -> None:
 def _suspected(results: Sequence[PreprocessResult], model_name: str) -> list[str]:
     """What is plainly wrong with a map for its model: a photograph, inverted, empty. Said, and not prevented."""
     kind = expected_kind(results[0].spec, model_name)
-    if kind == "pictures":  # any is right, also one of a single colour
-        return []
-    found = [suspicion(result.found.map, kind) for result in results if result.found.map is not None]
-    return list(dict.fromkeys(one.text for one in found if one is not None))
-
-
-def _notes(results: Sequence[PreprocessResult]) -> list[str]:
-    """What the user may not expect of a unit's maps."""
-    maps = [result.found.map for result in results]
-    empty = any(found is not None and found.shape[2] == 3 and not found.any() for found in maps)
-    return ["its control map is empty: wholly black"] if empty else []
+    maps = [result.found.map for result in results if result.found.map is not None]
+    found = [] if kind == "pictures" else [suspicion(map_, kind) for map_ in maps]  # of pictures any is right
+    said = list(dict.fromkeys(one.text for one in found if one is not None))
+    if not said and any(map_.shape[2] == 3 and not map_.any() for map_ in maps):
+        return ["its control map is wholly black"]
+    return said
 
 
 def _shown(spec: PreprocessorSpec) -> UnionType:

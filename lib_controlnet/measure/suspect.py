@@ -105,7 +105,7 @@ def _segments(map_: Pixels) -> Suspicion | None:
 def _poses(map_: Pixels) -> Suspicion | None:
     grey = map_.max(axis=2)
     if float((grey > 32).mean()) < _NOTHING:
-        return Suspicion(EMPTY, "the map is empty: nobody was found in the picture; the unit will have no effect")
+        return Suspicion(EMPTY, "the map is empty: nobody was found in the picture, and so the model is told")
     if float((grey <= 16).mean()) < 0.3:
         return Suspicion(
             PHOTO, "the map is no skeleton on black; take a preprocessor for poses, or the drawing that one made"
@@ -130,7 +130,7 @@ _JUDGES: Mapping[str, Callable[[Pixels], Suspicion | None]] = {
 def _empty(what: str) -> Suspicion:
     return Suspicion(
         EMPTY,
-        f"the map is empty: it is of one colour and shows no {what.removeprefix('a ')}; the unit will have no effect",
+        f"the map is empty: it is of one colour and shows no {what.removeprefix('a ')}, and so the model is told",
     )
 
 

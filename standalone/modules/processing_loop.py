@@ -29,11 +29,15 @@ class _Output:
         self.infotexts: list[str] = []
 
 
+_LEAST = {"steps": 1, "batch_size": 1, "n_iter": 1, "width": 8, "height": 8}
+
+
 def _prepare(p: Any) -> None:
     """Names, prompts and seeds of the whole job."""
     if p.prompt is None or p.prompt == []:
         raise errors.WrongRequest("the job has no prompt")
     _refuse_endless(p)
+    _refuse_nothing(p)
     devices.torch_gc()
     seed, subseed = get_fixed_seed(p.seed), get_fixed_seed(p.subseed)
     if p.restore_faces:
@@ -67,6 +71,14 @@ def _refuse_endless(p: Any) -> None:
     for name, value in numbers:
         if isinstance(value, float) and not math.isfinite(value) and not (name == "s_tmax" and value > 0):
             raise errors.WrongRequest(f"{name} is not a finite number: {value}")
+
+
+def _refuse_nothing(p: Any) -> None:
+    """A job has a step, a picture and a size."""
+    for name, least in _LEAST.items():
+        value = getattr(p, name, None)
+        if value is not None and value < least:
+            raise errors.WrongRequest(f"{name} must be at least {least}: {value}")
 
 
 def _slice_batch(p: Any, n: int) -> None:

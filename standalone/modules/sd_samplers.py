@@ -76,6 +76,13 @@ def get_sampler_and_scheduler(
     return sampler.name, found.label
 
 
+def knows(sampler_name: str) -> bool:
+    """Whether a job is made with that sampler, and not with the first of all; also with a schedule in its name."""
+    options = [o for x in sd_schedulers.schedulers for o in (x.label, x.name, *(x.aliases or []))]
+    names = [sampler_name, *(sampler_name.removesuffix(" " + o) for o in options if sampler_name.endswith(" " + o))]
+    return any(name in all_samplers_map for name in names)
+
+
 def _named_in(infotext: dict[str, Any]) -> tuple[str, str]:
     return get_sampler_and_scheduler(infotext.get("Sampler"), infotext.get("Schedule type"))
 

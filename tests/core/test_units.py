@@ -282,6 +282,12 @@ def test_own_units_pass_through_with_their_new_index() -> None:
     assert vars(read) == {**vars(own), "index": 5}
 
 
+@pytest.mark.parametrize("given", [{"studi": {}}, {"foo": 1, "bar": 2}])
+def test_what_has_no_field_of_a_unit_is_none(given: dict[str, object]) -> None:
+    with pytest.raises(UnitError, match=f"neither a unit nor.*nothing but {next(iter(given))}"):
+        parse_unit(given, 0)
+
+
 @pytest.mark.parametrize(
     ("given", "enabled"),
     [

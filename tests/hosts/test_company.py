@@ -419,7 +419,7 @@ def test_a_model_of_zeros_stops_the_job(host: Host, spoilt: Any):
         ({"guidance_start": 0.9}, "none of the 2 steps falls into its range, 0.9 to 1"),
         ({"weight": 0.0}, "its weight is 0"),
         ({"effective_region_mask": np.zeros((64, 64), np.uint8)}, "region mask is wholly black"),
-        ({"image": np.zeros((64, 64, 3), np.uint8)}, "its control map is empty"),
+        ({"image": np.zeros((64, 64, 3), np.uint8)}, "its control map is wholly black"),
     ],
 )
 def test_what_does_nothing_by_choice_is_said_in_comments_and_infotext(host: Host, fields: Any, words: str):

@@ -95,6 +95,8 @@ def test_alwayson_arguments_reach_the_script_as_they_are(host: Traced, client: A
         ({"alwayson_scripts": {"other": {"args": []}}}, 422, "other"),
         ({"alwayson_scripts": {"Tracing": {"args": {"a": 1}}}}, 422, "must be a list"),
         ({"alwayson_scripts": {"Tracing": []}}, 422, "takes an object"),
+        ({"alwayson_scripts": {"Tracing": {"arg": []}}}, 422, "Found: 'arg'"),
+        ({"alwayson_scripts": {"Tracing": {"enabled": True, "args": []}}}, 422, "nothing else. Found: 'enabled'"),
         ({"hr_upscaler": "nobody", "enable_hr": True}, 422, "could not find upscaler named nobody"),
         ({"steps": "many"}, 422, "steps"),
         ({"cfg_scale": "NaN"}, 422, "cfg_scale"),
@@ -102,6 +104,15 @@ def test_alwayson_arguments_reach_the_script_as_they_are(host: Traced, client: A
         ({"s_noise": "NaN"}, 422, "s_noise"),
         ({"denoising_strength": "inf", "enable_hr": True}, 422, "denoising_strength"),
         ({"script_name": "nobody"}, 422, "nobody"),
+        ({"sampler_name": "nobody"}, 422, "no sampler 'nobody'"),
+        ({"sampler_name": "Euler Nobody"}, 422, "no sampler 'Euler Nobody'"),
+        ({"scheduler": "nobody"}, 422, "no scheduler 'nobody'"),
+        ({"override_settings": {"sd_model_checkpoint": "nobody"}}, 422, "no checkpoint 'nobody'"),
+        *(
+            ({name: 0}, 422, f"{name} must be at least")
+            for name in ("steps", "width", "height", "batch_size", "n_iter")
+        ),
+        ({"width": -8}, 422, "width must be at least 8"),
         ({"override_settings": {"no_such_setting": 1}}, 422, "no_such_setting"),
     ],
 )
@@ -110,6 +121,11 @@ def test_errors_are_answered(host: Traced, client: Any, change: dict[str, Any], 
     assert answer.status_code == status
     assert text in answer.text
     assert client.post("/sdapi/v1/txt2img", json=SMALL).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["Euler a", "DPM++ 2M Karras", "DPM++ 2M karras", "DDIM"])
+def test_a_schedule_may_stand_in_a_samplers_name(host: Traced, client: Any, name: str) -> None:
+    assert client.post("/sdapi/v1/txt2img", json={**SMALL, "sampler_name": name}).status_code == 200
 
 
 def test_null_in_any_field_means_its_default(host: Traced, client: Any) -> None:
@@ -129,9 +145,9 @@ def test_null_in_any_field_means_its_default(host: Traced, client: Any) -> None:
 )
 @pytest.mark.parametrize("place", ["alwayson_scripts", "styles", "seed", "eta", "prompt"])
 def test_what_json_cannot_hold_again_is_answered(host: Traced, client: Any, value: str, place: str) -> None:
-    """The answer repeats the request: what is passed over in it must not fail there."""
+    """The answer repeats the request: what is passed over in it (arguments that are too many) must not fail there."""
     fields = {key: json.dumps(item) for key, item in SMALL.items()}
-    fields[place] = f'{{"Tracing": {{"args": [], "note": {value}}}}}' if place == "alwayson_scripts" else value
+    fields[place] = f'{{"Tracing": {{"args": [{"0, " * 20}{value}]}}}}' if place == "alwayson_scripts" else value
     body = "{" + ", ".join(f'"{key}": {item}' for key, item in fields.items()) + "}"
     answer = client.post("/sdapi/v1/txt2img", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in ((200,) if place == "alwayson_scripts" else (200, 422)), answer.text[:500]

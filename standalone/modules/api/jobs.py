@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import Any
 
 from fastapi.exceptions import HTTPException
-from modules import infotext_utils, progress, scripts, sd_samplers, shared
+from modules import infotext_utils, progress, scripts, sd_models, sd_samplers, sd_schedulers, shared
 from modules.api import models
 from modules.api.echo import echo
 from modules.api.images_io import decode_base64_to_image, encode_pil_to_base64
@@ -59,8 +59,12 @@ def _always_on(request: Any, runner: Any, args: list[Any]) -> None:
             raise HTTPException(status_code=422, detail=detail)
         if not isinstance(given, dict):
             raise HTTPException(status_code=422, detail=f'The script "{name}" takes an object with a list of args')
-        if "args" not in given:
+        if not given:
             continue
+        if set(given) != {"args"}:
+            found = ", ".join(map(repr, list(given)[:3]))
+            detail = f'The script "{name}" takes an object with a list of args, and nothing else. Found: {found}'
+            raise HTTPException(status_code=422, detail=detail)
         if not isinstance(given["args"], list):
             raise HTTPException(status_code=422, detail=f'The args of the script "{name}" must be a list')
         count = min(script.args_to - script.args_from, len(given["args"]))
@@ -114,6 +118,21 @@ def _script_args(request: Any, runner: Any, tabname: str, defaults: list[Any]) -
     return args, selected
 
 
+def _refuse_unknown_names(request: Any) -> None:
+    """The real host makes the job with something else, and without a word; this one does not."""
+    sampler, scheduler = request.sampler_name or request.sampler_index, request.scheduler
+    checkpoint = (request.override_settings or {}).get("sd_model_checkpoint")
+    detail = None
+    if sampler and not sd_samplers.knows(sampler):
+        detail = f"there is no sampler {sampler!r}; GET /sdapi/v1/samplers tells which there are"
+    elif scheduler and scheduler not in sd_schedulers.schedulers_map:
+        detail = f"there is no scheduler {scheduler!r}; GET /sdapi/v1/schedulers tells which there are"
+    elif checkpoint and checkpoint not in sd_models.checkpoint_aliases:
+        detail = f"there is no checkpoint {checkpoint!r}; GET /sdapi/v1/sd-models tells which there are"
+    if detail:
+        raise HTTPException(status_code=422, detail=detail)
+
+
 def _job_settings(request: Any) -> dict[str, Any]:
     sampler, scheduler = sd_samplers.get_sampler_and_scheduler(
         request.sampler_name or request.sampler_index, request.scheduler
@@ -158,6 +177,7 @@ class Jobs:
         self.default_script_arg_img2img = default_script_args(scripts.scripts_img2img)
 
     def text2imgapi(self, txt2imgreq: models.StableDiffusionTxt2ImgProcessingAPI) -> Any:  # pyright: ignore[reportInvalidTypeForm] # made at start
+        _refuse_unknown_names(txt2imgreq)
         task = txt2imgreq.force_task_id or progress.create_task_id("txt2img")
         runner = scripts.scripts_txt2img
         args, selected = _script_args(txt2imgreq, runner, "txt2img", self.default_script_arg_txt2img)
@@ -170,6 +190,7 @@ class Jobs:
     def img2imgapi(self, img2imgreq: models.StableDiffusionImg2ImgProcessingAPI) -> Any:  # pyright: ignore[reportInvalidTypeForm] # made at start
         if img2imgreq.init_images is None:
             raise HTTPException(status_code=404, detail="Init image not found")
+        _refuse_unknown_names(img2imgreq)
         task = img2imgreq.force_task_id or progress.create_task_id("img2img")
         mask = decode_base64_to_image(img2imgreq.mask) if img2imgreq.mask else None
         runner = scripts.scripts_img2img
