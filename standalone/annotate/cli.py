@@ -31,7 +31,7 @@ from .cluster import on_ray
 from .engines import local
 from .gallery import PAGE, gallery
 from .listing import listing, table
-from .options import Options, UsageError, read_parameters
+from .options import Options, UsageError, make_folder, read_parameters
 from .sheet import contact_sheet
 from .sources import Task, find
 from .work import MAP_SUFFIX, TENSOR_SUFFIX, Outcome
@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _gallery(given: argparse.Namespace, registry: Registry) -> int:
     options = Options("", weights=tuple(given.weights), device=given.device)
+    make_folder(given.gallery, "--gallery")
     tasks = find(given.inputs, given.gallery, MAP_SUFFIX)
     made = gallery(registry, [task.source for task in tasks if not task.is_shard], options, given.gallery)
     for failure in made["failed"]:
@@ -128,10 +129,13 @@ def _same_settings(options: Options, out: Path) -> None:
     """Maps of other settings in the folder would be taken for done: refuse, unless they are to be made again."""
     file = out / SETTINGS
     if file.exists() and not options.overwrite:
-        earlier = json.loads(file.read_text("utf-8"))
+        try:
+            earlier = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f'"{file}" cannot be read ({error}); delete it, or choose another --out') from error
         if earlier != options.settings:
             raise UsageError(f"{out} holds maps of other settings ({earlier}); choose another --out, or --overwrite")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     file.write_text(json.dumps(options.settings), "utf-8")
 
 

@@ -72,6 +72,16 @@ def parameter_name(slider: Slider) -> str:
     return "_".join(words)
 
 
+def make_folder(folder: Path, option: str = "--out") -> None:
+    """Raises UsageError where what an option names is no folder and cannot become one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        in_the_way = next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
+        found = f"{error.strerror}" if in_the_way is None else f'"{in_the_way}" is a file'
+        raise UsageError(f'{option} "{folder}" cannot be a folder: {found}; choose another one') from error
+
+
 def read_parameters(spec: PreprocessorSpec, given: Sequence[str]) -> dict[str, Any]:
     """`["low_threshold=50"]` as arguments of `Options`; `threshold_a` and `threshold_b` are the first two sliders.
 

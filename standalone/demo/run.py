@@ -24,6 +24,7 @@ import numpy as np
 
 from lib_controlnet.measure.lines import edge_score
 
+from ..annotate.options import UsageError, make_folder
 from . import preprocessors
 from .metrics import ColourScore, colour_score, edges
 from .shapes import COLOURS, SHAPES, SIZE, Image
@@ -57,11 +58,11 @@ def main(argv: Sequence[str]) -> int:
     """Exit code 0, or 1 when control has no effect."""
     options = _arguments().parse_args(argv)
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
+        make_folder(options.out)
         if options.preprocessors:
             return preprocessors.show(options)
         drawing = read(options.image)
-    except OSError as error:  # PIL's, of what is no picture, is one too
+    except (UsageError, OSError) as error:  # PIL's, of what is no picture, is one too
         print(f"launch.py demo: {error}", file=sys.stderr)
         return 2
     with contextlib.redirect_stdout(sys.stderr):  # what the host prints is no part of the answer

@@ -38,6 +38,8 @@ from lib_controlnet.nets.config import ControlNetConfig
 from lib_controlnet.nets.controlnet import ControlNet
 from lib_controlnet.training.export import write_weights
 
+from ..annotate.options import UsageError, make_folder
+
 _CALLS, _LATENT = (50.0, 350.0, 650.0, 950.0), 32
 _TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.float8_e4m3fn}
 _WHOLE = {"fp8": torch.float16}
@@ -62,8 +64,12 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     try:
         wanted = options.rank if options.size is None else options.size
+        if options.out is not None:  # said before minutes of work
+            if options.out.is_dir():
+                raise UsageError(f'--out "{options.out}" is a folder: name a file in it')
+            make_folder(options.out.parent)
         made = extract(options.controlnet, options.base, wanted, options.out, options.dtype, quiet=options.json)
-    except (ControlNetError, OSError) as error:
+    except (ControlNetError, UsageError, OSError) as error:
         print(
             json.dumps({"error": str(error)}) if options.json else f"launch.py extract-lora: {error}", file=sys.stderr
         )

@@ -31,7 +31,7 @@ from lib_controlnet.engine.preprocess import PreprocessRunner
 from lib_controlnet.measure.metrics import EMBEDDING, kind_of, metric_of
 from lib_controlnet.measure.score import Evidence
 from lib_controlnet.measure.shown import error_map
-from standalone.annotate.options import OWN_WEIGHTS, UsageError, read_parameters
+from standalone.annotate.options import OWN_WEIGHTS, UsageError, make_folder, read_parameters
 from standalone.annotate.sources import PICTURES
 
 from .beside import Adherence, Beside, likeness, through_autoencoder
@@ -70,7 +70,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     pairs = _pairs(_files(given.pictures, PICTURES), given.maps)
     beside = _beside(given)
     if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
+        make_folder(given.out)
     began = time.monotonic()
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from standalone.demo.run import Outcome, inside_of, measure
+from standalone.demo.run import Outcome, inside_of, main, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"input", "map", "without_control", "controlled", "sheet"}
@@ -27,6 +27,12 @@ def outcome(without: np.ndarray, controlled: np.ndarray) -> Outcome:
     drawing = disc((255, 0, 0), (255, 255, 255))
     lines = np.repeat(cv2.Canny(drawing, 100, 200)[..., None], 3, axis=2)
     return measure(drawing, lines, without, controlled, ("blue", "yellow"), 1.0)
+
+
+def test_a_file_where_a_folder_is_to_be_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["--out", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.endswith("is a file; choose another one\n")
 
 
 def test_measures_edges_and_colours() -> None:

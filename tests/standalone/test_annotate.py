@@ -87,6 +87,29 @@ def test_other_settings_are_not_mixed_into_one_folder(
     assert (out / "a.png").read_bytes() != inverted
 
 
+@pytest.mark.parametrize("within", ["", "deeper"])
+@pytest.mark.parametrize("option", ["--out", "--gallery"])
+def test_a_file_where_a_folder_is_to_be_is_said(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, within: str
+) -> None:
+    file = tmp_path / "out.png"
+    file.write_text("mine")
+    assert annotate(folder, "--preprocessor", "none", option, file / within) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == f'launch.py annotate: {option} "{file / within}" cannot be a folder: "{file}" is a file; ' + (
+        "choose another one"
+    )
+    assert file.read_text() == "mine"
+
+
+def test_settings_that_cannot_be_read_are_said(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.json").write_text("{broken")
+    assert annotate(folder, "--preprocessor", "none", "--out", tmp_path) == 2
+    assert f'"{tmp_path / "settings.json"}" cannot be read' in capsys.readouterr().err
+
+
 def test_a_broken_picture_is_reported_and_the_rest_is_done(folder: Path, tmp_path: Path) -> None:
     (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff no picture")
     out = tmp_path / "out"

@@ -97,6 +97,13 @@ def test_the_command_says_what_it_costs(files: Any, tmp_path: Path, capsys: pyte
         main([str(control), "--base", str(base), "--rank", "0"])
 
 
+def test_a_place_where_no_file_can_be_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for out, words in ((tmp_path, "is a folder"), (tmp_path / "file" / "made", "is a file")):
+        assert main(["none.safetensors", "--base", "none.safetensors", "--out", str(out), "--json"]) == 1
+        assert words in json.loads(capsys.readouterr().err)["error"]
+
+
 def test_another_base_is_refused() -> None:
     other = randomise(UNetModel(replace(CONFIG, model_channels=64)), 1).state_dict()
     with pytest.raises(BaseModelError, match="another kind"):

@@ -142,6 +142,15 @@ def test_wrong_command_lines(
     assert words in json.loads(said)["error"]
 
 
+def test_a_file_where_a_folder_is_to_be_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = folder / "maps" / "0.png"
+    code, _, said = run(
+        capsys, folder / "pictures", "--maps", folder / "maps", "--preprocessor", "canny", "--out", taken, "--json"
+    )
+    assert code == 2
+    assert f'"{taken}" is a file' in json.loads(said)["error"]
+
+
 def test_a_picture_without_a_map(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "maps" / "1.png").unlink()
     code, _, said = run(capsys, folder / "pictures", "--maps", folder / "maps", "--preprocessor", "canny")
