@@ -186,6 +186,14 @@ def cluster_of(given: argparse.Namespace, *, on_card: bool) -> Cluster | None:
     )
 
 
+def above_zero(text: str) -> float:
+    """A type for argparse: a finite number greater than 0."""
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"give a number above 0, not {text}")
+    return value
+
+
 def at_least(least: int, kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """A type for argparse: a finite number from `least` on."""
 

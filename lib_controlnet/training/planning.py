@@ -97,7 +97,7 @@ def plan(config: TrainConfig, memory: int | None = None) -> Plan:
         device = torch.device("cpu") if device.type == "cpu" else device
     total = memory or total_bytes(device) or psutil.virtual_memory().total
     named = "a card" if memory is not None else device.type
-    available = total - (_OVERHEAD["cuda"] if named in ("a card", "cuda") else 0)
+    available = max(0, total - (_OVERHEAD["cuda"] if named in ("a card", "cuda") else 0))
     sizes = _Sizes(config, shared=named == "cpu")
     found = sizes.peaks(config.train, available)
     change: dict[str, Any] = {}

@@ -24,12 +24,13 @@ import torch
 from lib_controlnet.core.errors import ControlNetError
 from lib_controlnet.training.config import TrainConfig, read_config
 from lib_controlnet.training.hub import push, uploads
+from lib_controlnet.training.needed import check_names
 from lib_controlnet.training.planning import plan
 from lib_controlnet.training.session import Outcome, TrainingSession
 from lib_controlnet.training.shares import SHARE, Helpers
 
 from ..annotate.options import UsageError
-from ..cluster import add_options, at_least, cluster_of, connected
+from ..cluster import above_zero, add_options, at_least, cluster_of, connected
 from .helping import Work, on_ray
 from .preprocessors import Preprocessors
 from .screen import Screen, memory
@@ -42,7 +43,10 @@ def main(argv: Sequence[str]) -> int:
     screen = Screen(hidden=options.quiet)
     try:
         config = _config(options)
+        if options.memory is not None and not options.plan:
+            raise UsageError("--memory is of the card that --plan counts for: give --plan with it")
         if options.plan:
+            check_names(config, Preprocessors(options.weights).kind)
             found = plan(config, None if options.memory is None else int(options.memory * 2**30))
             print(json.dumps(found.as_json()) if options.json else found)
             return 0 if found.fits else 1
@@ -153,7 +157,7 @@ def _text(report: dict[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="launch.py train", description="Train a control model.")
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="what to train: see docs/training.md")
-    parser.add_argument("--steps", type=int, default=0, help="instead of train.steps")
+    parser.add_argument("--steps", type=at_least(1, int), help="instead of train.steps")
     parser.add_argument("--out", type=Path, help="instead of output.folder")
     parser.add_argument("--resume", action="store_true", help="go on from the newest state in the output folder")
     parser.add_argument("--plan", action="store_true", help="count what memory it takes, and train nothing")
@@ -161,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=at_least(1, int), metavar="N",
                         help=f"with --engine ray: so many times {SHARE} at once (as many as fit)")  # fmt: skip
     add_options(parser, "encoding")
-    parser.add_argument("--memory", type=float, metavar="GIB", help="with --plan: of another card than this computer's")
+    parser.add_argument(
+        "--memory", type=above_zero, metavar="GIB", help="with --plan: another card's than this computer's"
+    )
     parser.add_argument(
         "--accept-changes", action="store_true", help="with --resume: go on with other settings or data than before"
     )
@@ -170,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--public", action="store_true", help="with --push: a new repository is no private one")
     parser.add_argument("--hub", metavar="URL", help="with --push: another hub than huggingface.co")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    parser.add_argument("--threads", type=int, default=0, help="threads of PyTorch (small networks: 1)")
+    parser.add_argument("--threads", type=at_least(1, int), help="threads of PyTorch (small networks: 1)")
     parser.add_argument(
         "--weights", type=Path, action="append", default=[], help="folder of preprocessors' weights; may be repeated"
     )

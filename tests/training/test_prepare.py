@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -232,6 +233,7 @@ def test_a_share_of_a_gzipped_shard_opens_it_where_it_is(tmp_path: Path) -> None
         (["--engine", "ray"], "give --prepare with it"),
         (["--prepare", "--workers", "2"], "give --engine ray with it"),
         (["--prepare", "--address", "here:1"], "give --engine ray with it"),
+        (["--memory", "8"], "give --plan with it"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(
@@ -241,6 +243,27 @@ def test_options_that_would_do_nothing_are_refused(
     assert main([str(tmp_path / "config.toml"), "--quiet", *given]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", ["0", "-3", "nan", "inf", "1e-400", "much"])
+def test_a_card_that_cannot_be_is_refused(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["none.toml", "--plan", f"--memory={given}"])
+    assert ended.value.code == 2
+    assert "argument --memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("section", ["data", "samples"])
+def test_a_plan_knows_the_preprocessors(
+    section: str, checkpoint: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = plain(checkpoint, pictures, tmp_path / "out").as_json()
+    settings[section]["preprocessor"] = "cany"
+    write_toml(tmp_path / "config.toml", settings)
+    assert main([str(tmp_path / "config.toml"), "--plan", "--json"]) == 1
+    said = json.loads(capsys.readouterr().err)["error"]
+    assert "cany" in said
+    assert f"{section}.preprocessor" in said
 
 
 def test_maps_that_were_made_do_not_stay_in_memory() -> None:
