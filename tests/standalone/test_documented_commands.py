@@ -88,6 +88,12 @@ RUN = {
     f"{MODULE}reuse --out FILE --pairs 24": (
         "tests/demo/test_reuse.py::test_a_step_costs_a_tenth_more_at_most_and_the_map_is_followed_as_well"
     ),
+    f"{MODULE}find_weight --out FILE": (
+        f"{DEMO}test_find_weight.py::test_the_middle_between_without_and_with_control_is_reached"
+    ),
+    'python -m standalone.bench.passes --pixels 256 --case "one ControlNet" --case "two ControlNets"': (
+        "tests/standalone/test_bench_passes.py::test_every_step_of_a_pass_meets_the_bare_step_on_its_own_latents"
+    ),
     f"{MODULE}evaluate --type canny --control train_output/demo_canny/demo_canny.safetensors --out DIR": EVALUATE,
     "python -m tests.browser.stage MODELS WEIGHTS": "tests/browser/conftest.py::server",
     f"{MODULE}looks train_output/demo_canny --out docs/training": (
