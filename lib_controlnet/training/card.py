@@ -35,7 +35,7 @@ _COLUMNS = 3
 @dataclass(frozen=True)
 class Facts:
     """What a card tells besides the configuration. `grid`: of the last look, with columns map, picture, sample; its
-    rows were drawn for `prompts`."""
+    rows were drawn for `prompts`. `pairs`, `held_out`: as many as there were, whatever the configuration wished."""
 
     architecture: str
     pairs: int
@@ -46,6 +46,7 @@ class Facts:
     ceiling: float | None = None
     grid: Path | None = None
     prompts: Sequence[str] = field(default=())
+    held_out: int = 0
 
 
 def write_card(config: TrainConfig, facts: Facts) -> Path:
@@ -138,7 +139,7 @@ def _data(config: TrainConfig, facts: Facts) -> list[str]:
     data = config.data
     maps = f"maps by the preprocessor `{data.preprocessor}`" if data.preprocessor != "none" else "maps of the data set"
     return [f"{facts.pairs} pairs (`{data.format}`), {maps}, {data.resolution} pixels, aspect {data.aspect}; "
-            f"{data.held_out} held out."]  # fmt: skip
+            f"{facts.held_out} held out."]  # fmt: skip
 
 
 def _recipe(config: TrainConfig, facts: Facts) -> list[str]:

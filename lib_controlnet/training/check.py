@@ -97,7 +97,7 @@ def check_data(
             progress(number + 1, len(examples))
     if not reading.examples and not problems:
         problems.append("there is no complete pair")
-    held_out = len(reading.held_out) or min(options.held_out, max(len(reading.examples) - 1, 0))
+    train, held_out = split(reading, options) if reading.examples else ([], reading.held_out)
     if small:
         warnings.append(f"{small} of {len(examples)} pictures are smaller than {options.resolution} pixels")
     if reading.left_out:
@@ -107,8 +107,8 @@ def check_data(
     captions = {caption for example in examples for caption in example.captions}
     if len(examples) > _SHOWN and len(captions) == 1 and options.captions != "none":
         warnings.append("all captions are the same")
-    pairs = len(reading.examples) if reading.held_out else len(reading.examples) - held_out
-    return DataReport(pairs, held_out, dict(sizes), len(captions), tuple(problems), tuple(warnings), bad=frozenset(bad),
+    return DataReport(len(train), len(held_out), dict(sizes), len(captions), tuple(problems), tuple(warnings),
+                      bad=frozenset(bad),
                       remedy=_UNCAPTIONED if reading.uncaptioned else "correct the data")  # fmt: skip
 
 

@@ -24,7 +24,7 @@ Table = TypeVar("Table")
 CAPTION_FILES = ("pictures", "kohya")
 """Formats in which each picture has its caption in a file of the same name."""
 LINTS = (
-    "rate", "empty captions", "long captions", "few", "duplicates", "held out", "one map", "duplicate maps",
+    "rate", "empty captions", "long captions", "few", "no looks", "duplicates", "held out", "one map", "duplicate maps",
     "small maps", "constant", "same", "faint", "swapped", "shuffled",
 )  # fmt: skip
 """What a data set can be found to be (lints.py), as `data.accept` names it."""

@@ -211,7 +211,7 @@ class Intake:
         else:  # the first pairs of each epoch are the same
             self.train, self.held_out = split(reading, config.data)
         if place.window:  # the settings were looked at, and a last window may be small
-            accepted = (*config.data.accept, "few", "rate")
+            accepted = (*config.data.accept, "few", "no looks", "rate")
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, accept=accepted))
         if not place.epoch and self.train:
             report = with_lints(report, self.train, self.held_out, config)

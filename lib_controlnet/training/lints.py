@@ -72,6 +72,7 @@ def find_lints(train: Sequence[Example], held_out: Sequence[Example], config: Tr
     found = [
         *_rates(config.train),
         *_captions(different, config.data),
+        *_looks(held_out, config),
         *_copies(different, held_out),
         *_sizes(different),
         *_maps(sample),
@@ -113,6 +114,14 @@ def _captions(examples: Sequence[Example], options: DataOptions) -> Iterable[Lin
     if cut:
         yield _lint("long captions", f"{len(cut)} captions are longer than the 77 tokens that are read; their "
                     "ends are cut off", cut)  # fmt: skip
+
+
+def _looks(held_out: Sequence[Example], config: TrainConfig) -> Iterable[Lint]:
+    """Samples are of held-out pairs alone."""
+    if config.samples.every and not held_out:
+        why = "one pair is trained on at least" if config.data.held_out else "data.held_out is 0"
+        yield _lint("no looks", f"samples are wanted, but no pair is held out ({why}): there will be no looks, and "
+                    "nobody says whether it converges")  # fmt: skip
 
 
 def _copies(examples: Sequence[Example], held_out: Sequence[Example]) -> Iterable[Lint]:

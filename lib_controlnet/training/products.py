@@ -58,7 +58,10 @@ class Products:
         if curve:
             self.files["samples"] = output.folder / "samples" / f"step-{curve[-1].step:06d}.png"
         kind, pairs = architecture(self._base.unet.config), self._marks["pairs"]
-        facts = Facts(kind, pairs, self._trainer.step, self.files, curve, *measured, self.files.get("samples"), prompts)
+        facts = Facts(
+            kind, pairs, self._trainer.step, self.files, curve, *measured, self.files.get("samples"), prompts,
+            self._marks["held_out_pairs"],
+        )  # fmt: skip
         self.files["card"] = write_card(self._config, facts)
 
     def _write_base(self, path: Path) -> None:

@@ -31,6 +31,7 @@ def marks(sha256: str, train: Sequence[Example], held_out: Sequence[Example]) ->
         "pairs": len(train),
         "train": _fingerprint(train),
         "held_out": _fingerprint(held_out),
+        "held_out_pairs": len(held_out),
     }
 
 

@@ -23,7 +23,7 @@ from lib_controlnet.training.hub import push, uploads
 from lib_controlnet.training.pictures import read_picture
 from standalone.train.cli import main
 
-from .tiny import SIDE, config, session
+from .tiny import SIDE, config, make_pairs, session
 
 
 class Hub(ThreadingHTTPServer):
@@ -154,6 +154,17 @@ name = "made"
     assert hub.repositories == {"me/small": False}
     assert {"README.md", "made.safetensors"} == set(hub.files)
     assert "ControlLLLite" in hub.files["README.md"].decode()
+
+
+def test_the_card_tells_how_many_were_held_out(checkpoint: Path, tmp_path: Path) -> None:
+    """Of one pair none, whatever was wished."""
+    settings = config(
+        checkpoint, make_pairs(tmp_path / "pairs", 1), tmp_path / "out", data={"held_out": 4}, train={"steps": 1}
+    )
+    session(settings).run()
+    text = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "1 pairs" in text
+    assert "; 0 held out." in text
 
 
 def test_nothing_is_uploaded_without_a_model() -> None:

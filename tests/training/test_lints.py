@@ -14,6 +14,7 @@ from PIL import Image
 
 from lib_controlnet.training.check import check_data, split
 from lib_controlnet.training.errors import TrainingError
+from lib_controlnet.training.examples import Reading
 from lib_controlnet.training.lints import find_lints, with_lints
 from lib_controlnet.training.readers import read_data
 
@@ -117,6 +118,24 @@ def test_what_is_silently_wrong_is_found(spoil: Callable[[Path], None], name: st
     found = names(folder)
     assert name in found
     assert len(found - {"few", name}) <= 2, found
+
+
+@pytest.mark.parametrize(
+    ("pairs", "held_out", "every", "found"), [(1, 4, 8, True), (2, 4, 8, False), (5, 0, 8, True), (1, 4, 0, False)]
+)
+def test_samples_of_nothing_are_said(pairs: int, held_out: int, every: int, found: bool, tmp_path: Path) -> None:
+    folder = make_pairs(tmp_path / "pairs", pairs)
+    assert ("no looks" in names(folder, data={"held_out": held_out}, samples={"every": every})) == found
+
+
+def test_the_report_counts_what_is_trained_on_and_held_out(good: Path, tmp_path: Path) -> None:
+    settings = config(tmp_path, good, tmp_path / "out", data={"held_out": 4})
+    found = read_data(settings.data)
+    repeated = Reading(found.examples[:1] * 3)
+    own = Reading(found.examples[6:], found.examples[:6])
+    for reading in (found, repeated, own):
+        report, parts = check_data(reading, settings.data), split(reading, settings.data)
+        assert (report.pairs, report.held_out) == tuple(map(len, parts))
 
 
 @pytest.mark.parametrize(("rate", "found"), [(1.0, True), (0.05, True), (5e-3, True), (1e-5, False), (1e-12, True)])
