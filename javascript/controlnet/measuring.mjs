@@ -34,8 +34,14 @@ export class Measuring {
         this.ended = null; // the end of the log as it was then: a new log has another, whatever gradio writes beside it meanwhile
         unit.on("find_weight", () => this.ask({what: "weight", target: this.target(), shorten: unit.isTicked("measure_shorten")}));
         unit.on("bounds", () => this.ask({what: "bounds"}));
-        unit.on("seen", () => this.ask({what: "seen"}));
+        unit.on("seen", () => this.look());
         unit.on("measure_stop", () => this.button("interrupt")?.click());
+    }
+
+    // Without captions its pictures would be made for nothing.
+    look() {
+        if (!this.unit.part("seen").closest(".cnet-no-interrogator")) return this.ask({what: "seen"});
+        return this.say("What the map is taken for cannot be said: this WebUI has no interrogator that captions.");
     }
 
     target() {

@@ -52,5 +52,7 @@ class PageServices(Services):
     """What a map of segments may show: (name, "#rrggbb") of each."""
     model_files: WeightFiles | None = None
     """Brings control models into the first of the model folders; None where that is not to be offered."""
+    can_caption: Callable[[], bool] = lambda: True
+    """Whether there is an interrogator to ask; whether it works is known once it was."""
     setting_problems: Callable[[], Sequence[str]] = tuple
     """A sentence for each option of ours that has a wrong value."""

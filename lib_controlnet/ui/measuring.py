@@ -11,8 +11,8 @@ import gradio as gr
 from .gradio_compat import not_saved, small_button
 
 
-def build_measuring(prefix: str) -> None:
-    """Makes the widgets at this place of the page."""
+def build_measuring(prefix: str, can_caption: bool) -> None:
+    """Makes the widgets at this place of the page. Where nothing captions, the page's script says so at once."""
     with gr.Accordion("Measure", open=False, elem_id=f"{prefix}_measure_group"):
         with gr.Row(elem_classes=["cnet-buttons"]):
             not_saved(
@@ -40,6 +40,7 @@ def build_measuring(prefix: str) -> None:
                 "Pictures under the map without your prompt, described by the WebUI; where that is not what the prompt "
                 "says, remedies are tried and ranked",
                 elem_id=f"{prefix}_seen",
+                elem_classes=[] if can_caption else ["cnet-no-interrogator"],
             )
             small_button("Stop", "The WebUI's Interrupt", elem_id=f"{prefix}_measure_stop")
         gr.HTML("", elem_id=f"{prefix}_measured", elem_classes=["cnet-measured"])

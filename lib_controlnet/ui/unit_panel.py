@@ -74,7 +74,7 @@ def build_unit(services: PageServices, tab: str, is_img2img: bool, index: int) -
     _modes(values, prefix, is_img2img)
     image_prompt = build_image_prompt(values, prefix)
     schedule = build_schedule(values, prefix, is_img2img)
-    build_measuring(prefix)
+    build_measuring(prefix, services.can_caption())
     layers = build_editor(prefix)
     values["layer_weights"] = layers.weights
     chosen = (show_preview, control_type, absent, run, refresh, notes, problem)

@@ -95,12 +95,23 @@ def test_where_both_agree_nothing_is_tried(host: Host, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("prompt", ["", "a red heart"])
-def test_without_an_interrogator_that_is_said(host: Host, prompt: str) -> None:
+def test_without_an_interrogator_that_is_said(host: Host, prompt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no picture is made for it."""
+    monkeypatch.setattr(sys.modules["sd_controlnet.hosts.webui.misread"], "run_trial", None)
     result = host.txt2img(lines(), SEEN, prompt=prompt)
     assert study(result)["misread"] is None
     assert study(result)["captions"] == {"empty": None, "default": None}
-    assert "nothing here can name" in result.comments or "no interrogator" in result.comments
-    assert 0 <= study(result)["now"]["adherence"] <= 1
+    assert "no interrogator" in result.comments
+
+
+def test_an_interrogator_that_fails_ends_it_after_one_picture(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(host, monkeypatch, {})
+    broken = SimpleNamespace(interrogate=lambda _picture: "<error>")
+    monkeypatch.setattr(host.app.modules("shared"), "interrogator", broken)
+    result = host.txt2img(lines(), SEEN, prompt="a red heart")
+    assert "cannot be said: the interrogator failed" in result.comments
+    assert study(result)["misread"] is None
+    assert len(told.asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from . import batch_tab, beside
 from .axes import overrides_of, register_axes
 from .memory import HostMemory
 from .outside import Outside
-from .prompts import caption
+from .prompts import caption, has_interrogator
 from .runner import Runner
 from .training import Training
 
@@ -62,6 +62,7 @@ class Extension:
             lambda pose: importlib.import_module(f"{annotator.__name__}.skeletons").draw_json(pose),
             has_pose_editor,
             lambda pixels: caption(Image.fromarray(pixels)),
+            can_caption=has_interrogator,
             palette=lambda: importlib.import_module(f"{annotator.__name__}.palettes").ade20k(),
             setting_problems=lambda: [*([host.notice] if host.notice else []), *setting.problems()],
             masks_are_regions=host.masks_are_regions,

@@ -13,7 +13,7 @@ from ...core.units import ControlNetUnit
 from ...engine.metering import DECIMALS
 from ...engine.services import Services
 from ...measure.agreement import Attempt, best_first, shared_words, taken_for
-from .prompts import caption
+from .prompts import caption, has_interrogator
 from .similarity import prompt_similarity
 from .trials import Trial, follows, run_trial
 
@@ -55,8 +55,14 @@ def look_at(services: Services, p: Any, unit: ControlNetUnit, steps: int, fields
     """
     prompt = str(p.prompt)
     seen = Seen(report={"what": "seen", "unit": unit.index, "prompt": prompt})
-    alone = {name: run_trial(p, {}, steps, prompt=text) for name, text in (("empty", ""), ("default", DEFAULT_PROMPT))}
-    captions = {name: _captioned(trial) for name, trial in alone.items()}
+    alone: dict[str, Trial] = {}
+    captions: dict[str, str] = {}
+    for name, text in (("empty", ""), ("default", DEFAULT_PROMPT)):
+        alone[name] = run_trial(p, {}, steps, prompt=text)
+        try:
+            captions[name] = caption(alone[name].picture)
+        except HostError as error:  # the next picture would have none either
+            return unsaid(unit, prompt, error.problem)
     seen.report["captions"] = captions
     asked = run_trial(p, {}, steps)
     own = _attempt("as it is", asked, asked.adherence(unit.index), prompt)
@@ -77,26 +83,36 @@ def look_at(services: Services, p: Any, unit: ControlNetUnit, steps: int, fields
     return seen
 
 
+def unsaid(unit: ControlNetUnit, prompt: str, why: str) -> Seen:
+    """What is known where no picture can be captioned."""
+    return Seen(
+        [f"unit {unit.index}: what the map is taken for cannot be said: {why}"],
+        {"what": "seen", "unit": unit.index, "prompt": prompt, "captions": {"empty": None, "default": None},
+         "misread": None},
+    )  # fmt: skip
+
+
+def no_captions() -> str:
+    """Why no picture can be captioned, where that is known before one is made; else ""."""
+    return "" if has_interrogator() else "this WebUI has no interrogator that captions"
+
+
 def _misread(
-    seen: Seen, prompt: str, captions: Mapping[str, str | None], alone: Mapping[str, Trial], asked: Trial
+    seen: Seen, prompt: str, captions: Mapping[str, str], alone: Mapping[str, Trial], asked: Trial
 ) -> bool | None:
     """Whether the map is taken for something else than the prompt says; None where nothing can tell."""
     unit = seen.report["unit"]
     if not prompt.strip():
         seen.lines.append(f"unit {unit}: without a prompt the map is taken for {_quoted(captions['empty'])}")
         return None
-    words = [shared for text in captions.values() if text and (shared := shared_words(text, prompt)) is not None]
+    words = [shared for text in captions.values() if (shared := shared_words(text, prompt)) is not None]
     closeness = [prompt_similarity(trial.picture, prompt) for trial in (alone["empty"], asked)]
     seen.report["similarity"] = {"empty": closeness[0], "now": closeness[1]}
     if not words:
-        seen.lines.append(
-            f"unit {unit}: what the map is taken for cannot be said: this WebUI has no interrogator that captions"
-            if all(text is None for text in captions.values())
-            else f"unit {unit}: the prompt names nothing that a caption could have"
-        )
+        seen.lines.append(f"unit {unit}: the prompt names nothing that a caption could have")
         return None
     own = _captioned(asked)
-    reading = taken_for(prompt, [text for text in captions.values() if text], own or "")
+    reading = taken_for(prompt, list(captions.values()), own or "")
     seen.report |= {"caption": own, "brings": list(reading.foreign), "lost": list(reading.lost)}
     nothing, another = max(words) == 0.0, bool(reading.foreign and reading.lost)
     taken = f"without a prompt the map is taken for {_quoted(captions['empty'])}"
@@ -135,8 +151,8 @@ def _listed(words: Sequence[str]) -> str:
     return ", ".join(f'"{word}"' for word in words)
 
 
-def _quoted(text: str | None) -> str:
-    return "something that nothing here can name" if text is None else f'"{text}"'
+def _quoted(text: str) -> str:
+    return f'"{text}"'
 
 
 def _is_so(unit: ControlNetUnit, fields: Remedy) -> bool:

@@ -39,6 +39,13 @@ def apply_prompt_mode(p: Any, options: PanelOptions, units: Sequence[ControlNetU
     p.prompt = _prompt(p, options, units)
 
 
+def has_interrogator() -> bool:
+    """Whether the host has what writes captions; whether it works is known once it is asked."""
+    from modules import shared
+
+    return getattr(shared, "interrogator", None) is not None
+
+
 def caption(picture: Image.Image) -> str:
     """The host's interrogator on a picture. Raises HostError where the host has none, or it fails."""
     from modules import shared

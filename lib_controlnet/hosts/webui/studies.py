@@ -27,7 +27,7 @@ from ...measure.curve import curve_picture
 from ...measure.search import CLOSE, MOST_JOBS, Search, find_weight
 from .axes import AXES
 from .metering import MEASURED, JobMeter, hand_over, into_answer, measure_run
-from .misread import look_at, remedies
+from .misread import look_at, no_captions, remedies, unsaid
 from .notes import tell
 from .similarity import prompt_similarity
 from .trials import TRIAL, WITHOUT, StoppedError, Trial, run_trial, settle_seed
@@ -97,6 +97,12 @@ def _find_floors(p: Any, study: Study, studied: Studied, enabled: Sequence[int])
 
 def _look(services: Services, p: Any, study: Study, studied: Studied, unit: ControlNetUnit) -> None:
     """What the map is taken for, and what helps."""
+    why = no_captions()
+    if why:  # said without a picture
+        seen = unsaid(unit, str(p.prompt), why)
+        studied.lines += seen.lines
+        studied.report |= seen.report
+        return
     facts = model_facts(services, unit.model) if isinstance(services, PageServices) else None
     tried = remedies(unit, 0 if facts is None or facts.sheet is None else facts.sheet.outputs)
     if isinstance(services, PageServices):
