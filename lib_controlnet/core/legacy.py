@@ -165,7 +165,9 @@ def _require(kind: type[_E], value: object) -> _E:
     found = _find(kind, value)
     if found is None:
         choices = ", ".join(f'"{member.value}"' for member in kind)
-        remedy = f"use one of {choices} or a number from 0 to {len(kind) - 1}"
+        remedy = f"use one of {choices} or a number from 0 to {len(_NUMBERS.get(kind, tuple(kind))) - 1}"
+        if kind is ResizeMode:
+            remedy += " (3, the host's latent upscale, is Just Resize here, as in sd-webui-controlnet)"
         raise UnitError("this is none of the choices", found=value, remedy=remedy)
     return found
 

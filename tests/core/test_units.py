@@ -126,6 +126,25 @@ def test_union_type_in_the_peers_member_names(member: UnionType) -> None:
     assert unit(union_control_type=member.value).union_type is member
 
 
+@pytest.mark.parametrize("field", ["resize_mode", "control_mode", "hr_option", "input_mode"])
+def test_a_refused_number_says_which_are_taken(field: str) -> None:
+    with pytest.raises(UnitError) as refused:
+        unit(**{field: 99})
+    most = int(refused.value.remedy.partition("from 0 to ")[2].split()[0])
+    for number in range(most + 1):
+        more = {"images": [RGB]} if field == "input_mode" else {}
+        unit(**{field: number}, **more)
+    with pytest.raises(UnitError):
+        unit(**{field: most + 1})
+
+
+def test_of_a_list_the_picture_that_is_wrong_is_named() -> None:
+    with pytest.raises(UnitError) as refused:
+        unit(input_mode="batch", images=[RGB, "aGVsbG8gd29ybGQ="])
+    assert "picture 2 of the list: 11 bytes" in str(refused.value)
+    assert refused.value.field == "images"
+
+
 def test_members_of_another_library() -> None:
     class ResizeModeOfThePeer(Enum):
         RESIZE = "Just Resize"
