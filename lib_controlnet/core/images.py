@@ -224,9 +224,16 @@ def _from_bytes(content: bytes, max_pixels: int, text: str = "") -> Pixels:
             raise _path_error(text) from error
         raise UnitError(
             "the bytes are not a complete picture",
-            found=f"{len(content)} bytes ({type(error).__name__}: {error})",
+            found=f"{len(content)} bytes ({undecodable(error)})",
             remedy=f"send one of {', '.join(FORMATS)}",
         ) from error
+
+
+def undecodable(error: Exception) -> str:
+    """What a decoder says; PIL names what it cannot identify by the object that holds the bytes."""
+    if isinstance(error, UnidentifiedImageError):
+        return "they begin as no picture does, or the file is damaged"
+    return f"{type(error).__name__}: {error}"
 
 
 def _opened(content: bytes) -> Image.Image:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from .errors import ControlNetError, UnitError
+from .errors import ControlNetError, UnitError, shown
 from .images import Picture, Pixels, is_empty, read_mask, read_picture, read_rgb, same_size
 from .modes import InputMode
 
@@ -80,8 +80,8 @@ def read_images(entries: Mapping[str, Entry], fields: Mapping[str, Any], max_pix
 def _within(items: Sequence[object], max_pixels: int) -> Iterator[Source]:
     """The pictures, those in memory together not above what one alone may have four times."""
     left = 4 * max_pixels
-    for item in items:
-        source = item if isinstance(item, Path) else read_rgb(item, max_pixels=max_pixels)
+    for number, item in enumerate(items, 1):
+        source = item if isinstance(item, Path) else _numbered(number, item, max_pixels)
         if not isinstance(source, Path):
             left -= source.shape[0] * source.shape[1]
         if left < 0:
@@ -92,6 +92,14 @@ def _within(items: Sequence[object], max_pixels: int) -> Iterator[Source]:
                 remedy=f"give fewer or smaller ones, at most {limit} megapixels, or a folder",
             )
         yield source
+
+
+def _numbered(number: int, item: object, max_pixels: int) -> Pixels:
+    try:
+        return read_rgb(item, max_pixels=max_pixels)
+    except UnitError as error:
+        found = f"picture {number} of the list" + ("" if error.found is None else f": {shown(error.found)}")
+        raise UnitError(error.problem, found=found, remedy=error.remedy) from error.__cause__
 
 
 def _images_of(entry: Entry, max_pixels: int) -> tuple[Source, ...]:

@@ -53,7 +53,7 @@ def unable(services: PageServices, spec: PreprocessorSpec) -> str:
     try:
         effect.check(services.base_model())
     except ControlNetError as error:
-        return f"{error.problem}: {error.found}" if error.field == "module" else ""
+        return f"{error.problem}, and {error.found}" if error.field == "module" else ""
     return ""
 
 

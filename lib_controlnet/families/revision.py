@@ -56,7 +56,7 @@ def check(base: BaseModel) -> None:
         raise BaseModelError(
             "revision steers SDXL only",
             field="module",
-            found=f'checkpoint "{base.title}" ({base.kind}), which takes no pooled prompt',
+            found=f'checkpoint "{base.title}" is {base.kind}, which takes no pooled prompt',
             remedy="load a checkpoint of SDXL, or choose another preprocessor",
         )
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.errors import UnitError
-from ..core.images import TURNED, eight_bits
+from ..core.images import TURNED, eight_bits, undecodable
 from .errors import TrainingError
 
 Pixels = NDArray[np.uint8]
@@ -47,7 +47,7 @@ def read_picture(source: Path | bytes, name: str) -> Pixels:
         raise TrainingError(
             f'the picture "{name}" cannot be read',
             field="data",
-            found=f"{type(error).__name__}: {error}",
+            found=undecodable(error),
             remedy="replace or remove it",
         ) from error
 

@@ -25,7 +25,7 @@ def test_a_types_own_preprocessor_stays_and_the_api_agrees(panel: Panel, server:
         panel.choose("controlnet_type_filter_radio", kind)
         assert panel.values()["controlnet_preprocessor_dropdown"] == types[kind]["default_option"]
         if kind == "Revision":
-            panel.part("notes").locator(".cnet-bad", has_text="revision steers SDXL only").wait_for()
+            panel.part("notes").locator(".cnet-bad", has_text="revision steers SDXL only, and checkpoint").wait_for()
             assert not panel.part("download_weights").is_visible()
         else:
             panel.part("notes").locator("p", has_text="lacks").wait_for()

@@ -193,6 +193,12 @@ def test_refused(value: object, words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_damaged_bytes_are_said_without_the_programs_own_objects() -> None:
+    with pytest.raises(UnitError) as caught:
+        read_picture("aGVsbG8gd29ybGQ=")
+    assert caught.value.found == "11 bytes (they begin as no picture does, or the file is damaged)"
+
+
 def test_path_that_happens_to_be_base64_is_named_as_it_was_sent() -> None:
     with pytest.raises(UnitError, match="by path") as caught:
         read_picture("/etc/passwd")
