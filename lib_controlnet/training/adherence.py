@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from .pictures import Pixels
 
 _JUMP, _ABOVE_A_LINE, _STAYS, _QUIET = 0.2, 2.5, 0.75, 0.5
 _LATER = 2
+_LOOKS = (1, 2)
 _LEAST_REACH = 0.1
 
 
@@ -60,22 +60,33 @@ def find_convergence(curve: Sequence[Point], floor: float, ceiling: float) -> Co
     """The jump in what the map brings, named by its two looks; None where there is none.
 
     A jump is a rise of a fifth of the way from `floor` (adherence without control) to `ceiling` (that of the true
-    pictures after the auto-encoder, which no training can pass) from one look to the next; it is far steeper than the
-    curve as a whole, for else that only climbs; little came before it, at two looks at least, for else the curve climbs
-    from its beginning and only ever slower; and it stays, at this look and at two later ones at least.
+    pictures after the auto-encoder, which no training can pass) from one look to the next, or over two where a look
+    fell into its midst; it is far steeper than the curve as a whole, for else that only climbs; little came before it,
+    at two looks at least, for else the curve climbs from its beginning and only ever slower; and it stays, at this look
+    and at two later ones at least.
     """
     reach, values = ceiling - floor, [point.control for point in curve]
     if reach < _LEAST_REACH or len(curve) < _LATER + 2:
         return None
-    usual = (values[-1] - values[0]) / (len(values) - 1)
-    rises = [(b - a, index) for index, (a, b) in enumerate(itertools.pairwise(values), 1)]
-    rise, at = max(rises, key=lambda one: (one[0], -one[1]))
-    before, later = values[:at], values[at:]
-    quiet = len(before) > 1 and max(before) - min(before) <= _QUIET * rise
-    stays = len(later) > _LATER and min(later) >= values[at - 1] + _STAYS * rise
-    if not stays or not quiet or rise < _JUMP * reach or rise < _ABOVE_A_LINE * usual:
-        return None
-    return Convergence(curve[at - 1].step, curve[at].step, round(values[at], 4), round(rise, 4))
+    for looks in _LOOKS:
+        at = _jump(values, looks, reach)
+        if at is not None:
+            rise = values[at] - values[at - looks]
+            return Convergence(curve[at - looks].step, curve[at].step, round(values[at], 4), round(rise, 4))
+    return None
+
+
+def _jump(values: Sequence[float], looks: int, reach: float) -> int | None:
+    """Where the first jump over so many looks ends."""
+    usual = looks * (values[-1] - values[0]) / (len(values) - 1)
+    for start in range(1, len(values) - looks - _LATER):
+        before, later = values[: start + 1], values[start + looks :]
+        rise = later[0] - values[start]
+        quiet = max(before) - min(before) <= _QUIET * rise
+        stays = min(later) >= values[start] + _STAYS * rise
+        if quiet and stays and rise >= _JUMP * reach and rise >= _ABOVE_A_LINE * usual:
+            return start + looks
+    return None
 
 
 def half_way(curve: Sequence[Point], floor: float, ceiling: float) -> int | None:

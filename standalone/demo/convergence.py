@@ -30,7 +30,7 @@ from .checkpoint import FOLDER
 
 SHUFFLED = "demo shuffled"
 _APART = 7
-_STEPS, _EVERY, _PICTURES, _SHOWN = 500, 50, 1600, 8
+_STEPS, _EVERY, _PICTURES, _SHOWN = 700, 50, 1600, 8
 _RATE = 2.5e-3
 """Three times the recipe's: at that one nothing has begun after 400 steps from the paper's start."""
 

@@ -88,6 +88,7 @@ RUN = {
     f"{MODULE}reuse --out FILE --pairs 24": (
         "tests/demo/test_reuse.py::test_a_step_costs_a_tenth_more_at_most_and_the_map_is_followed_as_well"
     ),
+    f"{MODULE}convergence --out DIR": f"{DEMO}test_convergence.py::test_a_run_tells_its_curve_and_is_not_made_twice",
     f"{MODULE}find_weight --out FILE": (
         f"{DEMO}test_find_weight.py::test_the_middle_between_without_and_with_control_is_reached"
     ),

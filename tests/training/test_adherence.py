@@ -74,6 +74,21 @@ def test_what_is_no_jump(looks: list[Point]) -> None:
     assert find_convergence(looks, FLOOR, CEILING) is None
 
 
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ((0, 0, 0, 0, -0.004, 0, 0.011, 0.215, 0.35, 0.399, 0.463), (300, 350)),
+        ((0, -0.001, 0, 0, -0.001, -0.001, 0, 0, 0.003, 0.106, 0.311, 0.421, 0.44, 0.479, 0.493), (400, 500)),
+        ((0, 0, -0.001, -0.002, 0.002, -0.002, -0.003, 0.079, 0.254, 0.402, 0.421), (350, 400)),
+    ],
+)
+def test_trainings_of_the_demo_from_the_papers_start(values: tuple[float, ...], named: tuple[int, int]) -> None:
+    """Those of docs/training.md, seed by seed; one look of the second fell into the midst of its jump."""
+    found = find_convergence(curve(*values, every=50), 0.152, 0.963)
+    assert found is not None
+    assert (found.after, found.step) == named
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_shuffled_pairs_do_not_converge(seed: int) -> None:
     assert find_convergence(curve(*[0] * 20, noise=0.03, seed=seed), FLOOR, CEILING) is None
