@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 import numpy as np
 
 from ..core.control_types import default_preprocessor, preprocessors_of, type_names
-from ..engine.defaults import absent
+from ..engine.defaults import absent, deciding_model
 from ..engine.services import Services
 
 
@@ -212,7 +212,7 @@ class Lookup:
 
     def default(self, tag: str) -> KnownPreprocessor | None:
         """A control type's first."""
-        spec = default_preprocessor(tag, self.specs(), absent(self._services))
+        spec = default_preprocessor(tag, self.specs(), absent(self._services), deciding_model(self._services, tag))
         return None if spec is None else KnownPreprocessor(self._services, spec)
 
 

@@ -45,7 +45,7 @@ def control_types(
     """
     details: dict[str, Any] = {}
     for control_type in type_names(specs):
-        default = default_preprocessor(control_type, specs, absent)
+        default = default_preprocessor(control_type, specs, absent, default_model(control_type, models, fits))
         details[control_type] = {
             "module_list": [spec.label for spec in preprocessors_of(control_type, specs)],
             "model_list": models_of(control_type, models),

@@ -6,6 +6,7 @@ peers' words: that shortens a list and picks a default, and decides nothing abou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -69,6 +70,9 @@ UNION_TYPES: Mapping[str, UnionType] = {
 }
 """What a union model is told for a control type; "Unknown" for the others."""
 
+MIXED_TYPES = frozenset({"T2I-Adapter"})
+"""The types that say how a model is built: its models need different maps, and its preprocessors are each for one."""
+
 LINE_TYPES = frozenset({"Canny", "Lineart", "MLSD", "Scribble", "SoftEdge"})
 """The types whose models were trained on white lines on black."""
 
@@ -114,20 +118,30 @@ def preprocessors_of(control_type: str, specs: Iterable[_Spec]) -> list[_Spec]:
 
 
 def default_preprocessor(
-    control_type: str, specs: Iterable[_Spec], absent: Iterable[PreprocessorSpec] = ()
+    control_type: str, specs: Iterable[_Spec], absent: Iterable[PreprocessorSpec] = (), model: str = NO_MODEL
 ) -> _Spec | None:
     """The type's first preprocessor after "none"; "none" itself for All and where there is no other.
 
     `absent` are known and cannot run here. Where one of them is the type's own default, what finds the same takes its
-    place, and else "none" does: something of another kind would be a surprise.
+    place, and else "none" does: something of another kind would be a surprise. `model`: the type's default, which of a
+    mixed type decides by its name.
     """
     ordered = preprocessors_of(control_type, specs)
+    if control_type in MIXED_TYPES and model != NO_MODEL:
+        return next((spec for spec in ordered[1:] if _named_alike(spec, model)), next(iter(ordered), None))
     own = max((spec for spec in absent if control_type in spec.control_types), key=lambda spec: spec.rank, default=None)
     if control_type == ALL or not ordered[1:]:
         return next(iter(ordered), None)
     if own is None or getattr(ordered[1], "rank", 0) >= own.rank:
         return ordered[1]
     return next((spec for spec in ordered[1:] if same_kind(spec, own)), ordered[0])
+
+
+def _named_alike(spec: PreprocessorSpec, model: str) -> bool:
+    """Whether the name of a model has a word of the preprocessor's, but for those of the type itself: "style"."""
+    common = {word for control_type in MIXED_TYPES for word in MODEL_WORDS[control_type].words}
+    own = set(re.split(r"[^a-z]+", model.lower()))
+    return bool((set(getattr(spec, "label", "").lower().split("_")) - common) & own)
 
 
 def same_kind(one: PreprocessorSpec, other: PreprocessorSpec) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.control_types import NO_MODEL, default_model, default_preprocessor, preprocessors_of, same_kind
+from ..core.control_types import MIXED_TYPES, NO_MODEL, default_model, default_preprocessor, preprocessors_of, same_kind
 from ..core.errors import ControlNetError
 from ..core.preprocessors import PreprocessorSpec, WeightFile
 from ..families.registry import own_controls
@@ -18,7 +18,15 @@ def absent(services: Services) -> list[PreprocessorSpec]:
 
 def preprocessor(services: Services, control_type: str) -> PreprocessorSpec | None:
     """The type's own, also where it lacks weights: what stands in for it would be a surprise."""
-    return default_preprocessor(control_type, [entry.spec for entry in services.annotators.entries], absent(services))
+    specs = [entry.spec for entry in services.annotators.entries]
+    return default_preprocessor(control_type, specs, absent(services), deciding_model(services, control_type))
+
+
+def deciding_model(services: Services, control_type: str) -> str:
+    """The model after which the preprocessor of a mixed type is chosen."""
+    if control_type not in MIXED_TYPES or not isinstance(services, PageServices):
+        return NO_MODEL
+    return model(services, control_type)
 
 
 def model(services: PageServices, control_type: str) -> str:

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from annotator.sd_controlnet.registry import Entry, Registry, discover
 from annotator.sd_controlnet.spec import AnnotatorError, Detection, Detector, PreprocessorSpec, Runtime
-from lib_controlnet.core.control_types import MODEL_WORDS, default_preprocessor
+from lib_controlnet.core.control_types import MODEL_WORDS, NO_MODEL, default_preprocessor
 
 EFFECTS = ("reference", "tile_colorfix", "inpaint_only", "recolor")
 REGISTRY: Registry = discover(EFFECTS)
@@ -229,5 +229,22 @@ PEER_DEFAULTS = {
 @pytest.mark.parametrize(("control_type", "expected"), PEER_DEFAULTS.items())
 def test_defaults_of_the_control_types_are_the_peers(control_type: str, expected: str) -> None:
     found = default_preprocessor(control_type, [entry.spec for entry in REGISTRY.entries])
+    assert found is not None
+    assert found.id == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("demo_t2iadapter_canny [00001111]", "none"),
+        ("t2iadapter_style_sd14v1 [202e85cc]", "clip_vision"),
+        ("t2i-adapter-sketch-sdxl-1.0.fp16", "pidinet_sketch"),
+        ("coadapter-color-sd15v1", "color"),
+        (NO_MODEL, "clip_vision"),
+    ],
+)
+def test_the_preprocessor_of_a_t2i_adapter_belongs_to_it(model: str, expected: str) -> None:
+    """Its type says how it is built, not what maps it needs."""
+    found = default_preprocessor("T2I-Adapter", [entry.spec for entry in REGISTRY.entries], model=model)
     assert found is not None
     assert found.id == expected
