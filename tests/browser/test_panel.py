@@ -134,7 +134,7 @@ def test_infotext_brings_every_field_back(canny: Panel) -> None:
     assert canny.values() != before
     canny.page.locator("#txt2img_prompt textarea").fill(text)
     canny.settle()
-    canny.page.locator("#paste").click()
+    canny.page.locator("#paste").first.click()
     canny.settle()
     after = canny.values()
     skipped = {
@@ -276,7 +276,8 @@ def test_another_checkpoint_is_judged_at_once(canny: Panel) -> None:
     """The note follows the host's own event, without a click into the panel."""
     page = canny.page
     canny.part("notes").locator(".cnet-good").wait_for()
-    change = "(title) => { opts = {...opts, sd_model_checkpoint: title}; runCallbacks(optionsChangedCallbacks); }"
+    change = """(title) => { opts = {...opts, sd_model_checkpoint: title};
+        (globalThis.executeCallbacks ?? runCallbacks)(optionsChangedCallbacks); }"""  # A1111's name, and ours
     canny.settle()
     with page.expect_request(lambda request: "run/predict" in request.url or "queue/join" in request.url):
         page.evaluate(change, "another")

@@ -191,4 +191,4 @@ def test_answers_come_while_60_jobs_wait(server: Server) -> None:
             server.ask("/sdapi/v1/interrupt", {})
         assert {job.result()[0] for job in jobs} == {200}
     assert waited > 40, "the jobs were too quick to say anything"
-    assert max(seconds.values()) < 1, seconds
+    assert max(seconds.values()) < 3, seconds  # a busy machine takes a second; those who wait take a minute
