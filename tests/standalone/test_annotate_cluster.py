@@ -115,7 +115,7 @@ def _kill(process: psutil.Process) -> None:
 
 
 def report_of(process: subprocess.Popen[str], code: int = 0) -> dict[str, Any]:
-    output, errors = process.communicate(timeout=180)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == code, errors
     return json.loads(output.splitlines()[-1])
 
@@ -202,7 +202,7 @@ def test_a_cluster_of_its_own_makes_the_same_maps(machines: Machines, expected: 
 )
 def test_what_no_machine_has_is_said(machines: Machines, pictures: Path, arguments: tuple[str], said: str) -> None:
     process = machines.on_cluster(*ARGUMENTS, "--out", "never", *arguments)
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=300)[1]
     assert process.returncode == 2
     assert said in errors
     assert "no machine at" in errors
@@ -210,6 +210,6 @@ def test_what_no_machine_has_is_said(machines: Machines, pictures: Path, argumen
 
 def test_an_address_where_nobody_listens_is_said_at_once(machines: Machines, pictures: Path) -> None:
     process = machines.annotate(*ARGUMENTS, "--out", "never", "--engine", "ray", "--address", "127.0.0.1:1")
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=300)[1]
     assert process.returncode == 2
     assert "launch.py ray start --head" in errors

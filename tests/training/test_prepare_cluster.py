@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import tempfile
@@ -32,9 +31,8 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_what_a_killed_preparation_made_is_there_and_a_training_finds_all(
-    end: signal.Signals, folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, out = folder / "data", folder / "out"
     data.mkdir()
@@ -51,14 +49,12 @@ def test_what_a_killed_preparation_made_is_there_and_a_training_finds_all(
                                 env=Machines(folder).environment, cwd=folder)  # fmt: skip
 
     first = start()
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not list(out.glob("cache/train/latents-*.safetensors")) and first.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     started = _below(first.pid)
-    first.send_signal(end)
-    if end == signal.SIGTERM:
-        assert report_of(first, 130)["stopped"]
+    first.kill()
     first.communicate()
     for process in started:
         _kill(process)
