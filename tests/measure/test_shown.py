@@ -69,7 +69,7 @@ def test_an_empty_map_is_empty(kind: str) -> None:
     found = suspicion(np.zeros((64, 48, 3), np.uint8), kind)
     assert found is not None
     assert found.what == "empty"
-    assert "no effect" in found.text
+    assert "so the model is told" in found.text
 
 
 @pytest.mark.parametrize("grey", [1, 4])
