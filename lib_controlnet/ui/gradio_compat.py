@@ -20,7 +20,7 @@ def picture_input(label: str, **options: Any) -> gr.Image:
 
     Gradio's conversion to RGB would clip 16-bit files and paint transparent parts in whatever colour they hide.
     """
-    source: dict[str, Any] = {"image_mode": None}
+    source: dict[str, Any] = {"image_mode": None, **_lossless()}
     if "source" in _parameters(gr.Image):
         source["source"] = "upload"
     else:
@@ -30,7 +30,13 @@ def picture_input(label: str, **options: Any) -> gr.Image:
 
 def picture_output(label: str, **options: Any) -> gr.Image:
     """A picture that the user looks at and downloads."""
-    return not_saved(uploads_only(gr.Image(label=label, type="numpy", interactive=False, **options)))
+    return not_saved(uploads_only(gr.Image(label=label, type="numpy", interactive=False, **_lossless(), **options)))
+
+
+def _lossless() -> dict[str, Any]:
+    """Gradio 4 hands pictures to the page as WebP, which changes them: a map that comes back as input, a taken-back reset
+    and a download would not be what was made. Gradio 3 sends PNG."""
+    return {"format": "png"} if "format" in _parameters(gr.Image) else {}
 
 
 def files_input(label: str, types: Sequence[str] = ("image",), **options: Any) -> gr.File:
