@@ -34,8 +34,8 @@ def picture_output(label: str, **options: Any) -> gr.Image:
 
 
 def _lossless() -> dict[str, Any]:
-    """Gradio 4 hands pictures to the page as WebP, which changes them: a map that comes back as input, a taken-back reset
-    and a download would not be what was made. Gradio 3 sends PNG."""
+    """Gradio 4 hands pictures to the page as WebP, which changes them: a map that comes back as input, a reset that is
+    taken back and a download would not be what was made. Gradio 3 sends PNG."""
     return {"format": "png"} if "format" in _parameters(gr.Image) else {}
 
 
