@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from .annotate.options import UsageError
@@ -121,7 +122,7 @@ def spread(
     under_way: dict[Any, Task] = {}
     everywhere = ray.put(given)
     while True:
-        for task in _next(waiting, cluster.room(ray) - len(under_way)):
+        for task in islice(waiting, max(0, cluster.room(ray) - len(under_way))):
             under_way[do.remote(sent(task), everywhere)] = task
         if not under_way:
             return
@@ -138,15 +139,6 @@ def _result(ray: Any, reference: Any, retries: int) -> Any:
     except ray.exceptions.RayError as error:  # killed, out of memory, its machine gone
         reason = str(error).strip().partition("\n")[0]
         return Failed(f"its process died {retries + 1} times ({type(error).__name__}: {reason})")
-
-
-def _next(waiting: Iterator[Task], count: int) -> Iterator[Task]:
-    for _ in range(count):
-        for task in waiting:
-            yield task
-            break
-        else:
-            return
 
 
 def _nodes(ray: Any) -> list[dict[str, float]]:

@@ -160,9 +160,6 @@ class OneShard:
         self._path = path
         self._made: dict[str, Tensor] = {}
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._made
-
     def add(self, key: str, value: Tensor, source: str) -> None:
         """See Store."""
         self._made[key] = _checked(value, source)

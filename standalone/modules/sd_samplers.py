@@ -62,14 +62,8 @@ def get_sampler_and_scheduler(
 ) -> tuple[str, str]:
     """Names as the host knows them; "DPM++ 2M Karras" is split into sampler and schedule."""
     default = samplers[0]
-    found = sd_schedulers.schedulers_map.get(scheduler_name or "", sd_schedulers.schedulers[0])
-    name = sampler_name or default.name
-    for scheduler in sd_schedulers.schedulers:
-        for option in (scheduler.label, scheduler.name, *(scheduler.aliases or [])):
-            if name.endswith(" " + option):
-                found = scheduler
-                name = name.removesuffix(" " + option)
-                break
+    name, named = _without_schedule(sampler_name or default.name)
+    found = named or sd_schedulers.schedulers_map.get(scheduler_name or "", sd_schedulers.schedulers[0])
     sampler = all_samplers_map.get(name, default)
     if convert_automatic and sampler.options.get("scheduler", None) == found.name:
         found = sd_schedulers.schedulers[0]
@@ -78,9 +72,18 @@ def get_sampler_and_scheduler(
 
 def knows(sampler_name: str) -> bool:
     """Whether a job is made with that sampler, and not with the first of all; also with a schedule in its name."""
-    options = [o for x in sd_schedulers.schedulers for o in (x.label, x.name, *(x.aliases or []))]
-    names = [sampler_name, *(sampler_name.removesuffix(" " + o) for o in options if sampler_name.endswith(" " + o))]
-    return any(name in all_samplers_map for name in names)
+    return _without_schedule(sampler_name)[0] in all_samplers_map
+
+
+def _without_schedule(name: str) -> tuple[str, Any]:
+    """A sampler's name without the schedule that it may end with, and that schedule or None."""
+    found = None
+    for scheduler in sd_schedulers.schedulers:
+        for option in (scheduler.label, scheduler.name, *(scheduler.aliases or [])):
+            if name.endswith(" " + option):
+                found, name = scheduler, name.removesuffix(" " + option)
+                break
+    return name, found
 
 
 def _named_in(infotext: dict[str, Any]) -> tuple[str, str]:
