@@ -183,7 +183,7 @@ class Calls:
             if run.tile is not None:
                 bound, region, step = self._of_tile(one, run.tile, step)
             selected = step.select(rows)
-            part = self.reuse.residuals(one, selected, lambda: self._computed(one, lambda: bound.residuals(selected)))
+            part = self.reuse.residuals(one, selected, lambda rows: self._computed(one, lambda: bound.residuals(rows)))
             if part is None:
                 return None
             for each in (run, *one.along):

@@ -41,6 +41,15 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """Denoiser calls in which a unit's residuals were computed, and those of them in which those of the cond
+    rows alone were."""
+
+    calls: int
+    halved: int
+
+
+@dataclass(frozen=True)
 class PassEffect:
     """What one unit did in a pass of `turns` denoiser calls: `moments` are those in which it acted.
 
@@ -51,7 +60,7 @@ class PassEffect:
     pass_: Pass
     turns: int
     moments: tuple[Moment, ...]
-    computed: int | None = None
+    computed: Computed | None = None
 
     @property
     def peak(self) -> float:

@@ -3,13 +3,17 @@
 What a ControlNet adds depends on the latents, which change slowly while a picture is drawn. Two things decide whether
 residuals are computed or those of an earlier call serve ("Reuse control", off by default):
 
-- the schedule: the first two calls of a unit are computed, and none serves for more than LONGEST of the pass's calls,
-  where several units do, or the sampler adds noise between them, LONGEST_HARD;
+- the schedule: the first two calls of a unit are computed, and none serves for more than a
+  fifth of the pass's calls;
 - the change, measured for each unit whenever its residuals are computed anew: they serve while, as they changed last,
   they are expected to have changed by less than the unit's budget.
 
-Where several units reuse, what serves goes on as it went: AHEAD of the last change between two computed calls, for each
-call since. Noise does not go on, and where a sampler adds it everything stays as it was.
+What serves goes on as it went: AHEAD of the last change between two computed calls, for each call since. Noise does not
+go on, and where a sampler adds it everything stays as it was.
+
+From the third on every other computation is of the cond rows alone, where a call has one of each picture and an uncond
+row beside it (`Halves`): the uncond row's residuals move as those of the cond row have. So their difference, which
+guidance multiplies, stays what it was, and a computation costs half.
 
 No call waits for the device. A change is measured there, and looked at LAG denoiser calls later, when it has long been
 copied. To look at it at once would be a wait; to take it whenever it happens to have come would let pictures depend on
@@ -31,17 +35,16 @@ from torch import Tensor
 from ..core.residuals import Residuals
 from ..core.step import Step
 from .active import Active
+from .effect import Computed
 from .generation import UnitRun
 
 FIRST = 2
 """Calls that are computed before any residuals serve again: a change needs two."""
 LAG = 2
 """Denoiser calls after which a measured change is looked at."""
-LONGEST = 0.25
-"""Part of a pass's denoiser calls for which residuals serve at most, that for which they were computed included."""
-LONGEST_HARD = 0.2
-"""As LONGEST, where several units reuse, since what each misses adds up, and of samplers that add new noise between
-their calls, to which control answers too."""
+PARTS = 5
+"""Residuals serve for one of so many parts of a pass's denoiser calls at most, that for which they were computed
+included."""
 AHEAD = 0.5
 """Of the last change, in proportion to the calls since, by which residuals that serve are moved. Not all of it: the
 change itself grows and turns, most of all from the first calls of a pass to those in its middle."""
@@ -64,6 +67,8 @@ class _Kept:
     """By how much they are expected to move at each call; None where nothing tells it."""
     count: int = 1
     """How many times they have been computed."""
+    whole: bool = True
+    """All of their rows were, the last time."""
     used: int = 0
     """The last denoiser call that had them."""
     known: tuple[int, float] | None = None
@@ -98,15 +103,51 @@ class _Tally:
 
     computed: int = 0
     """Denoiser calls in which something was computed."""
+    halved: int = 0
+    """Those of them in which nothing was for uncond rows that have a say."""
     served: int = 0
     refused: str = ""
     """Why some were computed whatever the change."""
     _turn: int = 0
 
-    def computes(self, turn: int) -> None:
-        """In a U-Net call of denoiser call `turn`, 0 where nobody told."""
-        self.computed += turn != self._turn or not turn
+    def computes(self, turn: int, half: bool = False) -> None:
+        """In a U-Net call of denoiser call `turn`, 0 where nobody told; `half`: its cond rows alone."""
+        if turn != self._turn or not turn:
+            self.computed += 1
+            self.halved += half
         self._turn = turn
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Rows of a call in pairs: `cond[i]` and `uncond[i]` are of one picture, which has no others."""
+
+    cond: tuple[int, ...]
+    uncond: tuple[int, ...]
+
+    @classmethod
+    def of(cls, step: Step) -> Halves | None:
+        """Of a call's rows; None where some have no such other."""
+        places = {(step.is_cond[row], step.images[row]): row for row in range(step.batch)}
+        images = sorted(set(step.images))
+        if len(places) != step.batch or step.batch != 2 * len(images):
+            return None
+        cond, uncond = (tuple(places[is_cond, image] for image in images) for is_cond in (True, False))
+        return cls(cond, uncond)
+
+    def moved(self, kept: Residuals, new: Residuals, step: Step) -> Residuals:
+        """`kept` of all rows with `new` ones for the cond rows, and for the others what they moved by."""
+        made, rows = iter(new.outputs()), step.kept
+
+        def whole(tensor: Tensor) -> Tensor:
+            now = next(made)
+            change = now - rows.of(tensor, self.cond)
+            both = torch.empty_like(tensor)
+            rows.put(both, self.cond, now)
+            rows.put(both, self.uncond, rows.of(tensor, self.uncond) + change)
+            return both
+
+        return kept.changed(whole)
 
 
 class Reuse:
@@ -135,33 +176,43 @@ class Reuse:
             del self._kept[key]
         self._turn, self._place = step.turn, 0
 
-    def residuals(self, one: Active, step: Step, compute: Callable[[], Residuals | None]) -> Residuals | None:
-        """What `compute` gives for `step`, the rows of the call in which the control has a say, or gave before."""
+    def residuals(self, one: Active, step: Step, compute: Callable[[Step], Residuals | None]) -> Residuals | None:
+        """What `compute` gives for `step`, the rows of the call in which the control has a say, or gave before.
+
+        It may be asked for some of them only.
+        """
         runs = (one.run, *one.along)
         budget = min(run.unit.reuse_control for run in runs)
         if budget <= 0.0 or not one.part.model.reusable:
-            return compute()
+            return compute(step)
         tallies = [self._tallies.setdefault(run, _Tally()) for run in runs]
         refused = self._refused(one, step)
         if refused:
             for tally in tallies:
                 tally.refused = refused
                 tally.computes(step.turn)
-            return compute()
+            return compute(step)
         key = self._key(one, step)
         kept = self._kept.get(key)
-        if kept is not None and _reads_the_same(kept, step) and self._serves(kept, step, budget):
+        if kept is not None and not _reads_the_same(kept, step):
+            self._kept.pop(key)  # how it changed between two prompts tells nothing
+            kept = None
+        if kept is not None and self._serves(kept, step, budget):
             kept.used = step.turn
             for tally in tallies:
                 tally.served += 1
             return kept.at(step.turn)
+        halves = None if kept is None or kept.count < FIRST or not kept.whole else Halves.of(step)
         for tally in tallies:
-            tally.computes(step.turn)
-        return self._keep(key, compute(), step)
+            tally.computes(step.turn, halves is not None)
+        if kept is None or halves is None:
+            return self._keep(key, compute(step), step)
+        part = compute(step.select(halves.cond))
+        return self._keep(key, None if part is None else halves.moved(kept.residuals, part, step), step, whole=False)
 
-    def computed(self) -> dict[int, int]:
-        """Of each unit that asks for reuse, the denoiser calls in which its residuals were computed."""
-        return {run.unit.index: tally.computed for run, tally in self._tallies.items()}
+    def computed(self) -> dict[int, Computed]:
+        """Of each unit that asks for reuse."""
+        return {run.unit.index: Computed(tally.computed, tally.halved) for run, tally in self._tallies.items()}
 
     def forget(self) -> None:
         """Nothing that was kept serves any more: the U-Net is another, or the pass is over."""
@@ -205,27 +256,24 @@ class Reuse:
 
     def _serves(self, kept: _Kept, step: Step, budget: float) -> bool:
         age = step.turn - kept.turn
-        longest = int(step.planned * self._longest(step))
+        longest = -(-step.planned // PARTS)
         changed = kept.changed(step.turn, age)
         if kept.count < FIRST or not 0 < age < max(longest, 2):
             return False
         # Not known yet, or never on this device: nothing serves twice.
         return age == 1 if changed is None else changed < budget
 
-    def _longest(self, step: Step) -> float:
-        return LONGEST_HARD if step.noisy or len(self._tallies) > 1 else LONGEST
-
-    def _keep(self, key: Hashable, residuals: Residuals | None, step: Step) -> Residuals | None:
+    def _keep(self, key: Hashable, residuals: Residuals | None, step: Step, *, whole: bool = True) -> Residuals | None:
         """`residuals`, which were computed at `step`, in place of those that were kept before."""
         before = self._kept.get(key)
         if residuals is None or self._short:
             self._kept.pop(key, None)
             return residuals
-        made = _Kept(residuals, _read(step), step.turn, used=step.turn)
+        made = _Kept(residuals, _read(step), step.turn, whole=whole, used=step.turn)
         if before is None:
             self._make_room(size_of(residuals))
         else:
-            if len(self._tallies) > 1 and not step.noisy:
+            if not step.noisy:
                 if before.drift is None:
                     self._make_room(size_of(residuals))
                 made.drift = drift(residuals, before.residuals, step.turn - before.turn)

@@ -20,7 +20,7 @@ from ..families.base import BaseModel, BoundControl
 from .acting import Acting, never_acted, not_called
 from .active import Active
 from .calls import Calls, said_of
-from .effect import PassEffect
+from .effect import Computed, PassEffect
 from .effect_told import odd_effect
 from .generation import Generation, UnitRun
 from .parts import Part
@@ -136,8 +136,7 @@ class ControlSession:
         width, height = self._size
         rows = 2 * self._generation.batch_size  # with guidance
         kept = [run.model.residual_bytes(rows, height // 8, width // 8) for run in self.runs if run.reuses]
-        moving = sum(kept) if len(kept) > 1 else 0  # by how much residuals of several units go on
-        return self._placement.size + sum(kept) + moving
+        return self._placement.size + 2 * sum(kept)  # and by how much they go on
 
     def _forget_kept(self) -> None:
         if self._calls is not None:
@@ -260,7 +259,7 @@ class ControlSession:
     def _of_effects(self, steps: int) -> list[Remark]:
         """Keeps how strongly each unit acted in the pass, and says where that was too little or too much."""
         found = {} if self._calls is None else self._calls.effects.read()
-        computed: dict[int, int] = {} if self._calls is None else self._calls.reuse.computed()
+        computed: dict[int, Computed] = {} if self._calls is None else self._calls.reuse.computed()
         effects = {
             unit: PassEffect(unit, self._pass, steps, moments, computed.get(unit)) for unit, moments in found.items()
         }

@@ -267,7 +267,7 @@ class BoundControlNet(BoundControl, Generic[Network]):
         """
         rows = len(set(step.images))
         repeats = step.batch // rows
-        if step.y is not None or step.images != step.images[:rows] * repeats:
+        if repeats == 1 or step.y is not None or step.images != step.images[:rows] * repeats:
             return step.batch
         if step.x.device.type == "cpu" or step.images not in self._repeated:
             x = step.x[:, : self._model.config.unet.in_channels]

@@ -81,25 +81,36 @@ class Stopwatch:
 
 
 def take_turns(
-    actions: Mapping[str, Callable[[], object]], rounds: int, progress: Progress, stopwatch: Stopwatch | None = None
+    actions: Mapping[str, Callable[[], object]],
+    rounds: int,
+    progress: Progress,
+    stopwatch: Stopwatch | None = None,
+    ready: Mapping[str, Callable[[], object]] = {},
 ) -> dict[str, float]:
     """CPU seconds of each action: the sum of its stretches, each as short as in the round in which it was shortest.
 
     Noise only ever adds time. No action of several seconds is spared it from beginning to end, but a stretch of it
     is in one round or another: five whole steps of the same network differ by a fifth on a machine that others use,
     sums of two fives by a hundredth. The actions take turns, each round beginning with another one and every other
-    round backwards, so that a slow minute and what an action leaves behind (memory, caches) meet all of them.
+    round backwards, so that a slow minute and what an action leaves behind (memory, caches) meet all of them. `ready`:
+    what is to be done before the action of a name each time, and is not measured.
     """
     stopwatch = stopwatch or Stopwatch()
     names = list(actions)
     for name in names:
         progress(f"warming up {name}")
+        ready.get(name, _nothing)()
         actions[name]()  # first calls allocate, encode hints, choose kernels
     best: dict[str, list[float]] = {}
     for number in range(rounds):
         shift = number % len(names)
         for name in (names[shift:] + names[:shift])[:: -1 if number % 2 else 1]:
+            ready.get(name, _nothing)()
             stretches = stopwatch.stretches(actions[name])
             best[name] = [min(pair) for pair in zip(best.get(name, stretches), stretches, strict=True)]
             progress(f"round {number + 1}/{rounds}: {name} {sum(stretches):.3f} s, least {sum(best[name]):.3f} s")
     return {name: sum(stretches) for name, stretches in best.items()}
+
+
+def _nothing() -> None:
+    """An action that is ready as it is."""

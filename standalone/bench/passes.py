@@ -6,8 +6,8 @@
 are of each. Here 20 steps of a sampling are driven as a host drives them, and the engine itself decides in which of
 them control is computed. The latents go a DDIM sampler's way from noise to a picture, as they would if the U-Net
 predicted well. The steps of all passes take turns with a bare step on the same latents, so that a slow minute
-meets all alike; steps of one kind (the bare, those that compute, those that need not) count as in their shortest
-stretches. The figures are those of docs/reuse.md.
+meets all alike; steps of one kind (the bare, those that compute all rows, or the cond row alone, or need not) count as
+in their shortest stretches. The figures are those of docs/reuse.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
 
+from lib_controlnet.engine.effect import Computed
 from standalone.demo import reuse
 
 from .measure import Progress, Stopwatch
@@ -34,8 +36,8 @@ CASES: Mapping[str, tuple[int, bool]] = {
 """How many units, and whether as with an ancestral sampler."""
 BARE = "bare"
 
-Kind = tuple[str, int]
-"""Whose step, and of how many stretches: a step that computes control has more than one that need not."""
+Kind = tuple[str, int, int]
+"""Whose step, for how many rows it computed control, and of how many stretches it is."""
 
 
 @dataclass
@@ -45,9 +47,9 @@ class Kinds:
     counts: dict[Kind, int] = field(default_factory=dict[Kind, int])
     least: dict[Kind, list[float]] = field(default_factory=dict[Kind, list[float]])
 
-    def add(self, name: str, stretches: Sequence[float]) -> None:
-        """A step of `name` has been made."""
-        kind = name, len(stretches)
+    def add(self, name: str, stretches: Sequence[float], rows: int = 0) -> None:
+        """A step of `name` has been made, which computed control for so many rows."""
+        kind = name, rows, len(stretches)
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.least[kind] = [min(pair) for pair in zip(self.least.get(kind, stretches), stretches, strict=True)]
 
@@ -71,7 +73,7 @@ def latents(stage: Stage) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 def one_pass(
     stage: Stage, cases: Collection[str], stopwatch: Stopwatch, kinds: Kinds, progress: Progress
-) -> dict[str, int]:
+) -> dict[str, Computed]:
     """All steps of the cases, added to `kinds`; returns in how many of them each case computed control."""
     running = {name: _begun(stage, *CASES[name]) for name in cases}
     actions: dict[str, Callable[[], object]] = {BARE: stage.bare_step, **running}
@@ -81,16 +83,34 @@ def one_pass(
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             if name in running:
                 running[name].turn, running[name].progress = turn, (turn - 1) / STEPS
+            seen = RowsOf(running[name].network) if name in running else None
             stretches = stopwatch.stretches(actions[name])
-            kinds.add(name, stretches)
+            kinds.add(name, stretches, 0 if seen is None else seen.taken())
             progress(f"step {turn}/{STEPS}: {name} {sum(stretches):.3f} s")
     return {name: _computed(step) for name, step in running.items()}
 
 
-def _computed(step: ControlledStep) -> int:
+class RowsOf:
+    """For how many rows a ControlNet is computed, from now until it is asked."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._rows = 0
+        self._handle = network.register_forward_hook(self._seen)
+
+    def taken(self) -> int:
+        """0 where it is not."""
+        self._handle.remove()
+        return self._rows
+
+    def _seen(self, _network: nn.Module, args: tuple[Tensor, ...], _outputs: object) -> None:
+        self._rows = args[3].shape[0]  # of the prompts: rows may share their latents
+
+
+def _computed(step: ControlledStep) -> Computed:
     """In how many steps of a pass that ends now."""
     step.session.end(STEPS)
-    return max(effect.computed or 0 for effect in step.session.taken_effects())
+    found = [effect.computed for effect in step.session.taken_effects() if effect.computed is not None]
+    return max(found, key=lambda computed: computed.calls)
 
 
 def _begun(stage: Stage, units: int, noisy: bool) -> ControlledStep:
@@ -110,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
     cases = given.case or tuple(CASES)
-    kinds, computed = Kinds(), dict[str, int]()
+    kinds, computed = Kinds(), dict[str, Computed]()
     with Stage(given.pixels) as stage:
         start = stage.x, stage.timesteps
         stage.bare_step()  # first calls allocate and choose kernels
@@ -123,14 +143,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     bare = kinds.mean(BARE)
     rows = {
         name: {"ratio": round(kinds.mean(name) / bare, 4), "seconds": round(kinds.mean(name), 3),
-               "bare_seconds": round(bare, 3), "computed": computed[name], "steps": STEPS}
+               "bare_seconds": round(bare, 3), "computed": computed[name].calls, "halved": computed[name].halved,
+               "steps": STEPS}
         for name in cases
     }  # fmt: skip
     if given.json:
         print(json.dumps({"pixels": given.pixels, "passes": given.passes, "cases": rows}))
         return
     for name, row in rows.items():
-        print(f"{name:<42}{row['ratio']:>8.3f} of the bare step, computed in {row['computed']} of {STEPS}")
+        often = f"computed in {row['computed']} of {STEPS}, in {row['halved']} of them for the cond row alone"
+        print(f"{name:<42}{row['ratio']:>8.3f} of the bare step, {often}")
 
 
 def _say(text: str) -> None:

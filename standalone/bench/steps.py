@@ -57,12 +57,14 @@ UNITS: dict[str, list[dict[str, Any]]] = {
     "step_outside_range": [{"guidance_start": 0.0, "guidance_end": 0.3}],
 }
 BARE, FORWARD = "bare U-Net step", "ControlNet forward alone"
-SERVED = ", residuals of an earlier step"
-"""Behind the name of a case with reuse: its steps that compute nothing."""
+SERVED, HALVED = ", residuals of an earlier step", ", the cond row alone"
+"""Behind the name of a case with reuse: its steps that compute nothing, and those that compute a half."""
+WHOLE, HALF, NONE = "whole", "half", "none"
+"""Steps of such a case: for how many of their rows control is computed."""
 STEPS = 20
 """Of a sampling."""
 REUSED = {"step_reuse_one": "canny, DPM++ 2M Karras", "step_reuse_two": "canny and seg"}
-"""The demo's jobs whose share of computed calls counts in a case with reuse."""
+"""The demo's jobs whose shares of computed calls count in a case with reuse."""
 PAIRS = 4
 """Of them, each job made for so many."""
 
@@ -78,19 +80,21 @@ def whole_steps(
         stopwatch.watch(stage.unet)
         for network in {action.network for action in actions.values() if isinstance(action, (ControlledStep, Reusing))}:
             stopwatch.watch(network)
-        seconds = take_turns(actions, rounds, progress, stopwatch)
+        ready = {name: action.ready for name, action in actions.items() if isinstance(action, Reusing)}
+        seconds = take_turns(actions, rounds, progress, stopwatch, ready)
     return [_result(name, seconds, shares) for name in GOALS if name in names]
 
 
-def _computed(names: Collection[str], progress: Progress) -> dict[str, float]:
-    """The share of calls that compute, in jobs of the demo: its pictures decide when residuals serve."""
+def _computed(names: Collection[str], progress: Progress) -> dict[str, tuple[float, float]]:
+    """The shares of calls that compute all rows, and that compute the cond rows alone, in jobs of the demo: its
+    pictures decide when residuals serve."""
     wanted = {name: reuse.CASES[case] for name, case in REUSED.items() if name in names}
     if not wanted:
         return {}
     progress("jobs of the demo: how often they compute")
     with reuse.running(PAIRS) as jobs:
-        counts = {name: jobs.computed(case) for name, case in wanted.items()}
-    return {name: computed / calls for name, (computed, calls) in counts.items()}
+        counts = {name: jobs.counts(case) for name, case in wanted.items()}
+    return {name: ((made - halved) / calls, halved / calls) for name, (made, halved, calls) in counts.items()}
 
 
 def _actions(names: Set[str], stage: Stage) -> dict[str, Callable[[], object]]:
@@ -98,10 +102,10 @@ def _actions(names: Set[str], stage: Stage) -> dict[str, Callable[[], object]]:
     for name, units in UNITS.items():
         if name in names or (name == "step_one" and names & {"engine_overhead", "step_control_lora"}):
             step = stage.controlled(*(stage.unit(**settings) for settings in units))
-            actions[name] = step if "reuse" not in name else Reusing(step, computes=True)
-            if "reuse" in name:
+            actions[name] = step if name not in REUSED else Reusing(step, WHOLE)
+            for suffix, kind in ((HALVED, HALF), (SERVED, NONE)) if name in REUSED else ():
                 again = stage.controlled(*(stage.unit(**settings) for settings in units))
-                actions[name + SERVED] = Reusing(again, computes=False)
+                actions[name + suffix] = Reusing(again, kind)
     if "engine_overhead" in names:
         actions[FORWARD] = _forward(stage.controlled(stage.unit()).network, stage, distinct=1)
     if "step_installed_only" in names:
@@ -110,36 +114,42 @@ def _actions(names: Set[str], stage: Stage) -> dict[str, Callable[[], object]]:
 
 
 class Reusing:
-    """Steps of a job with reuse: those that compute, and measure the change, or those that need not."""
+    """Steps of a job with reuse: of those that compute all rows and those that compute the cond row alone, which take
+    turns, the ones of a kind, or those that compute nothing."""
 
-    def __init__(self, step: ControlledStep, *, computes: bool) -> None:
+    def __init__(self, step: ControlledStep, kind: str) -> None:
         self._step = step
-        self._apart = STEPS if computes else 1
-        step.planned = STEPS if computes else 1 << 20
+        self._apart, step.planned = (1, 1 << 20) if kind == NONE else (STEPS, STEPS)
+        self._before = {WHOLE: 1, HALF: FIRST, NONE: FIRST}[kind]
+        """Steps of other kinds that come before the next one."""
+        self._between = 0 if kind == NONE else 1
 
     @property
     def network(self) -> Any:
         """The first unit's ControlNet."""
         return self._step.network
 
-    def __call__(self) -> object:
-        for _ in range(0 if self._step.turn else FIRST):
-            self._go_on()
-        return self._go_on()
+    def ready(self) -> None:
+        """The next step is one of the kind."""
+        for _ in range(self._before):
+            self()
+        self._before = self._between
 
-    def _go_on(self) -> object:
+    def __call__(self) -> object:
         self._step.turn += self._apart
         return self._step()
 
 
-def _result(name: str, seconds: Mapping[str, float], shares: Mapping[str, float]) -> Result:
+def _result(name: str, seconds: Mapping[str, float], shares: Mapping[str, tuple[float, float]]) -> Result:
     bare = seconds[BARE]
     if name + SERVED in seconds:
-        computed, served = seconds[name], seconds[name + SERVED]
-        share = shares[name]
-        mean = share * computed + (1.0 - share) * served
-        often = f"{computed:.3f} s for {share * STEPS:.1f} of {STEPS} steps"
-        detail = f"{often}, {served:.3f} s for the others, {bare:.3f} s bare"
+        whole, half, served = seconds[name], seconds[name + HALVED], seconds[name + SERVED]
+        often, halved = shares[name]
+        mean = often * whole + halved * half + (1.0 - often - halved) * served
+        detail = (
+            f"{whole:.3f} s for {often * STEPS:.1f} of {STEPS} steps, {half:.3f} s for {halved * STEPS:.1f}, "
+            f"{served:.3f} s for the others, {bare:.3f} s bare"
+        )
         return Result(name, mean / bare, GOALS[name], detail)
     if name == "engine_overhead":
         added, alone = seconds["step_one"] - bare, seconds[FORWARD]

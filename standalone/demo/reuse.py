@@ -64,7 +64,8 @@ CASES = {
 
 @dataclass(frozen=True)
 class Figures:
-    """Of the pairs' jobs. kept: reused / full. error: of that mean. computed, calls: in a pass, the mean of all."""
+    """Of the pairs' jobs. kept: reused / full. error: of that mean. computed, calls: in a pass, the mean of all;
+    halved: those of the computed ones in which the cond rows alone were."""
 
     pairs: int
     full: float
@@ -72,6 +73,7 @@ class Figures:
     kept: float
     error: float
     computed: float
+    halved: float
     calls: float
 
 
@@ -97,14 +99,14 @@ class Jobs:
         numbers = (round(float(number), 4) for number in (full, reused, kept, error, *counts))
         return Figures(len(rows), *numbers)
 
-    def computed(self, case: Case) -> tuple[float, float]:
-        """(computed, all) calls of a reused pass, the mean over pairs, units and passes."""
+    def counts(self, case: Case) -> tuple[float, float, float]:
+        """(computed, halved, all) calls of a reused pass, the mean over pairs, units and passes."""
         counts = [count for pair in range(len(self.truth)) for count in self._job(case, pair, BUDGET)[1]]
-        computed, calls = np.array(counts, np.float64).mean(axis=0)
-        return float(computed), float(calls)
+        computed, halved, calls = np.array(counts, np.float64).mean(axis=0).tolist()
+        return computed, halved, calls
 
-    def _job(self, case: Case, pair: int, budget: float) -> tuple[Image, list[tuple[int, int]]]:
-        """The picture, and (computed, all) calls of each unit in each pass where the job reuses."""
+    def _job(self, case: Case, pair: int, budget: float) -> tuple[Image, list[tuple[int, int, int]]]:
+        """The picture, and (computed, halved, all) calls of each unit in each pass where the job reuses."""
         units = [
             {"enabled": True, "module": "none", "model": f"demo_{kind}", "image": self._maps[kind][pair],
              "reuse_control": budget}
@@ -116,7 +118,7 @@ class Jobs:
             **settings, **case.more,
         )  # fmt: skip
         passes = [one for unit in json.loads(made.js())["controlnet"] for one in unit["effect"]["passes"]]
-        counts = [(one["computed"], len(one["steps"])) for one in passes if "computed" in one]
+        counts = [(one["computed"], one["halved"], len(one["steps"])) for one in passes if "computed" in one]
         return np.asarray(made.images[0].convert("RGB"), np.uint8), counts
 
     def _score(self, pair: int, image: Image) -> float:

@@ -17,7 +17,7 @@ def test_a_step_costs_a_tenth_more_at_most_and_the_map_is_followed_as_well() -> 
     with running(pairs=2) as jobs:
         found = jobs.figures(CASES["canny, DPM++ 2M Karras"])
     assert found.calls == 20
-    assert 4 <= found.computed <= 0.1 / ONE_NET * found.calls
+    assert 4 <= found.computed - found.halved / 2 <= 0.1 / ONE_NET * found.calls
     assert found.full > 0.8
     assert found.kept >= 0.98
 

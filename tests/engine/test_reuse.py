@@ -17,6 +17,7 @@ from lib_controlnet.core.modes import ControlMode
 from lib_controlnet.core.residuals import Residuals
 from lib_controlnet.core.schedule import WeightCurve
 from lib_controlnet.core.step import Pass, Step
+from lib_controlnet.engine.effect import Computed
 from lib_controlnet.engine.reuse import change_of
 from lib_controlnet.engine.session import ControlSession
 from lib_controlnet.families.base import BaseModel, BoundControl, OwnControl
@@ -76,71 +77,129 @@ SCHEDULES = {
     8: [1, 2, 4, 6, 8],
     10: [1, 2, 4, 6, 8, 10],
     12: [1, 2, 5, 8, 11],
-    20: [1, 2, 7, 12, 17],
+    20: [1, 2, 6, 10, 14, 18],
 }
-"""Denoiser calls of a pass -> those that are computed where next to nothing changes: a quarter of the pass apart."""
-
-
-@pytest.mark.parametrize("planned", SCHEDULES)
-def test_what_is_computed_is_as_without_reuse_and_what_serves_is_what_was_computed(folder: Path, planned: int) -> None:
-    full, reused = watched(folder, unit()), watched(folder)
-    last: list[Tensor] = []
-    for turn in range(1, planned + 1):
-        expected, found = full(at(turn, planned)), reused(at(turn, planned))
-        last = expected if turn in SCHEDULES[planned] else last
-        assert same(found, last)
-        assert turn in SCHEDULES[planned] or not same(found, expected)
-    assert full.runs == list(range(1, planned + 1))
-    assert reused.runs == SCHEDULES[planned]
-
-
-def test_where_the_sampler_adds_noise_they_serve_for_less_long_and_as_they_were(folder: Path) -> None:
-    full, reused = watched(folder, unit()), watched(folder)
-    last: list[Tensor] = []
-    for turn in range(1, 21):
-        expected, found = full(at(turn)), reused(replace(at(turn), noisy=True))
-        last = expected if turn in (1, 2, 6, 10, 14, 18) else last
-        assert same(found, last)
-    assert reused.runs == [1, 2, 6, 10, 14, 18]
+"""Denoiser calls of a pass -> those that are computed where next to nothing changes: a fifth of the pass apart."""
 
 
 class Going:
-    """What was computed, and by hand what serves: the last of it, and half of what it had changed by, for each call."""
+    """What comes of a call by hand, from what it would be in full, [cond row, uncond row].
 
-    def __init__(self) -> None:
-        self.made: list[tuple[int, list[Tensor]]] = []
+    Of the computed calls the third, fifth, ... are computed for the cond row alone: the other one moves with it. What
+    serves is the last of it, and half of what it had changed by, for each call.
+    """
 
-    def computed(self, turn: int, outputs: list[Tensor]) -> list[Tensor]:
-        self.made.append((turn, outputs))
-        return outputs
+    def __init__(self, turns: Sequence[int], moves: bool = True) -> None:
+        self._turns, self._moves = turns, moves
+        self._made: list[tuple[int, list[Tensor]]] = []
 
-    def at(self, turn: int) -> list[Tensor]:
-        (earlier, old), (later, new) = self.made[-2:]
-        calls = (turn - later) / (later - earlier)
+    def at(self, turn: int, full: list[Tensor]) -> list[Tensor]:
+        if turn in self._turns:
+            count, every = self._turns.index(turn), len(self._turns) == self._turns[-1]
+            outputs = full if every or count < 2 or count % 2 else self._half(full)
+            self._made.append((turn, outputs))
+            return outputs
+        (earlier, old), (later, new) = self._made[-2:]
+        calls = (turn - later) / (later - earlier) if self._moves else 0.0
         return [b + 0.5 * calls * (b - a) for a, b in zip(old, new, strict=True)]
+
+    def _half(self, full: list[Tensor]) -> list[Tensor]:
+        last = self._made[-1][1]
+        return [torch.stack([new[0], kept[1] + new[0] - kept[0]]) for new, kept in zip(full, last, strict=True)]
 
 
 def near(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
     """Equal but for rounding."""
     pairs = zip(first, second, strict=True)
-    return len(first) > 0 and all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs)
+    return len(first) > 0 and all(torch.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in pairs)
 
 
-@pytest.mark.parametrize("noisy", [False, True])
-def test_of_several_units_they_serve_for_less_long_and_go_on_as_they_went(folder: Path, noisy: bool) -> None:
-    """Unless the sampler adds noise. One of the units has weight 0.5."""
+@pytest.mark.parametrize("planned", SCHEDULES)
+def test_what_is_computed_is_as_without_reuse_and_what_serves_goes_on_as_it_went(folder: Path, planned: int) -> None:
+    full, reused, going = watched(folder, unit()), watched(folder), Going(SCHEDULES[planned])
+    for turn in range(1, planned + 1):
+        expected, found = full(at(turn, planned)), reused(at(turn, planned))
+        assert near(found, going.at(turn, expected))
+        assert turn in SCHEDULES[planned] or not near(found, expected)
+        assert turn not in SCHEDULES[planned][:2] or same(found, expected)
+    assert full.runs == list(range(1, planned + 1))
+    assert reused.runs == SCHEDULES[planned]
+
+
+def test_what_serves_is_neither_what_was_computed_nor_what_would_be(folder: Path) -> None:
+    """That is: the test above can fail."""
+    full, staying = watched(folder, unit()), Going(SCHEDULES[20], moves=False)
+    outputs = {turn: full(at(turn)) for turn in range(1, 21)}
+    going = Going(SCHEDULES[20])
+    for turn in range(1, 21):
+        served = going.at(turn, outputs[turn])
+        assert near(served, staying.at(turn, outputs[turn])) == (turn in SCHEDULES[20])
+        whole = turn in SCHEDULES[20] and SCHEDULES[20].index(turn) not in (2, 4)
+        assert near(served, outputs[turn]) == whole
+
+
+def test_where_the_sampler_adds_noise_they_stay_as_they_were(folder: Path) -> None:
+    full, reused, staying = watched(folder, unit()), watched(folder), Going(SCHEDULES[20], moves=False)
+    for turn in range(1, 21):
+        assert near(reused(replace(at(turn), noisy=True)), staying.at(turn, full(at(turn))))
+    assert reused.runs == SCHEDULES[20]
+
+
+def test_of_several_units_all_serve_so(folder: Path) -> None:
+    """One of them has weight 0.5."""
     units = [[unit(weight=0.5, **fields), unit(1, model="second", **fields)] for fields in ({}, {"reuse_control": 1.0})]
     full, reused = (watched(folder, *given) for given in units)
-    going = Going()
+    going = Going(SCHEDULES[20])
     for turn in range(1, 21):
-        expected, found = full(at(turn)), reused(replace(at(turn), noisy=noisy))
-        if turn in (1, 2, 6, 10, 14, 18):
-            assert same(found, going.computed(turn, expected))
-            continue
-        stays = going.made[-1][1]
-        assert near(found, stays if noisy else going.at(turn))
-        assert not near(stays, going.at(turn))
-    assert reused.runs == [turn for turn in (1, 2, 6, 10, 14, 18) for _ in range(2)]
+        assert near(reused(at(turn)), going.at(turn, full(at(turn))))
+    assert reused.runs == [turn for turn in SCHEDULES[20] for _ in range(2)]
+
+
+ROWS: dict[str, tuple[dict[str, Any], bool]] = {
+    "one picture": ({}, True),
+    "uncond first": ({"is_cond": (False, True)}, True),
+    "two pictures": ({"batch": 4, "is_cond": (True, True, False, False), "images": (0, 1, 0, 1)}, True),
+    "two pictures, side by side": ({"batch": 4, "is_cond": (True, False) * 2, "images": (0, 0, 1, 1)}, True),
+    "uncond rows the other way round": (
+        {"batch": 4, "is_cond": (True, True, False, False), "images": (0, 1, 1, 0)},
+        True,
+    ),
+    "two prompts": ({"batch": 3, "is_cond": (True, True, False), "images": (0, 0, 0)}, False),
+    "two prompts of one picture": (
+        {"batch": 4, "is_cond": (True, True, False, False), "images": (0, 0, 0, 1)},
+        False,
+    ),
+    "no guidance": ({"batch": 1, "is_cond": (True,), "images": (0,)}, False),
+    "no guidance, two pictures": ({"batch": 2, "is_cond": (True, True), "images": (0, 1)}, False),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_uncond_rows_move_with_the_cond_row_of_their_picture(folder: Path, name: str) -> None:
+    """Where each has one; by hand, row by row. The rows' latents move each in its own way."""
+    fields, halves = ROWS[name]
+    full, reused = watched(folder, unit()), watched(folder)
+    seen: list[int] = []
+    _net(reused.session.runs[0]).register_forward_hook(lambda _net, args, _out: seen.append(len(args[3])))
+
+    def now(turn: int) -> Step:
+        given = at(turn, **fields)
+        own = torch.arange(1.0, given.batch + 1)[:, None, None, None]
+        return replace(given, x=given.x + 0.02 * turn * own)
+
+    outputs = {turn: full(now(turn)) for turn in range(1, 7)}
+    found = {turn: reused(now(turn)) for turn in range(1, 7)}
+    assert reused.runs == [1, 2, 6]
+    rows = list(zip(now(1).is_cond, now(1).images, strict=True))
+    assert seen == [len(rows), len(rows), len(rows) // 2 if halves else len(rows)]
+    for place, (is_cond, image) in enumerate(rows):
+        for before, wanted, made in zip(outputs[2], outputs[6], found[6], strict=True):
+            by_hand = wanted[place]
+            if halves and not is_cond:
+                own = rows.index((True, image))
+                by_hand = before[place] + wanted[own] - before[own]
+            assert torch.allclose(made[place], by_hand, rtol=1e-4, atol=1e-6)
+            assert is_cond or not halves or not torch.allclose(made[place], wanted[place], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("fields", [{}, {"reuse_control": 0.0}, {"reuse_control": -1.0}], ids=str)
@@ -187,7 +246,7 @@ def told(value: Callable[[int], float], planned: int, budget: float) -> list[int
 
 
 def test_residuals_serve_while_they_are_expected_to_have_changed_little() -> None:
-    """By hand. A tenth more at each call, budget 1/4, a pass of 50 (none serves beyond 12).
+    """By hand. A tenth more at each call, budget 1/4, a pass of 50 (none serves beyond 10).
 
     Call 2 measures 1 - 1/1.1 = 0.0909, known from call 4 on. 3 and 4 have it (0.0909, 0.182), 5 would have 0.273.
     Call 5 measures 1 - 1/1.1^3 = 0.2487 over 3 calls, known from 7 on: 7 has 0.2487 * sqrt(2/3), 8 has 0.2487, 9 would
@@ -204,10 +263,10 @@ def test_what_changes_faster_than_the_budget_is_computed_at_every_call_that_know
 
 def test_a_change_that_grows_is_followed() -> None:
     """Nothing changes up to call 9, everything is twice as much at each from then on. Found out when they are computed
-    after a quarter of 50, in call 14: 31/32 over 12 calls, known from 16 on, which would have 31/32 * sqrt(2/12) =
-    0.395. 17 would have 0.28, and is the last: 16 measures 3/4 over 2 calls, known from 18 on.
+    after a fifth of 50, in call 12: 7/8 over 10 calls, known from 14 on, which would have 7/8 * sqrt(2/10) = 0.391. 15
+    would have 0.277, and is the last: 14 measures 3/4 over 2 calls, known from 16 on.
     """
-    assert told(lambda n: 2.0 ** max(n - 9, 0), 50, 0.3)[:8] == [1, 2, 14, 16, 18, 19, 20, 21]
+    assert told(lambda n: 2.0 ** max(n - 9, 0), 50, 0.3)[:8] == [1, 2, 12, 14, 16, 17, 18, 19]
 
 
 def test_values_that_are_not_numbers_are_computed_anew() -> None:
@@ -273,19 +332,21 @@ def test_calls_of_one_step_are_told_apart(folder: Path) -> None:
     full, reused = watched(folder, unit()), watched(folder)
 
     def calls(turn: int) -> list[Step]:
-        whole = at(turn, batch=3, is_cond=(True, True, False), images=(0, 0, 0))
+        whole = replace(at(turn, batch=3, is_cond=(True, True, False), images=(0, 0, 0)), noisy=True)
         return [whole.select([row]) for row in range(3)]
 
     kept: list[list[Tensor]] = []
     for turn in range(1, 8):
         expected = [full(call) for call in calls(turn)]
-        kept = expected if turn in (1, 2, 7) else kept
+        kept = expected if turn in (1, 2, 6) else kept
         found = [reused(call) for call in calls(turn)]
         assert all(map(same, found, kept))
         assert not same(found[0], found[1])
-    assert reused.runs == [1] * 3 + [2] * 3 + [7] * 3
+    assert reused.runs == [1] * 3 + [2] * 3 + [6] * 3
     assert reused.session._calls is not None
-    assert reused.session._calls.reuse.computed() == {0: 3}  # denoiser calls, however many each makes of the U-Net
+    assert reused.session._calls.reuse.computed() == {
+        0: Computed(3, 0)
+    }  # denoiser calls, however many each makes of the U-Net
 
 
 def test_rows_laid_out_anew_begin_anew(folder: Path) -> None:
@@ -349,7 +410,7 @@ def test_what_acts_on_residuals_acts_on_those_that_serve(folder: Path, name: str
     ]
     for turn in range(1, 9):
         full, reused = (job(at(turn, drift=0.0, **rows)) for job in jobs)
-        assert same(full, reused)
+        assert same(full, reused) if turn < 6 else near(full, reused)  # in call 6 fewer rows are computed at once
     assert len(jobs[1].runs) < len(jobs[0].runs)
 
 
@@ -369,9 +430,12 @@ def test_units_serve_each_by_its_own_budget(folder: Path) -> None:
 def test_what_is_kept_is_let_go_of_with_the_pass(folder: Path) -> None:
     for ends in (lambda s: s.end(3), lambda s: s.break_off(), lambda s: s.close()):
         made = watched(folder)
-        refs: list[weakref.ref[Tensor]] = []
         for turn in (1, 2, 3):
-            refs = [weakref.ref(tensor) for tensor in made(at(turn))]
+            made(at(turn))
+        (kept,) = made.session._calls.reuse._kept.values()  # type: ignore[union-attr]
+        refs = [weakref.ref(tensor) for one in (kept.residuals, kept.drift) for tensor in one.outputs()]  # type: ignore[union-attr]
+        del kept
+        assert len(refs) > 2
         assert all(ref() is not None for ref in refs)
         ends(made.session)
         assert all(ref() is None for ref in refs)
@@ -423,22 +487,7 @@ def test_the_memory_of_what_is_kept_is_asked_for(folder: Path) -> None:
     kept = sum(tensor.numel() * 4 for tensor in made(at(2)))
     by_hand = 2 * 4 * (3 * 32 * 64 + 32 * 16 + 2 * 64 * 16 + 64 * 16)
     assert kept == by_hand
-    assert made.session.size - before == by_hand
-    assert by_hand in asked
-    assert watched(folder, unit()).session.size == before
-
-
-def test_the_memory_of_what_moves_is_asked_for_too(folder: Path) -> None:
-    asked: list[int] = []
-    generation = FakeGeneration()
-    generation.runtime = replace(generation.runtime, reserve=asked.append)
-    units = [unit(reuse_control=1.0), unit(1, model="second", reuse_control=1.0)]
-    made = watched(folder, *units, generation=generation)
-    before = made.session._placement.size
-    made(at(1))
-    one = asked[-1]
-    assert one == 2 * 4 * (3 * 32 * 64 + 32 * 16 + 2 * 64 * 16 + 64 * 16)  # as above
-    made(at(2))
     made(at(6))
-    assert asked.count(one) == 4
-    assert made.session.size - before == 4 * one
+    assert asked.count(by_hand) == 2  # what is kept, and by how much it moves
+    assert made.session.size - before == 2 * by_hand
+    assert watched(folder, unit()).session.size == before

@@ -90,16 +90,17 @@ def test_a_run_says_how_long_it_will_take_and_ends_without_a_traceback(
 
 
 def test_a_case_with_reuse_takes_from_jobs_how_often_they_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: a quarter of the steps take 1.4 of a bare one, the others 1.02."""
+    """By hand: a fifth of the steps take 1.4 of a bare one, a tenth 1.2, the others 1.02."""
     asked: list[object] = []
 
     @contextmanager
     def running(pairs: int) -> Iterator[SimpleNamespace]:
         assert pairs == steps.PAIRS
-        yield SimpleNamespace(computed=lambda case: asked.append(case) or (5.0, 20.0))
+        yield SimpleNamespace(counts=lambda case: asked.append(case) or (6.0, 2.0, 20.0))
 
     monkeypatch.setattr(steps.reuse, "running", running)
     shares = steps._computed(["step_one", "step_reuse_two"], lambda _: None)
     assert asked == [steps.reuse.CASES["canny and seg"]]
-    seconds = {steps.BARE: 2.0, "step_reuse_two": 2.8, "step_reuse_two" + steps.SERVED: 2.04}
-    assert steps._result("step_reuse_two", seconds, shares).value == pytest.approx((1.4 + 3 * 1.02) / 4)
+    name = "step_reuse_two"
+    seconds = {steps.BARE: 2.0, name: 2.8, name + steps.HALVED: 2.4, name + steps.SERVED: 2.04}
+    assert steps._result(name, seconds, shares).value == pytest.approx(0.2 * 1.4 + 0.1 * 1.2 + 0.7 * 1.02)

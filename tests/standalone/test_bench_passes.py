@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from lib_controlnet.engine.effect import Computed
 from standalone.bench import passes
 from standalone.bench.measure import Stopwatch
 from standalone.bench.passes import BARE, CASES, Kinds, latents, one_pass
 from standalone.bench.steps import STEPS
+
+COMPUTED = Computed(5, 2)
 
 
 class Still:
@@ -29,12 +32,14 @@ class Still:
 
 
 class Begun:
-    """A step of a case that computes control in every fourth turn."""
+    """A step of a case that computes control in every fourth turn, of all rows or of one in turns."""
 
     def __init__(self, stage: Still, name: str) -> None:
         self.stage, self.name = stage, name
         self.turn, self.progress, self.planned, self.noisy = 0, 0.5, STEPS, False
-        effects = [SimpleNamespace(computed=5), SimpleNamespace(computed=4)]
+        self.network = torch.nn.Identity()
+        self.network.forward = lambda *_: None
+        effects = [SimpleNamespace(computed=one) for one in (COMPUTED, Computed(4, 0), None)]
         self.session = SimpleNamespace(end=lambda steps: self.ended(steps), taken_effects=lambda: effects)
 
     def ended(self, steps: int) -> None:
@@ -42,7 +47,10 @@ class Begun:
 
     def __call__(self) -> None:
         self.stage.seen.append((self.name, float(self.stage.timesteps[0]), self.turn, self.progress))
-        for _ in range(2 if self.turn % 4 == 1 else 1):
+        computes = self.turn % 4 == 1
+        if computes:
+            self.network(None, None, None, torch.zeros(2 if self.turn % 8 == 1 else 1))
+        for _ in range(2 if computes else 1):
             self.stage.stopwatch._mark()
 
 
@@ -64,7 +72,7 @@ def test_every_step_of_a_pass_meets_the_bare_step_on_its_own_latents(
     stage: Any = Still(stopwatch)
     names = {case: name for name, case in CASES.items()}
     monkeypatch.setattr(passes, "_begun", lambda stage, units, noisy: Begun(stage, names[units, noisy]))
-    assert one_pass(stage, CASES, stopwatch, kinds, lambda _: None) == dict.fromkeys(CASES, 5)
+    assert one_pass(stage, CASES, stopwatch, kinds, lambda _: None) == dict.fromkeys(CASES, COMPUTED)
     times = [float(951 - 50 * turn) for turn in range(STEPS)]
     assert [time for name, time in (one[:2] for one in stage.seen) if name == BARE] == times
     for name in CASES:
@@ -72,14 +80,14 @@ def test_every_step_of_a_pass_meets_the_bare_step_on_its_own_latents(
         assert own == [(time, turn, (turn - 1) / STEPS) for turn, time in enumerate(times, 1)]
     assert {stage.seen[place][0] for place in range(0, len(stage.seen), len(CASES) + 1)} == {BARE, *CASES}  # who begins
     for name in CASES:  # a second a stretch: 5 steps of three, 15 of two
-        assert kinds.counts[name, 3] == 5
+        assert [kinds.counts[name, rows, stretches] for rows, stretches in ((2, 3), (1, 3), (0, 2))] == [3, 2, 15]
         assert kinds.mean(name) == (5 * 3 + 15 * 2) / 20
 
 
 def test_steps_of_one_kind_count_as_in_their_shortest_stretches() -> None:
     kinds = Kinds()
-    for stretches in ([3.0, 1.0], [1.0, 2.0], [5.0, 5.0, 5.0]):
-        kinds.add("one", stretches)
+    for rows, stretches in ((0, [3.0, 1.0]), (0, [1.0, 2.0]), (2, [5.0, 5.0, 5.0])):
+        kinds.add("one", stretches, rows)
     kinds.add("other", [9.0])
     assert kinds.mean("one") == pytest.approx((2 * (1.0 + 1.0) + 15.0) / 3)
     assert kinds.mean("other") == 9.0

@@ -23,11 +23,17 @@ def effect_report(effects: Sequence[PassEffect]) -> dict[str, Any]:
             {
                 "pass": effect.pass_.name,
                 "steps": [round(share, DECIMALS) for share in effect.steps],
-                **({} if effect.computed is None else {"computed": effect.computed}),
+                **_computed(effect),
             }
             for effect in effects[:_MOST]
         ],
     }
+
+
+def _computed(effect: PassEffect) -> dict[str, int]:
+    """With reuse control."""
+    made = effect.computed
+    return {} if made is None else {"computed": made.calls, "halved": made.halved}
 
 
 def with_effects(
@@ -54,8 +60,12 @@ def effect_words(report: dict[str, Any]) -> str:
     first, last = (percent(acting[place]) for place in (0, -1)) if acting else ("", "")
     course = f", {first} at first and {last} at last" if len(acting) > 1 and first != last else ""
     reused = [
-        f", computed in {one['computed']} of {sum(map(bool, one['steps']))} calls"
+        f", computed in {one['computed']} of {sum(map(bool, one['steps']))} calls{_halved(one['halved'])}"
         for one in effect["passes"][:1]
         if "computed" in one
     ]
     return f"it added {percent(effect['mean'])} of what was there{course}{''.join(reused)}"
+
+
+def _halved(calls: int) -> str:
+    return f" ({calls} of them without the negative prompt)" if calls else ""
