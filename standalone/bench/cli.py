@@ -50,7 +50,7 @@ ControlNet, so a step's ratio is nearly the share of arithmetic: 1.334 for one C
 on the cond row alone; less where cond and uncond rows share what precedes their first look at the prompt, as our
 ControlNet lets them, since hosts give both the same latents. The goals are those of 512x512: at 256x256 reading the
 weights costs more than the arithmetic, and a ControlNet has 42 % of a U-Net's weights but 33 % of its arithmetic.
-Needs about 11 GB of memory; trainings, timed at half of SD1.5's width, 10 GB.
+Needs about 11 GB of memory; trainings, timed at half of SD1.5's width, 10 GB, at its true one (--true-width) 19 GB.
 Exit code 1 if a goal is missed at 512x512.
 
 On a graphics card (--device cuda) the same ratios are of seconds between two waits for it, in half precision; a step
@@ -70,14 +70,14 @@ def main(argv: Sequence[str]) -> int:
     pixels = 256 if options.quick else 512
     rounds = options.rounds or (3 if options.quick else 5)
     if runtime.device.type == "cpu":
-        seconds = duration.expected_seconds(names, pixels, rounds)
+        seconds = duration.expected_seconds(names, pixels, rounds, options.true_width)
         _say(f"cases: {len(names)}, {duration.in_words(seconds)}")
     if not options.json:
         where = f"{options.threads} thread(s)" if runtime.device.type == "cpu" else str(runtime.device)
         kind = str(runtime.dtype).removeprefix("torch.")
         print(f"SD1.5's size, random {kind} weights, {pixels}x{pixels}, cond and uncond row, {where}")
     try:
-        results = _measure(names, pixels, rounds, runtime, _say)
+        results = _measure(names, pixels, rounds, runtime, _say, options.true_width)
     except KeyboardInterrupt:
         _say("interrupted; nothing is left behind")
         return 130
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="256x256 and fewer rounds: does all run?")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=0, help="rounds (5; more where other programs run)")
+    parser.add_argument("--true-width", action="store_true", help="time trainings at SD1.5's true width, one by one")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or mps")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1: least noise)")
     return parser
@@ -107,7 +108,9 @@ def _runtime(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Ru
     return runtime
 
 
-def _measure(names: Sequence[str], pixels: int, rounds: int, runtime: Runtime, progress: Progress) -> list[Result]:
+def _measure(
+    names: Sequence[str], pixels: int, rounds: int, runtime: Runtime, progress: Progress, true_width: bool = False
+) -> list[Result]:
     """Results in the order of CASES."""
     results: list[Result] = []
     if "control_forward_vs_diffusers" in names:
@@ -117,7 +120,7 @@ def _measure(names: Sequence[str], pixels: int, rounds: int, runtime: Runtime, p
     if "memory_added" in names:
         results.append(memory.memory_added(pixels, progress, runtime))
     if set(names) & set(training.GOALS):
-        results += training.train_costs(names, pixels, rounds, progress)
+        results += training.train_costs(names, pixels, rounds, progress, true_width)
     if "load_vs_read" in names:
         results.append(files.load_vs_read(rounds, progress))
     if "start_cpu_seconds" in names:

@@ -21,10 +21,10 @@ _OTHER = 8.0
 """Seconds of a round of a case that is none of these: preprocessors."""
 
 
-def expected_seconds(names: Collection[str], pixels: int, rounds: int) -> float:
+def expected_seconds(names: Collection[str], pixels: int, rounds: int, true_width: bool = False) -> float:
     """A rough number: of arithmetic at the speed of a convolution measured now, of the rest as elsewhere."""
     scale = (pixels / 512) ** 2
-    work = scale * (rounds + 1) * _work(names) / _speed()
+    work = scale * (rounds + 1) * _work(names, 4.0 if true_width else 1.0) / _speed()
     rest = [name for name in names if name not in steps.GOALS and name not in training.GOALS]
     rest = [name for name in rest if name != "control_forward_vs_diffusers"]
     fixed = _JOBS * len(set(names) & set(steps.REUSED))
@@ -32,12 +32,12 @@ def expected_seconds(names: Collection[str], pixels: int, rounds: int) -> float:
     return work + fixed
 
 
-def _work(names: Collection[str]) -> float:
-    """10^12 operations of one round."""
+def _work(names: Collection[str], wider: float) -> float:
+    """10^12 operations of one round. `wider`: of trainings, so many times those at half of the width."""
     chosen = set(names) & set(steps.GOALS)
     work = sum(_BARE * min(steps.GOALS[name].most, 2.0) for name in chosen) + (_BARE if chosen else 0.0)
     work += 2 * _FORWARD if "control_forward_vs_diffusers" in names else 0.0
-    return work + (_TRAINING if set(names) & set(training.GOALS) else 0.0)
+    return work + (wider * _TRAINING if set(names) & set(training.GOALS) else 0.0)
 
 
 def _speed() -> float:

@@ -33,6 +33,9 @@ TRUE_WIDTH = 320
 _HINT_WIDTHS = (16, 32, 96, 256)
 _CONTEXT = 768
 
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
+"""x (B, 4, h, w), timesteps (B,), context (B, 77, _CONTEXT), hints (B, 3, 8h, 8w)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -63,22 +66,40 @@ def layout(width: int, levels: int = 4) -> UNetConfig:
 
 
 def cases(width: int, batch: int, latent: int, levels: int = 4) -> dict[str, Case]:
-    """Fine-tuning the U-Net, our ControlNet training, diffusers' ControlNet training; the same sizes throughout.
+    """Fine-tuning the U-Net, our ControlNet training, diffusers' ControlNet training; the same sizes throughout."""
+    return {name: case(name, width, batch, latent, levels) for name in WAYS}
 
-    Fine-tuning has our networks and our optimizer, so that the ratio tells what the lock is worth.
-    """
+
+def case(name: str, width: int, batch: int, latent: int, levels: int = 4) -> Case:
+    """One of WAYS, or a kind of control (see `kind_cases`)."""
+    if name not in WAYS:
+        return kind_cases(width, batch, latent, [name], levels)[name]
     torch.manual_seed(0)
     x, noise = torch.randn(2, batch, 4, latent, latent)
     times, context = torch.randint(0, 1000, (batch,)), torch.randn(batch, 77, _CONTEXT)
     hints = torch.rand(batch, 3, 8 * latent, 8 * latent)
-    tuned = UNetModel(layout(width, levels)).train()
-    locked = UNetModel(layout(width, levels))
-    hint_widths = tuple(round(channels * width / TRUE_WIDTH) for channels in _HINT_WIDTHS)
-    copy = ControlNet(ControlNetConfig(locked.config, hint_widths=hint_widths))
-    ours = ControlledUNet(locked, ResidualControl(copy))
-    control, unet = _diffusers(copy)
+    return WAYS[name](layout(width, levels), (x, times, context, hints), noise)
 
-    def theirs() -> Tensor:
+
+def _fine_tuning(sizes: UNetConfig, inputs: Inputs, noise: Tensor) -> Case:
+    """Of our networks and with our optimizer, so that the ratio tells what the lock is worth."""
+    tuned = UNetModel(sizes).train()
+    optimizer = adamw(list(tuned.parameters()), TrainOptions(steps=1))
+    return Case(lambda: F.mse_loss(tuned(*inputs[:3]), noise), [tuned], optimizer)
+
+
+def _ours(sizes: UNetConfig, inputs: Inputs, noise: Tensor) -> Case:
+    model = ControlledUNet(UNetModel(sizes), ResidualControl(_copy(sizes)))
+    optimizer = adamw(list(model.control.parameters()), TrainOptions(steps=1))
+    return Case(lambda: F.mse_loss(model(*inputs), noise), [model], optimizer)
+
+
+def _theirs(sizes: UNetConfig, inputs: Inputs, noise: Tensor) -> Case:
+    """diffusers' own script has a plain AdamW."""
+    control, unet = _diffusers(_copy(sizes))
+    x, times, context, hints = inputs
+
+    def loss() -> Tensor:
         down, middle = control(x, times, encoder_hidden_states=context, controlnet_cond=hints, return_dict=False)
         answer = unet(
             x, times, encoder_hidden_states=context,
@@ -86,13 +107,19 @@ def cases(width: int, batch: int, latent: int, levels: int = 4) -> dict[str, Cas
         )[0]  # fmt: skip
         return F.mse_loss(answer, noise)
 
-    options = TrainOptions(steps=1)
-    weights = [list(network.parameters()) for network in (tuned, ours.control)]
-    return {
-        "fine-tune": Case(lambda: F.mse_loss(tuned(x, times, context), noise), [tuned], adamw(weights[0], options)),
-        "ours": Case(lambda: F.mse_loss(ours(x, times, context, hints), noise), [ours], adamw(weights[1], options)),
-        "diffusers": Case(theirs, [unet, control], torch.optim.AdamW(control.parameters(), lr=1e-5)),
-    }
+    return Case(loss, [unet, control], torch.optim.AdamW(control.parameters(), lr=1e-5))
+
+
+def _copy(sizes: UNetConfig) -> ControlNet:
+    hint_widths = tuple(round(channels * sizes.model_channels / TRUE_WIDTH) for channels in _HINT_WIDTHS)
+    return ControlNet(ControlNetConfig(sizes, hint_widths=hint_widths))
+
+
+WAYS: dict[str, Callable[[UNetConfig, Inputs, Tensor], Case]] = {
+    "fine-tune": _fine_tuning,
+    "ours": _ours,
+    "diffusers": _theirs,
+}
 
 
 def kind_cases(width: int, batch: int, latent: int, kinds: Sequence[str], levels: int = 4) -> dict[str, Case]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from standalone.bench import cli, duration, measure, steps
+from standalone.bench import cli, duration, measure, steps, training
 from standalone.bench.measure import Stopwatch, take_turns
 
 
@@ -104,3 +104,66 @@ def test_a_case_with_reuse_takes_from_jobs_how_often_they_compute(monkeypatch: p
     name = "step_reuse_two"
     seconds = {steps.BARE: 2.0, name: 2.8, name + steps.HALVED: 2.4, name + steps.SERVED: 2.04}
     assert steps._result(name, seconds, shares).value == pytest.approx(0.2 * 1.4 + 0.1 * 1.2 + 0.7 * 1.02)
+
+
+def test_what_makes_an_action_ready_is_not_measured(clock: Callable[[float], None]) -> None:
+    order: list[str] = []
+    seconds = take_turns(
+        {"a": lambda: (order.append("a"), clock(2.0))[1], "b": lambda: clock(1.0)},
+        2,
+        lambda _: None,
+        ready={"a": lambda: (order.append("ready"), clock(50.0))[1]},
+    )
+    assert seconds == {"a": 2.0, "b": 1.0}
+    assert order == ["ready", "a"] * 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(steps.WHOLE, [2, 2, 2]), (steps.HALF, [1, 1, 1]), (steps.NONE, [0, 0, 0])]
+)
+def test_steps_with_reuse_are_of_one_kind(kind: str, expected: list[int]) -> None:
+    """As the engine decides it: two whole ones, then a half and a whole one by turns, STEPS / 5 calls apart or more."""
+    step = SimpleNamespace(turn=0, planned=0, rows=0, last=0, count=0)
+
+    def made() -> int:
+        computes = step.count < 2 or step.turn - step.last >= -(-step.planned // 5)
+        rows = (2 if step.count < 2 or step.count % 2 else 1) if computes else 0
+        step.count, step.last = (step.count + 1, step.turn) if computes else (step.count, step.last)
+        return rows
+
+    class Made(SimpleNamespace):
+        def __call__(self) -> int:
+            step.turn, step.planned = self.turn, self.planned
+            return made()
+
+    reusing = steps.Reusing(Made(turn=0, planned=0), kind)  # type: ignore[arg-type]
+    rows: list[object] = []
+    for _ in range(3):
+        reusing.ready()
+        rows.append(reusing())
+    assert rows == expected
+
+
+def test_trainings_at_the_true_width_are_in_memory_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[str] = []
+
+    class Made:
+        def __init__(self, name: str) -> None:
+            assert not alive, "another one is still there"
+            alive.append(name)
+            self.networks, self.name = [nn.Identity()], name
+
+        def step(self) -> None:
+            pass
+
+        def __del__(self) -> None:
+            alive.remove(self.name)
+
+    widths: list[int] = []
+    monkeypatch.setattr(training, "case", lambda name, width, *_: (widths.append(width), Made(name))[1])
+    monkeypatch.setattr(
+        training, "take_turns", lambda steps, *_: {name: {"ours": 9.0, "fine-tune": 10.0}[name] for name in steps}
+    )
+    (result,) = training.train_costs(["train_time_vs_finetune"], 512, 1, lambda _: None, True)
+    assert (result.value, result.goal.most, set(widths)) == (0.9, 0.95, {320})
+    assert training.train_costs(["load_vs_read"], 512, 1, lambda _: None, True) == []

@@ -12,7 +12,7 @@ def test_memory_beside_fine_tuning_and_diffusers() -> None:
     would show."""
     with FakeTensorMode():
         held = {name: total_bytes(case) for name, case in cases(TRUE_WIDTH, batch=4, latent=64).items()}
-    assert held["ours"] <= 0.82 * held["fine-tune"]
+    assert held["ours"] <= 0.77 * held["fine-tune"]
     assert held["ours"] <= held["diffusers"]
 
 
