@@ -22,6 +22,7 @@ from .examples import Example, Reader, Reading, Remembered
 from .kinds import kind_named
 from .lints import with_lints
 from .needed import check_preprocessors
+from .pictures import Pixels
 from .readers import parts_of, read_data
 from .resuming import marks
 from .room import Room
@@ -179,6 +180,11 @@ class Intake:
         pairs = [*reading.examples, *reading.held_out]
         check_preprocessors(self._config, self._preprocess, any(pair.hint is None for pair in pairs))
 
+    def _map_of(self, picture: Pixels) -> Pixels:
+        """As it is made for the training."""
+        data = self._config.data
+        return self._preprocess(data.preprocessor, picture, data.resolution, data.preprocessor_params)
+
     def _checked(self, reading: Reading) -> DataReport:
         report = check_data(reading, self._config.data, self._look_on, self._remembered)
         if self._owner.accelerator.is_main_process:
@@ -214,7 +220,7 @@ class Intake:
             accepted = (*config.data.accept, "few", "no looks", "rate")
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, accept=accepted))
         if not place.epoch and self.train:
-            report = with_lints(report, self.train, self.held_out, config)
+            report = with_lints(report, self.train, self.held_out, config, None if place.window else self._map_of)
         if not place.window:
             self._owner.watcher.data(report)
         else:

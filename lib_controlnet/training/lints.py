@@ -7,7 +7,7 @@ Each finding is a sentence with examples. Those that leave no doubt end the trai
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,12 +25,18 @@ from .pictures import Pixels, fitted
 from .text import longer_than_read
 
 _SAMPLE, _SIDE, _CELLS = 64, 128, 32
+_MADE = 16
+"""Maps that a preprocessor makes are looked at of so many pictures: some take seconds each."""
 _SHOWN = 3
 _FEW = 100
 _MOST = 0.9
 _FEWEST_FOR_PAIRS = 12
 _REFUSED = ("constant", "one map", "swapped", "rate")
 _USUAL_RATES, _ABSURD_RATE = (1e-8, 2e-3), 1e-2
+
+
+MakeMap = Callable[[Pixels], Pixels]
+"""A picture (H, W, 3) RGB uint8 -> its control map."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +55,17 @@ class Lint:
 
 
 def with_lints(
-    report: DataReport, train: Sequence[Example], held_out: Sequence[Example], config: TrainConfig
+    report: DataReport,
+    train: Sequence[Example],
+    held_out: Sequence[Example],
+    config: TrainConfig,
+    make: MakeMap | None = None,
 ) -> DataReport:
-    """`report` with what else is found in the data and the settings. Raises TrainingError for a picture of the sample
-    that cannot be read."""
+    """`report` with what else is found in the data and the settings. `make`: runs the preprocessor that makes the maps
+    of plain pictures. Raises TrainingError for a picture of the sample that cannot be read."""
     if report.problems:
         return report
-    found = [lint for lint in find_lints(train, held_out, config) if lint.name not in config.data.accept]
+    found = [lint for lint in find_lints(train, held_out, config, make) if lint.name not in config.data.accept]
     return replace(
         report,
         problems=tuple(str(lint) for lint in found if lint.refuses),
@@ -64,11 +74,15 @@ def with_lints(
     )
 
 
-def find_lints(train: Sequence[Example], held_out: Sequence[Example], config: TrainConfig) -> list[Lint]:
+def find_lints(
+    train: Sequence[Example], held_out: Sequence[Example], config: TrainConfig, make: MakeMap | None = None
+) -> list[Lint]:
     """All findings, by the names in `config.LINTS`."""
     different = list(dict.fromkeys(train))
     chosen = [example for example in _spread(different, _SAMPLE) if example.hint is not None]
     sample = [seen for example in chosen if (seen := _seen(example, config.data)) is not None]
+    plain = [example for example in different if example.hint is None] if make is not None else []
+    made = [seen for one in _spread(plain, _MADE) if (seen := _seen(one, config.data, make)) is not None]
     found = [
         *_rates(config.train),
         *_captions(different, config.data),
@@ -77,6 +91,7 @@ def find_lints(train: Sequence[Example], held_out: Sequence[Example], config: Tr
         *_sizes(different),
         *_maps(sample),
         *_pairs(sample),
+        *_made(made, config.data),
     ]
     assert all(lint.name in LINTS for lint in found)
     return found
@@ -155,12 +170,15 @@ def _sizes(examples: Sequence[Example]) -> Iterable[Lint]:
 
 
 class _Seen:
-    """A pair at a small size; colours stay as they are."""
+    """A pair at a small size; colours stay as they are. `make`: makes the map where the example has none."""
 
-    def __init__(self, example: Example) -> None:
-        self.example = example
-        assert example.hint is not None
-        self.hint, self.picture = example.hint(), example.picture()
+    def __init__(self, example: Example, make: MakeMap | None = None) -> None:
+        self.example, self.picture = example, example.picture()
+        if example.hint is None:
+            assert make is not None
+            self.hint = make(self.picture)
+        else:
+            self.hint = example.hint()
 
     @cached_property
     def is_same(self) -> bool:
@@ -179,10 +197,10 @@ class _Seen:
         )  # fmt: skip
 
 
-def _seen(example: Example, options: DataOptions) -> _Seen | None:
+def _seen(example: Example, options: DataOptions, make: MakeMap | None = None) -> _Seen | None:
     """None for a picture of a stream that cannot be read: it is told and passed over when it is encoded."""
     try:
-        return _Seen(example)
+        return _Seen(example, make)
     except TrainingError:
         if options.stream:
             return None
@@ -202,14 +220,27 @@ def _detail(pixels: Pixels) -> float:
     return float(np.abs(cv2.Laplacian(pixels.max(2), cv2.CV_32F)).mean())
 
 
-def _maps(sample: Sequence[_Seen]) -> Iterable[Lint]:
+def _constant(sample: Sequence[_Seen], why: str) -> Iterable[Lint]:
     constant = [seen for seen in sample if seen.is_constant]
     if constant:
         levels = {int(seen.hint.max()) for seen in constant}
         kind = "black" if levels == {0} else "of one colour"
-        sentence = f"{len(constant)} of {len(sample)} control maps looked at are {kind} and say nothing"
+        sentence = f"{len(constant)} of {len(sample)} control maps looked at are {kind} and {why}"
         lint = _lint("constant", sentence, [seen.example for seen in constant])
         yield lint if len(constant) > _MOST * len(sample) else replace(lint, refuses=False)
+
+
+def _made(sample: Sequence[_Seen], options: DataOptions) -> Iterable[Lint]:
+    """Of maps that a preprocessor makes."""
+    yield from _constant(sample, f"say nothing: `{options.preprocessor}` finds nothing in their pictures")
+    same = [seen for seen in sample if seen.is_same and not seen.is_constant]
+    if same:
+        yield _lint("same", f"of {len(same)} of {len(sample)} pictures looked at `{options.preprocessor}` makes the "
+                    "picture itself: nothing but copying is learnt", [seen.example for seen in same])  # fmt: skip
+
+
+def _maps(sample: Sequence[_Seen]) -> Iterable[Lint]:
+    yield from _constant(sample, "say nothing")
     same = [seen for seen in sample if seen.is_same and not seen.is_constant]
     if same:
         yield _lint("same", f"{len(same)} of {len(sample)} control maps looked at are their own pictures: nothing but "

@@ -17,6 +17,7 @@ from lib_controlnet.training.errors import TrainingError
 from lib_controlnet.training.examples import Reading
 from lib_controlnet.training.lints import find_lints, with_lints
 from lib_controlnet.training.readers import read_data
+from lib_controlnet.training.session import TrainingSession
 
 from .tiny import Memory, config, make_pairs, session
 
@@ -155,6 +156,77 @@ def test_what_leaves_no_doubt_does_not_start(checkpoint: Path, good: Path, tmp_p
     assert watcher.reports[0].problems == ()
     with pytest.raises(TrainingError, match="no such finding"):
         config(checkpoint, folder, tmp_path / "out", data={"accept": ["blak"]})
+
+
+PLAIN = {"format": "pictures"}
+
+
+def plain(folder: Path, count: int = COUNT) -> Path:
+    """Pictures with captions beside them: a preprocessor makes the maps."""
+    pairs = make_pairs(folder / "pairs", count)
+    for number in range(count):
+        shutil.copy(pairs / "target" / f"{number}.png", folder)
+        (folder / f"{number}.txt").write_text(f"disc {number}", "utf-8")
+    shutil.rmtree(pairs)
+    return folder
+
+
+def _black(picture: Any) -> Any:
+    return np.zeros_like(picture)
+
+
+def _white(picture: Any) -> Any:
+    return np.full_like(picture, 255)
+
+
+def _some(picture: Any) -> Any:
+    return _black(picture) if picture.sum() % 3 == 0 else 255 - picture
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "refuses", "said"),
+    [
+        (
+            _black,
+            "constant",
+            True,
+            "16 of 16 control maps looked at are black and say nothing: `canny` finds nothing in",
+        ),
+        (_white, "constant", True, "are of one colour"),
+        (_some, "constant", False, "of 16 control maps looked at are black"),
+        (lambda picture: picture, "same", False, "of 16 of 16 pictures looked at `canny` makes the picture itself"),
+        (lambda picture: 255 - picture, "", False, ""),
+    ],
+)
+def test_maps_that_a_preprocessor_makes_are_looked_at_too(
+    make: Callable[[Any], Any], name: str, refuses: bool, said: str, tmp_path: Path
+) -> None:
+    settings = config(Path("none"), plain(tmp_path), tmp_path / "out", data=PLAIN)
+    asked: list[Any] = []
+    parts = split(read_data(settings.data), settings.data)
+    found = find_lints(*parts, settings, lambda picture: (asked.append(picture), make(picture))[1])
+    assert len(asked) == 16  # some preprocessors take seconds a picture
+    wanted = [lint for lint in found if lint.name == name]
+    assert [lint.refuses for lint in wanted] == [refuses] * bool(name)
+    assert all(said in str(lint) for lint in wanted)
+    assert {lint.name for lint in found} == {"few", *({name} if name else ())}
+    assert {lint.name for lint in find_lints(*parts, settings)} == {"few"}  # where nothing can make them
+
+
+def test_a_preprocessor_that_finds_nothing_does_not_start(checkpoint: Path, tmp_path: Path) -> None:
+    """Unless it is meant."""
+    folder = plain(tmp_path / "plain", 8)
+
+    def nothing(name: str, picture: Any, resolution: int, settings: Any) -> Any:
+        assert (name, resolution, tuple(settings)) == ("canny", 64, ())
+        return _black(picture)
+
+    settings = config(checkpoint, folder, tmp_path / "out", data=PLAIN)
+    with pytest.raises(TrainingError, match="`canny` finds nothing in their pictures"):
+        TrainingSession(settings, Memory(), nothing, planned=False).run()
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+    meant = config(checkpoint, folder, tmp_path / "out", data={**PLAIN, "accept": ["constant"]}, train={"steps": 1})
+    assert TrainingSession(meant, Memory(), nothing, planned=False).run().steps == 1
 
 
 def test_the_report_carries_sentences_and_data(good: Path, tmp_path: Path) -> None:
