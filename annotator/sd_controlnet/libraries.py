@@ -51,14 +51,19 @@ def use_folder(folder: Path) -> None:
 def problem(libraries: Iterable[Library]) -> str:
     """Why the first unusable one of `libraries` cannot be used and what to do, as a clause; "" if all can."""
     for library in libraries:
-        purpose = f" ({library.why})" if library.why else ""
+        purpose, command = f" ({library.why})" if library.why else "", _command(library)
         if not _is_there(library.module):
-            return f"it needs the Python package {library.requirement}{purpose}, which is not installed"
+            return f"it needs the Python package {library.requirement}{purpose}, which is not installed: {command}"
         # reading a version takes as long as ten preprocessors' specifications: only where some will not do
         found = _version(library.package or library.module) if library.minimum or library.below else ""
         if found and not _within(found, library):
-            return f"it needs {library.requirement}{purpose}, and {found} is installed"
+            return f"it needs {library.requirement}{purpose}, and {found} is installed: {command}"
     return ""
+
+
+def _command(library: Library) -> str:
+    """Alone: what it needs of others is in the list too, and theirs would change packages of the WebUI."""
+    return f'pip install --no-deps "{library.requirement}"'
 
 
 @cache

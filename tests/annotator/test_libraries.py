@@ -44,9 +44,17 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("1.10", "", ""),
         ("1.9", "1.11", ""),
         ("1.10.2", "1.10.3", ""),
-        ("1.11", "", "it needs fancy-net>=1.11, and 1.10.2+cpu is installed"),
-        ("", "1.10.2", "it needs fancy-net<1.10.2, and 1.10.2+cpu is installed"),
-        ("1", "1.10", "it needs fancy-net>=1,<1.10, and 1.10.2+cpu is installed"),
+        ("1.11", "", 'it needs fancy-net>=1.11, and 1.10.2+cpu is installed: pip install --no-deps "fancy-net>=1.11"'),
+        (
+            "",
+            "1.10.2",
+            'it needs fancy-net<1.10.2, and 1.10.2+cpu is installed: pip install --no-deps "fancy-net<1.10.2"',
+        ),
+        (
+            "1",
+            "1.10",
+            'it needs fancy-net>=1,<1.10, and 1.10.2+cpu is installed: pip install --no-deps "fancy-net>=1,<1.10"',
+        ),
     ],
 )
 def test_versions(package: str, minimum: str, below: str, reason: str) -> None:
@@ -55,7 +63,8 @@ def test_versions(package: str, minimum: str, below: str, reason: str) -> None:
 
 def test_a_missing_package_is_named_with_its_purpose() -> None:
     found = problem([Library("torch"), Library("nobody_has_this", "nobody-has-this", "2.0", why="finds faces")])
-    assert found == "it needs the Python package nobody-has-this>=2.0 (finds faces), which is not installed"
+    command = 'pip install --no-deps "nobody-has-this>=2.0"'
+    assert found == f"it needs the Python package nobody-has-this>=2.0 (finds faces), which is not installed: {command}"
 
 
 def test_an_entry_without_its_library_is_disabled_with_the_reason() -> None:
