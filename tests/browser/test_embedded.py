@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 from typing import Any
 
@@ -26,7 +27,11 @@ def press_generate(page: Any, tab: str = "txt2img") -> str:
         page.locator(f"#{tab}_generate").click()
     page.locator(f"#html_log_{tab} .time").first.wait_for()
     page.locator("body:not(.generating)").wait_for()
-    return str(page.locator(f"#html_log_{tab}").first.inner_text())
+    log, until = page.locator(f"#html_log_{tab}").first, time.monotonic() + 60
+    while re.match(r"[\d.]+s\b", text := str(log.inner_text())):  # gradio's own clock, over what was there before
+        assert time.monotonic() < until, text
+        page.wait_for_timeout(50)
+    return text
 
 
 def pictures(page: Any) -> list[np.ndarray]:
