@@ -127,9 +127,9 @@ class Halves:
 
     @classmethod
     def of(cls, step: Step) -> Halves | None:
-        """Of a call's rows; None where some have no such other."""
+        """Of a call's rows, in whose order they stay; None where some have no such other."""
         places = {(step.is_cond[row], step.images[row]): row for row in range(step.batch)}
-        images = sorted(set(step.images))
+        images = tuple(dict.fromkeys(step.images))  # frames of a film hear of each other in the order of their rows
         if len(places) != step.batch or step.batch != 2 * len(images):
             return None
         cond, uncond = (tuple(places[is_cond, image] for image in images) for is_cond in (True, False))

@@ -20,10 +20,10 @@ from lib_controlnet.core.frames import Film
 from lib_controlnet.core.hints import Hint, hint_from_map
 from lib_controlnet.core.modes import ResizeMode
 from lib_controlnet.engine.facts import FactReader
-from lib_controlnet.families.base import BaseModel, Runtime
+from lib_controlnet.families.base import BaseModel, OwnControl, Runtime
 from lib_controlnet.families.registry import discover, load_model
 from lib_controlnet.loading.canonical import canonical
-from tests.families.driving import session_of, settings
+from tests.families.driving import session_of, session_with, settings
 from tests.families.test_lllite import call, error
 from tests.families.test_t2i_adapter import picture
 from tests.nets.ldm_oracle import randomise
@@ -214,6 +214,29 @@ def test_residuals_of_a_film_are_diffusers(tmp_path: Path, kind: str, keys: tupl
         assert one.std() > 0.01
         assert error(ours, one) < 1e-4
     assert not torch.equal(outputs[-1][0], outputs[-1][1])
+
+
+@torch.no_grad()
+def test_where_only_cond_rows_are_computed_the_frames_keep_their_order(tmp_path: Path) -> None:
+    """Reuse control, in a window that goes on from the last frame to the first. Nothing changes from call to call."""
+    model = loaded(tmp_path, dict(reference("scribble").state_dict()))
+    drawn = [hint_from_map(picture(256, 64).display[:, 64 * at :][:, :64], 64, 64, CROP) for at in range(4)]
+    bound = model.bind(drawn, settings(SD1, film=Film(4)))
+    given = OwnControl("given", lambda _hints, _settings: bound)
+    given.outputs, given.reusable = 13, True
+    session = session_with([given], size=(64, 64), reuse_control=1.0)
+    now = call(SD1, (64, 64), images=(2, 3, 0, 1) * 2)
+    now = replace(now, is_cond=(True,) * 4 + (False,) * 4, timesteps=torch.full_like(now.timesteps, 500), planned=20)
+    rows: list[int] = []
+    model.net.register_forward_hook(lambda _net, args, _out: rows.append(len(args[3])))
+    found: list[list[Tensor]] = []
+    for turn in range(1, 7):
+        control = session.begin_call(replace(now, turn=turn))[1]
+        session.done()
+        assert control is not None
+        found.append(list(control.outputs()))
+    assert rows == [8, 8, 4]
+    assert all(error(half, whole) < 1e-4 for half, whole in zip(found[5], found[1], strict=True))
 
 
 def test_a_window_longer_than_the_file_knows_is_refused(tmp_path: Path) -> None:
