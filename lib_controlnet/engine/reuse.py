@@ -11,9 +11,9 @@ residuals are computed or those of an earlier call serve ("Reuse control", off b
 What serves goes on as it went: AHEAD of the last change between two computed calls, for each call since. Noise does not
 go on, and where a sampler adds it everything stays as it was.
 
-From the third on every other computation is of the cond rows alone, where a call has one of each picture and an uncond
-row beside it (`Halves`): the uncond row's residuals move as those of the cond row have. So their difference, which
-guidance multiplies, stays what it was, and a computation costs half.
+From the third on every other computation is of the cond rows alone, where each picture has one and in the same U-Net
+call an uncond row beside it (`Halves`): the uncond row's residuals move as those of the cond row have. So their
+difference, which guidance multiplies, stays what it was, and a computation costs half.
 
 No call waits for the device. A change is measured there, and looked at LAG denoiser calls later, when it has long been
 copied. To look at it at once would be a wait; to take it whenever it happens to have come would let pictures depend on
@@ -109,12 +109,18 @@ class _Tally:
     refused: str = ""
     """Why some were computed whatever the change."""
     _turn: int = 0
+    _half: bool = False
+    """All that was computed in the denoiser call under way."""
 
     def computes(self, turn: int, half: bool = False) -> None:
         """In a U-Net call of denoiser call `turn`, 0 where nobody told; `half`: its cond rows alone."""
         if turn != self._turn or not turn:
             self.computed += 1
             self.halved += half
+            self._half = half
+        elif self._half and not half:
+            self.halved -= 1
+            self._half = False
         self._turn = turn
 
 
@@ -164,13 +170,18 @@ class Reuse:
         self._turn = 0
         self._place = 0
         """Of the U-Net call under way among those of its denoiser call."""
+        self._pairs = self._paired = False
+        """Whether all rows come in pairs: so far in the denoiser call under way, and in the one before."""
         self._short = False
 
     def announced(self, step: Step) -> None:
         """A U-Net call begins."""
+        paired = Halves.of(step) is not None
         if step.turn == self._turn:
             self._place += 1
+            self._pairs = self._pairs and paired
             return
+        self._pairs, self._paired = paired, self._pairs
         stale = [key for key, kept in self._kept.items() if kept.used < self._turn]
         for key in stale:  # rows were laid out in another way since, or the unit did not act
             del self._kept[key]
@@ -202,7 +213,9 @@ class Reuse:
             for tally in tallies:
                 tally.served += 1
             return kept.at(step.turn)
-        halves = None if kept is None or kept.count < FIRST or not kept.whole else Halves.of(step)
+        # Where rows of the last denoiser call had no such other, a picture has more prompts, in another U-Net call.
+        may_halve = self._paired and kept is not None and kept.whole and kept.count >= FIRST
+        halves = Halves.of(step) if may_halve else None
         for tally in tallies:
             tally.computes(step.turn, halves is not None)
         if kept is None or halves is None:

@@ -327,6 +327,17 @@ def test_nothing_serves_for_other_rows_prompts_or_sizes(folder: Path, name: str)
     assert reused.runs == [1, 2, odd.turn]
 
 
+@pytest.mark.parametrize("name", ["another prompt", "another part of the prompt"])
+def test_with_another_prompt_everything_begins_anew(folder: Path, name: str) -> None:
+    """Nothing moves from the one to the other: two whole calls again, before any serve."""
+    full, reused = watched(folder, unit()), watched(folder)
+    for turn in range(1, 9):
+        now = at(turn) if turn < 3 else OTHERS[name](at(turn))
+        expected, found = full(now), reused(now)
+        assert turn not in (1, 2, 3, 4) or same(found, expected)
+    assert reused.runs == [1, 2, 3, 4, 8]
+
+
 def test_calls_of_one_step_are_told_apart(folder: Path) -> None:
     """Rows in a call each, among them two prompts of one picture."""
     full, reused = watched(folder, unit()), watched(folder)
@@ -347,6 +358,33 @@ def test_calls_of_one_step_are_told_apart(folder: Path) -> None:
     assert reused.session._calls.reuse.computed() == {
         0: Computed(3, 0)
     }  # denoiser calls, however many each makes of the U-Net
+
+
+def test_of_prompts_in_several_calls_all_rows_are_computed(folder: Path) -> None:
+    """Three prompts of one picture, the last beside the uncond row: if that moved with one of them, it would be another
+    one to the others, which hosts of the Forge family draw so where memory is short."""
+    full, reused = watched(folder, unit()), watched(folder)
+    seen: list[int] = []
+    _net(reused.session.runs[0]).register_forward_hook(lambda _net, args, _out: seen.append(len(args[3])))
+    for turn in range(1, 7):
+        whole = at(turn, drift=0.02, batch=4, is_cond=(True, True, True, False), images=(0,) * 4)
+        for rows in ((2, 3), (0, 1)):
+            expected, found = full(whole.select(rows)), reused(whole.select(rows))
+            assert turn not in (1, 2, 6) or same(found, expected)
+    assert seen == [2] * 6
+
+
+@pytest.mark.parametrize(("second", "halved"), [((1, 2, 4, 5), 1), ((2, 0, 5, 3), 0)])
+def test_calls_with_pairs_alone_are_halved_each(folder: Path, second: tuple[int, ...], halved: int) -> None:
+    """Windows of a film, whose `second` comes in place of another in call 6: one that is new is computed whole, and
+    with it the denoiser call counts as such."""
+    reused = watched(folder)
+    for turn in range(1, 7):
+        whole = at(turn, batch=6, is_cond=(True,) * 3 + (False,) * 3, images=(0, 1, 2) * 2)
+        for rows in ((0, 1, 3, 4), second if turn == 6 else (1, 2, 4, 5)):
+            reused(whole.select(rows))
+    assert reused.session._calls is not None
+    assert reused.session._calls.reuse.computed() == {0: Computed(3, halved)}
 
 
 def test_rows_laid_out_anew_begin_anew(folder: Path) -> None:
