@@ -22,7 +22,7 @@ from .examples import Example, Reader, Reading, Remembered
 from .kinds import kind_named
 from .lints import with_lints
 from .needed import check_preprocessors
-from .pictures import Pixels
+from .pictures import Pixels, as_kept
 from .readers import parts_of, read_data
 from .resuming import marks
 from .room import Room
@@ -62,6 +62,8 @@ class Intake:
         self._place, self._following = Place(), Place()
         self._own: list[Example] = []
         self._before = 0
+        self._maps_known = False
+        """What its preprocessor makes was looked at when the training began."""
         self.train: list[Example] = []
         self.held_out: list[Example] = []
         self.first = self.passed_over = 0
@@ -77,6 +79,8 @@ class Intake:
 
     def begin(self, stored: Mapping[str, Any] | None) -> None:
         """List and check the data, of a stream the window in which the `stored` training was. Raises TrainingError."""
+        before = {} if stored is None else stored.get("config", {}).get("data", {})
+        self._maps_known = before.get("preprocessor") == self._config.data.preprocessor
         if self._stream is None:
             reading = read_data(self._config.data, self._extra)
             if reading.to_caption:
@@ -181,9 +185,10 @@ class Intake:
         check_preprocessors(self._config, self._preprocess, any(pair.hint is None for pair in pairs))
 
     def _map_of(self, picture: Pixels) -> Pixels:
-        """As it is made for the training."""
+        """As the training sees it. Raises Stopped where it is to end: some preprocessors take long."""
         data = self._config.data
-        return self._preprocess(data.preprocessor, picture, data.resolution, data.preprocessor_params)
+        self._stop_if_asked()
+        return as_kept(self._preprocess(data.preprocessor, picture, data.resolution, data.preprocessor_params))
 
     def _checked(self, reading: Reading) -> DataReport:
         report = check_data(reading, self._config.data, self._look_on, self._remembered)
@@ -193,6 +198,9 @@ class Intake:
 
     def _look_on(self, done: int, total: int) -> None:
         self._owner.stage("check", done, total)
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
         if self._owner.accelerator.num_processes == 1:  # several agree once they have encoded
             self._owner.pause_if_asked()
 
@@ -220,7 +228,8 @@ class Intake:
             accepted = (*config.data.accept, "few", "no looks", "rate")
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, accept=accepted))
         if not place.epoch and self.train:
-            report = with_lints(report, self.train, self.held_out, config, None if place.window else self._map_of)
+            make = None if place.window or self._maps_known else self._map_of
+            report = with_lints(report, self.train, self.held_out, config, make)
         if not place.window:
             self._owner.watcher.data(report)
         else:

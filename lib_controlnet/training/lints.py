@@ -91,7 +91,7 @@ def find_lints(
         *_sizes(different),
         *_maps(sample),
         *_pairs(sample),
-        *_made(made, config.data),
+        *_made(made, config.data, len(plain) > (1 - _MOST) * len(different)),
     ]
     assert all(lint.name in LINTS for lint in found)
     return found
@@ -230,9 +230,10 @@ def _constant(sample: Sequence[_Seen], why: str) -> Iterable[Lint]:
         yield lint if len(constant) > _MOST * len(sample) else replace(lint, refuses=False)
 
 
-def _made(sample: Sequence[_Seen], options: DataOptions) -> Iterable[Lint]:
-    """Of maps that a preprocessor makes."""
-    yield from _constant(sample, f"say nothing: `{options.preprocessor}` finds nothing in their pictures")
+def _made(sample: Sequence[_Seen], options: DataOptions, many: bool) -> Iterable[Lint]:
+    """Of maps that a preprocessor makes. `many`: so many pairs have none that it is no matter of a few."""
+    why = f"say nothing: `{options.preprocessor}` finds nothing in their pictures"
+    yield from (lint if many else replace(lint, refuses=False) for lint in _constant(sample, why))
     same = [seen for seen in sample if seen.is_same and not seen.is_constant]
     if same:
         yield _lint("same", f"of {len(same)} of {len(sample)} pictures looked at `{options.preprocessor}` makes the "

@@ -107,6 +107,15 @@ def _buckets(resolution: int) -> list[tuple[int, int]]:
     return sorted(set(found), key=lambda shape: (shape[0] * shape[1], shape), reverse=True)
 
 
+def as_kept(pixels: Pixels) -> Pixels:
+    """(H, W, 3) RGB of a map that a preprocessor made: as it is once it was a file, a mask in it being transparency."""
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
+        return pixels
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return read_picture(stream.getvalue(), "map")
+
+
 def fitted(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Resized until it covers `size` (width, height) and cut from the middle; (height, width, 3) uint8.
 

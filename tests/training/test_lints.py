@@ -213,6 +213,19 @@ def test_maps_that_a_preprocessor_makes_are_looked_at_too(
     assert {lint.name for lint in find_lints(*parts, settings)} == {"few"}  # where nothing can make them
 
 
+def test_a_few_pairs_without_a_map_refuse_nothing(good: Path, tmp_path: Path) -> None:
+    """A table may lack the map of some of its pictures: what a preprocessor then finds in these is no matter of all."""
+    rows = [{"file_name": f"target/{n}.png", "conditioning_image": f"source/{n}.png" if n % 12 else None,
+             "text": f"disc {n}"} for n in range(COUNT)]  # fmt: skip
+    folder = shutil.copytree(good, tmp_path / "pairs")
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    settings = config(Path("none"), folder, tmp_path / "out", data={"format": "datasets", "held_out": 0})
+    found = find_lints(*split(read_data(settings.data), settings.data), settings, _black)
+    (lint,) = (lint for lint in found if lint.name == "constant")
+    assert "2 of 2 control maps looked at are black" in lint.sentence
+    assert not lint.refuses
+
+
 def test_a_preprocessor_that_finds_nothing_does_not_start(checkpoint: Path, tmp_path: Path) -> None:
     """Unless it is meant."""
     folder = plain(tmp_path / "plain", 8)
@@ -227,6 +240,43 @@ def test_a_preprocessor_that_finds_nothing_does_not_start(checkpoint: Path, tmp_
     assert not list((tmp_path / "out").rglob("*.safetensors"))
     meant = config(checkpoint, folder, tmp_path / "out", data={**PLAIN, "accept": ["constant"]}, train={"steps": 1})
     assert TrainingSession(meant, Memory(), nothing, planned=False).run().steps == 1
+
+
+def test_a_map_with_a_mask_is_looked_at_as_the_training_sees_it(checkpoint: Path, tmp_path: Path) -> None:
+    """What is transparent is black in a file."""
+
+    def masked(name: str, picture: Any, resolution: int, settings: Any) -> Any:
+        return np.dstack([picture, np.zeros_like(picture[..., 0])])
+
+    settings = config(checkpoint, plain(tmp_path / "plain", 8), tmp_path / "out", data=PLAIN)
+    with pytest.raises(TrainingError, match="are black and say nothing"):
+        TrainingSession(settings, Memory(), masked, planned=False).run()
+
+
+def test_made_maps_are_looked_at_once_and_a_stop_is_heard_meanwhile(checkpoint: Path, tmp_path: Path) -> None:
+    """Some preprocessors take a minute a picture: a training that goes on does not make them again."""
+    folder, made = plain(tmp_path / "plain", 8), list[str]()
+
+    def edges(name: str, picture: Any, resolution: int, settings: Any) -> Any:
+        made.append(name)
+        return 255 - picture
+
+    def run(memory: Memory, **options: Any) -> Any:
+        settings = config(checkpoint, folder, tmp_path / "out", data=PLAIN, train={"steps": 2})
+        made.clear()
+        return TrainingSession(settings, memory, edges, planned=False, **options).run()
+
+    class Hasty(Memory):
+        def stopping(self) -> bool:
+            return len(made) >= 3
+
+    assert run(Hasty()).stopped
+    assert len(made) == 3  # one of them of a blank picture
+    assert run(Memory(stop_after=1)).stopped
+    looked_at, kept = 6, 4 + 2  # kept: of those that two steps see, and held out
+    assert len(made) == 1 + looked_at + kept
+    assert run(Memory(), resume=True).steps == 2
+    assert len(made) == 1
 
 
 def test_the_report_carries_sentences_and_data(good: Path, tmp_path: Path) -> None:
