@@ -275,6 +275,35 @@ def test_values_that_are_not_numbers_are_computed_anew() -> None:
     assert told(lambda n: float(n < 2), 20, 1.0)[:6] == [1, 2, 4, 5, 6, 7]
 
 
+def test_a_control_that_ends_or_runs_out_of_memory_in_a_half_keeps_nothing(folder: Path) -> None:
+    """It may give nothing; and where the device is short meanwhile, what comes of the call is as it would be."""
+    bound = Told(lambda _turn: 1.0)
+    model = OwnControl("told", lambda _hints, _settings: bound)
+    model.outputs, model.reusable = 2, True
+    session = session_with([model], reuse_control=1.0)
+    for turn in range(1, 6):
+        session.begin_call(at(turn))
+        session.done()
+    bound.residuals = lambda _step: None  # type: ignore[method-assign,assignment]
+    assert session.begin_call(at(6))[1] is None
+    session.done()
+    assert session._calls is not None
+    assert not session._calls.reuse._kept
+
+    full, reused = watched(folder, unit()), watched(folder)
+    for turn in range(1, 6):
+        reused(at(turn))
+    kept = full(at(2))
+    net = _net(reused.session.runs[0])
+    handle = net.register_forward_hook(lambda *_: reused.session.short_of_memory())
+    found, wanted = reused(at(6)), full(at(6))
+    handle.remove()
+    assert near(found, [torch.stack([new[0], old[1] + new[0] - old[0]]) for new, old in zip(wanted, kept, strict=True)])
+    assert reused.session._calls is not None
+    assert not reused.session._calls.reuse._kept
+    assert same(reused(at(7)), full(at(7)))
+
+
 def test_the_change_is_that_of_the_row_that_changed_most() -> None:
     """Against NumPy-like sums written out."""
     generator = torch.Generator().manual_seed(1)
