@@ -13,9 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .captions import Caption, Captioning, no_interrogator
 from .check import DataReport, check_data, contact_sheet, split, usable
@@ -27,39 +26,13 @@ from .needed import check_names, check_needed
 from .pictures import Pixels
 from .records import STOP, read_log, write_toml
 from .reward import check_reward
+from .status import State, Status
 from .stream import beginning
 
-State = Literal["idle", "running", "finished", "stopped", "failed"]
 _COMMAND = "import sys; from standalone.train.cli import main; sys.exit(main(sys.argv[1:]))"
 _CURVE_POINTS = 400
 _STOPPED = 130
 _RECENT = 50
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a page shows. `losses`, `curve`: (step, value), thinned out. `error`: the sentence that ended it.
-    `mismatched`: adherence of samples drawn with other pictures' maps.
-    `captions`: (written, all) where the interrogator writes them before the training."""
-
-    state: State
-    folder: str = ""
-    name: str = ""
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-    rate: float | None = None
-    steps_per_second: float | None = None
-    seconds_left: float | None = None
-    adherence: float | None = None
-    mismatched: float | None = None
-    convergence: int | None = None
-    losses: tuple[tuple[int, float], ...] = ()
-    curve: tuple[tuple[int, float], ...] = ()
-    grid: str = ""
-    model: str = ""
-    error: str = ""
-    captions: tuple[int, int] | None = None
 
 
 class TrainingJobs:

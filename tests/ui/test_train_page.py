@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from lib_controlnet.training.config import ControlOptions
-from lib_controlnet.training.jobs import Status
+from lib_controlnet.training.status import Status
 from tests.training.tiny import make_pairs
 
 train_page = pytest.importorskip("lib_controlnet.ui.train_page")

@@ -12,21 +12,45 @@ from typing import Any
 
 from ...core.errors import HostError
 from ...engine.services import PageServices
+from ...training.status import Status
+
+
+class LateJobs:
+    """The training layer's TrainingJobs, imported when a training is first asked for: no start of a WebUI
+    waits for what few of them use."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    @cached_property
+    def _jobs(self) -> Any:
+        return self._make()
+
+    def status(self) -> Any:
+        """See TrainingJobs."""
+        return self._jobs.status() if "_jobs" in vars(self) else Status("idle")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._jobs, name)
 
 
 class Training:
-    """One for the process; the training layer is imported when it is first needed."""
+    """One for the process."""
 
     def __init__(self, root: Path, services: PageServices, weights: Callable[[], Sequence[Path]]) -> None:
         self._root, self._services, self._weights = root, services, weights
         self._unit: tuple[Any, ...] = ()
 
     @cached_property
-    def jobs(self) -> Any:
-        """The training layer's TrainingJobs."""
-        from ...training.jobs import TrainingJobs
+    def jobs(self) -> LateJobs:
+        """The training layer's."""
 
-        return TrainingJobs(self._root, self._weights, self._caption, self._services.preprocess.entry)
+        def make() -> Any:
+            from ...training.jobs import TrainingJobs
+
+            return TrainingJobs(self._root, self._weights, self._caption, self._services.preprocess.entry)
+
+        return LateJobs(make)
 
     def remember_unit(self, widgets: Sequence[Any]) -> None:
         """Keeps the switch and the model choice of txt2img's first unit, which "Use in unit 0" sets."""
