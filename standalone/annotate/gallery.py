@@ -147,7 +147,7 @@ def _heading(row: dict[str, Any]) -> str:
     if row["id"] in USES:
         parts.append(f"{USES[row['id']]}\n")
     if not row["available"]:
-        parts.append(f"Needs more than comes with it: {row['reason'].removesuffix(', which is not installed')}.\n")
+        parts.append(f"Needs more than comes with it: {row['reason'].partition(', which is not installed')[0]}.\n")
     facts = [f"Types: {', '.join(row['control_types'])}."] if row.get("control_types") else []
     facts += [f"{param['label']} {param['min']:g} to {param['max']:g} ({param['default']:g})." for param in
               row.get("params", ()) if param["name"] != "resolution"]  # fmt: skip

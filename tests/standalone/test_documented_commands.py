@@ -85,14 +85,14 @@ RUN = {
     ),
     f"{MODULE}evaluate --type canny --out DIR": EVALUATE,
     f'{MODULE}evaluate --type canny --control FILE --kind KIND --cases "weight 1" --out DIR': EVALUATE,
-    f"{MODULE}reuse --out FILE --pairs 24": (
+    f"{MODULE}reuse --out FILE --pairs 64 --first 192": (
         "tests/demo/test_reuse.py::test_a_step_costs_a_tenth_more_at_most_and_the_map_is_followed_as_well"
     ),
     f"{MODULE}convergence --out DIR": f"{DEMO}test_convergence.py::test_a_run_tells_its_curve_and_is_not_made_twice",
     f"{MODULE}find_weight --out FILE": (
         f"{DEMO}test_find_weight.py::test_the_middle_between_without_and_with_control_is_reached"
     ),
-    'python -m standalone.bench.passes --pixels 256 --case "one ControlNet" --case "two ControlNets"': (
+    "python -m standalone.bench.passes": (
         "tests/standalone/test_bench_passes.py::test_every_step_of_a_pass_meets_the_bare_step_on_its_own_latents"
     ),
     f"{MODULE}evaluate --type canny --control train_output/demo_canny/demo_canny.safetensors --out DIR": EVALUATE,
@@ -117,7 +117,7 @@ NOT_RUN = {
     f"{LAUNCH} ray --version": WHOLE,
     f"{LAUNCH} bench --case device_events": HOURS,
     f"{LAUNCH} bench --device cuda": CARD,
-    f"{LAUNCH} bench --case {' --case '.join(TRAINING_CASES)}": HOURS,
+    f"{LAUNCH} bench --true-width --case {' --case '.join(TRAINING_CASES)}": HOURS,
     f"{LAUNCH} bench --case step_reuse_one --case step_reuse_two": HOURS,
     f"{LAUNCH} annotate 'shards/*.tar' --preprocessor depth_midas --out maps/ --workers 4 --device cuda": CARD,
     f"{LAUNCH} ray get-auth-token --generate": MACHINES,
