@@ -11,9 +11,10 @@ residuals are computed or those of an earlier call serve ("Reuse control", off b
 What serves goes on as it went: AHEAD of the last change between two computed calls, for each call since. Noise does not
 go on, and where a sampler adds it everything stays as it was.
 
-From the third on every other computation is of the cond rows alone, where each picture has one and in the same U-Net
-call an uncond row beside it (`Halves`): the uncond row's residuals move as those of the cond row have. So their
-difference, which guidance multiplies, stays what it was, and a computation costs half.
+Where each picture has one cond row and in the same U-Net call an uncond row beside it (`Pairs`), both go on as the cond
+row went, and from the third on every other computation is of the cond rows alone: the uncond row's residuals move as
+those of the cond row have. So their difference, which guidance multiplies, changes only where both are computed, and a
+computation costs half.
 
 No call waits for the device. A change is measured there, and looked at LAG denoiser calls later, when it has long been
 copied. To look at it at once would be a wait; to take it whenever it happens to have come would let pictures depend on
@@ -125,14 +126,14 @@ class _Tally:
 
 
 @dataclass(frozen=True)
-class Halves:
-    """Rows of a call in pairs: `cond[i]` and `uncond[i]` are of one picture, which has no others."""
+class Pairs:
+    """Rows of a call: `cond[i]` and `uncond[i]` are of one picture, which has no others."""
 
     cond: tuple[int, ...]
     uncond: tuple[int, ...]
 
     @classmethod
-    def of(cls, step: Step) -> Halves | None:
+    def of(cls, step: Step) -> Pairs | None:
         """Of a call's rows, in whose order they stay; None where some have no such other."""
         places = {(step.is_cond[row], step.images[row]): row for row in range(step.batch)}
         images = tuple(dict.fromkeys(step.images))  # frames of a film hear of each other in the order of their rows
@@ -155,6 +156,18 @@ class Halves:
 
         return kept.changed(whole)
 
+    def alike(self, change: Residuals, step: Step) -> Residuals:
+        """`change` with that of the cond row for its uncond row too."""
+        rows = step.kept
+
+        def both(tensor: Tensor) -> Tensor:
+            cond, made = rows.of(tensor, self.cond), torch.empty_like(tensor)
+            rows.put(made, self.cond, cond)
+            rows.put(made, self.uncond, cond)
+            return made
+
+        return change.changed(both)
+
 
 class Reuse:
     """The kept residuals of one pass. `later`: how to read a number of the device without a wait.
@@ -176,7 +189,7 @@ class Reuse:
 
     def announced(self, step: Step) -> None:
         """A U-Net call begins."""
-        paired = Halves.of(step) is not None
+        paired = Pairs.of(step) is not None
         if step.turn == self._turn:
             self._place += 1
             self._pairs = self._pairs and paired
@@ -214,14 +227,15 @@ class Reuse:
                 tally.served += 1
             return kept.at(step.turn)
         # Where rows of the last denoiser call had no such other, a picture has more prompts, in another U-Net call.
-        may_halve = self._paired and kept is not None and kept.whole and kept.count >= FIRST
-        halves = Halves.of(step) if may_halve else None
+        pairs = Pairs.of(step) if self._paired else None
+        halves = None if kept is None or not kept.whole or kept.count < FIRST else pairs
         for tally in tallies:
             tally.computes(step.turn, halves is not None)
         if kept is None or halves is None:
-            return self._keep(key, compute(step), step)
+            return self._keep(key, compute(step), step, pairs)
         part = compute(step.select(halves.cond))
-        return self._keep(key, None if part is None else halves.moved(kept.residuals, part, step), step, whole=False)
+        made = None if part is None else halves.moved(kept.residuals, part, step)
+        return self._keep(key, made, step, pairs, whole=False)
 
     def computed(self) -> dict[int, Computed]:
         """Of each unit that asks for reuse."""
@@ -276,7 +290,9 @@ class Reuse:
         # Not known yet, or never on this device: nothing serves twice.
         return age == 1 if changed is None else changed < budget
 
-    def _keep(self, key: Hashable, residuals: Residuals | None, step: Step, *, whole: bool = True) -> Residuals | None:
+    def _keep(
+        self, key: Hashable, residuals: Residuals | None, step: Step, pairs: Pairs | None, *, whole: bool = True
+    ) -> Residuals | None:
         """`residuals`, which were computed at `step`, in place of those that were kept before."""
         before = self._kept.get(key)
         if residuals is None or self._short:
@@ -289,11 +305,12 @@ class Reuse:
             if not step.noisy:
                 if before.drift is None:
                     self._make_room(size_of(residuals))
-                made.drift = drift(residuals, before.residuals, step.turn - before.turn)
+                change = drift(residuals, before.residuals, step.turn - before.turn)
+                made.drift = change if pairs is None else pairs.alike(change, step)
             made.count, made.known, made.measured = before.count + 1, before.known, before.measured
-            change = self._later(change_of(residuals, before.residuals))
-            if change is not None:
-                made.measured.append((step.turn, step.turn - before.turn, change))
+            share = self._later(change_of(residuals, before.residuals))
+            if share is not None:
+                made.measured.append((step.turn, step.turn - before.turn, share))
         self._kept[key] = made
         return residuals
 

@@ -86,7 +86,7 @@ class Going:
     """What comes of a call by hand, from what it would be in full, [cond row, uncond row].
 
     Of the computed calls the third, fifth, ... are computed for the cond row alone: the other one moves with it. What
-    serves is the last of it, and half of what it had changed by, for each call.
+    serves is the last of it, and half of what the cond row had changed by, for each call.
     """
 
     def __init__(self, turns: Sequence[int], moves: bool = True) -> None:
@@ -101,7 +101,7 @@ class Going:
             return outputs
         (earlier, old), (later, new) = self._made[-2:]
         calls = (turn - later) / (later - earlier) if self._moves else 0.0
-        return [b + 0.5 * calls * (b - a) for a, b in zip(old, new, strict=True)]
+        return [b + 0.5 * calls * (b - a)[:1] for a, b in zip(old, new, strict=True)]
 
     def _half(self, full: list[Tensor]) -> list[Tensor]:
         last = self._made[-1][1]
