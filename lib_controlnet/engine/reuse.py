@@ -3,8 +3,7 @@
 What a ControlNet adds depends on the latents, which change slowly while a picture is drawn. Two things decide whether
 residuals are computed or those of an earlier call serve ("Reuse control", off by default):
 
-- the schedule: the first two calls of a unit are computed, and none serves for more than a
-  fifth of the pass's calls;
+- the schedule: the first two calls of a unit are computed, and none serves for more than a fifth of the pass's calls;
 - the change, measured for each unit whenever its residuals are computed anew: they serve while, as they changed last,
   they are expected to have changed by less than the unit's budget.
 
@@ -12,9 +11,9 @@ What serves goes on as it went: AHEAD of the last change between two computed ca
 go on, and where a sampler adds it everything stays as it was.
 
 Where each picture has one cond row and in the same U-Net call an uncond row beside it (`Pairs`), both go on as the cond
-row went, and from the third on every other computation is of the cond rows alone: the uncond row's residuals move as
-those of the cond row have. So their difference, which guidance multiplies, changes only where both are computed, and a
-computation costs half.
+row went, and from the third on every other computation is of the cond rows alone, but for short passes: the uncond
+row's residuals move as those of the cond row have. So their difference, which guidance multiplies, changes only where
+both are computed, and a computation costs half.
 
 No call waits for the device. A change is measured there, and looked at LAG denoiser calls later, when it has long been
 copied. To look at it at once would be a wait; to take it whenever it happens to have come would let pictures depend on
@@ -45,7 +44,10 @@ LAG = 2
 """Denoiser calls after which a measured change is looked at."""
 PARTS = 5
 """Residuals serve for one of so many parts of a pass's denoiser calls at most, that for which they were computed
-included."""
+included; but for FEWEST_APART in a pass that is so short."""
+FEWEST_APART = 2
+"""Denoiser calls from one computed to the next at least, where the change allows it. Where this is a fifth of the pass,
+so much happens between two calls that all rows are computed each time."""
 AHEAD = 0.5
 """Of the last change, in proportion to the calls since, by which residuals that serve are moved. Not all of it: the
 change itself grows and turns, most of all from the first calls of a pass to those in its middle."""
@@ -228,7 +230,8 @@ class Reuse:
             return kept.at(step.turn)
         # Where rows of the last denoiser call had no such other, a picture has more prompts, in another U-Net call.
         pairs = Pairs.of(step) if self._paired else None
-        halves = None if kept is None or not kept.whole or kept.count < FIRST else pairs
+        may = kept is not None and kept.whole and kept.count >= FIRST and _longest(step) > FEWEST_APART
+        halves = pairs if may else None
         for tally in tallies:
             tally.computes(step.turn, halves is not None)
         if kept is None or halves is None:
@@ -283,9 +286,8 @@ class Reuse:
 
     def _serves(self, kept: _Kept, step: Step, budget: float) -> bool:
         age = step.turn - kept.turn
-        longest = -(-step.planned // PARTS)
         changed = kept.changed(step.turn, age)
-        if kept.count < FIRST or not 0 < age < max(longest, 2):
+        if kept.count < FIRST or not 0 < age < _longest(step):
             return False
         # Not known yet, or never on this device: nothing serves twice.
         return age == 1 if changed is None else changed < budget
@@ -313,6 +315,11 @@ class Reuse:
                 made.measured.append((step.turn, step.turn - before.turn, share))
         self._kept[key] = made
         return residuals
+
+
+def _longest(step: Step) -> int:
+    """Denoiser calls for which residuals serve at most, that for which they were computed included."""
+    return max(-(-step.planned // PARTS), FEWEST_APART)
 
 
 def drift(new: Residuals, old: Residuals, span: int) -> Residuals:

@@ -16,9 +16,10 @@ from lib_controlnet.engine.reuse import read_later
 from .passes import FAMILIES, ROWS, Made, Studio, unit
 from .pretend import pretended
 
-STEPS = 8
-COMPUTED, WHOLE = [1, 2, 4, 6, 8], [1, 2, 6]
-"""Of 8 denoiser calls, where the change is always within the budget; and those for all rows."""
+STEPS = 12
+COMPUTED, WHOLE = [1, 2, 4, 7, 10], [1, 2, 7]
+"""Of these denoiser calls, where what call 2 has changed by is within the budget for one call and not for two, and all
+later changes are; and those for all rows."""
 
 
 class Streams:
@@ -89,8 +90,8 @@ def test_nothing_waits_for_the_card(studio_of: Any, streams: Streams, family: st
     whole = [a + 1 for a, (b, c) in enumerate(zip(made.outputs, full.outputs, strict=True)) if torch.equal(b, c)]
     assert whole == WHOLE
     assert streams.recorded == len(COMPUTED) - 1  # the first has nothing to be compared with
-    # Calls 2, 4 and 6 are looked at in calls 4, 6 and 8, before what those measure is recorded.
-    assert streams.looked_at == [(1, 1), (2, 2), (3, 3)]
+    # Calls 2, 4, 7 and 10 are looked at in calls 4, 6, 9 and 12, before what the next ones measure is recorded.
+    assert streams.looked_at == [(1, 1), (2, 2), (3, 3), (4, 4)]
 
 
 def test_the_numbers_are_the_processors(studio_of: Any, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,8 +85,8 @@ SCHEDULES = {
 class Going:
     """What comes of a call by hand, from what it would be in full, [cond row, uncond row].
 
-    Of the computed calls the third, fifth, ... are computed for the cond row alone: the other one moves with it. What
-    serves is the last of it, and half of what the cond row had changed by, for each call.
+    Of the computed calls the third, fifth, ... are computed for the cond row alone, but in passes of 10 calls or fewer:
+    the other one moves with it. What serves is the last of it, and half of what the cond row had changed by, a call.
     """
 
     def __init__(self, turns: Sequence[int], moves: bool = True) -> None:
@@ -95,8 +95,8 @@ class Going:
 
     def at(self, turn: int, full: list[Tensor]) -> list[Tensor]:
         if turn in self._turns:
-            count, every = self._turns.index(turn), len(self._turns) == self._turns[-1]
-            outputs = full if every or count < 2 or count % 2 else self._half(full)
+            count, short = self._turns.index(turn), self._turns[2] < 5
+            outputs = full if short or count < 2 or count % 2 else self._half(full)
             self._made.append((turn, outputs))
             return outputs
         (earlier, old), (later, new) = self._made[-2:]

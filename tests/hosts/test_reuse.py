@@ -63,7 +63,10 @@ def test_it_is_said_and_nothing_of_it_stays(host: Host) -> None:
     assert "Reuse Control" not in before.infotexts[0]
     (told,), (full,) = (json.loads(made.js())["controlnet"] for made in (reused, before))
     assert told["effect"]["passes"][0]["computed"] == 4  # 1, 2, 4 and 6
-    assert told["effect"]["passes"][0]["halved"] == 1  # 4
+    assert told["effect"]["passes"][0]["halved"] == 0
+    longer = json.loads(host.txt2img(unit(reuse_control=1.0), steps=11).js())["controlnet"][0]
+    assert longer["effect"]["passes"][0]["computed"] == 5  # 1, 2, 5, 8 and 11
+    assert longer["effect"]["passes"][0]["halved"] == 2  # 5 and 11
     assert "computed" not in full["effect"]["passes"][0]
     assert not np.array_equal(pixels(reused), pixels(before))
     assert np.array_equal(pixels(host.txt2img(unit(), steps=6)), pixels(before))
