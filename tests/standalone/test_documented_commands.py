@@ -85,7 +85,7 @@ RUN = {
     ),
     f"{MODULE}evaluate --type canny --out DIR": EVALUATE,
     f'{MODULE}evaluate --type canny --control FILE --kind KIND --cases "weight 1" --out DIR': EVALUATE,
-    f"{MODULE}reuse --out FILE --pairs 64 --first 192": (
+    f"{MODULE}reuse --out FILE --pairs 64 --first 256": (
         "tests/demo/test_reuse.py::test_a_step_costs_a_tenth_more_at_most_and_the_map_is_followed_as_well"
     ),
     f"{MODULE}convergence --out DIR": f"{DEMO}test_convergence.py::test_a_run_tells_its_curve_and_is_not_made_twice",
