@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from lib_controlnet.hosts.webui.effects import effect_words
+
 from .conftest import Host, pixels, unit
 
 
@@ -74,3 +76,12 @@ def test_it_is_said_and_nothing_of_it_stays(host: Host) -> None:
     few = host.txt2img(unit(reuse_control=1.0), steps=3)
     assert "only 3 calls of the model" in few.infotexts[0]
     assert np.array_equal(pixels(few), pixels(host.txt2img(unit(), steps=3)))
+
+
+def test_the_line_under_the_pictures_says_how_often(host: Host) -> None:
+    for steps, said in ((6, "computed in 4 of 6 calls"), (11, "computed in 5 of 11 calls (2 of them without the")):
+        made = host.txt2img(unit(reuse_control=1.0), steps=steps)
+        words = effect_words(json.loads(made.js())["controlnet"][0])
+        assert said in words
+        assert ("without the negative prompt" in words) == (steps > 10)
+    assert "computed" not in effect_words(json.loads(host.txt2img(unit(), steps=6).js())["controlnet"][0])
