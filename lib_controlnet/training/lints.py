@@ -230,22 +230,23 @@ def _constant(sample: Sequence[_Seen], why: str) -> Iterable[Lint]:
         yield lint if len(constant) > _MOST * len(sample) else replace(lint, refuses=False)
 
 
-def _made(sample: Sequence[_Seen], options: DataOptions, many: bool) -> Iterable[Lint]:
-    """Of maps that a preprocessor makes. `many`: so many pairs have none that it is no matter of a few."""
-    why = f"say nothing: `{options.preprocessor}` finds nothing in their pictures"
-    yield from (lint if many else replace(lint, refuses=False) for lint in _constant(sample, why))
-    same = [seen for seen in sample if seen.is_same and not seen.is_constant]
-    if same:
-        yield _lint("same", f"of {len(same)} of {len(sample)} pictures looked at `{options.preprocessor}` makes the "
-                    "picture itself: nothing but copying is learnt", [seen.example for seen in same])  # fmt: skip
-
-
-def _maps(sample: Sequence[_Seen]) -> Iterable[Lint]:
-    yield from _constant(sample, "say nothing")
+def _same(sample: Sequence[_Seen]) -> Iterable[Lint]:
     same = [seen for seen in sample if seen.is_same and not seen.is_constant]
     if same:
         yield _lint("same", f"{len(same)} of {len(sample)} control maps looked at are their own pictures: nothing but "
                     "copying is learnt", [seen.example for seen in same])  # fmt: skip
+
+
+def _made(sample: Sequence[_Seen], options: DataOptions, many: bool) -> Iterable[Lint]:
+    """Of maps that a preprocessor makes. `many`: so many pairs have none that it is no matter of a few."""
+    why = f"say nothing: `{options.preprocessor}` finds nothing in their pictures"
+    yield from (lint if many else replace(lint, refuses=False) for lint in _constant(sample, why))
+    yield from _same(sample)
+
+
+def _maps(sample: Sequence[_Seen]) -> Iterable[Lint]:
+    yield from _constant(sample, "say nothing")
+    yield from _same(sample)
     faint = [seen for seen in sample if 2 < int(seen.hint.max()) < 32 and not seen.is_constant]
     if faint:
         most = max(int(seen.hint.max()) for seen in faint)

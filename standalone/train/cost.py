@@ -74,11 +74,15 @@ def case(name: str, width: int, batch: int, latent: int, levels: int = 4) -> Cas
     """One of WAYS, or a kind of control (see `kind_cases`)."""
     if name not in WAYS:
         return kind_cases(width, batch, latent, [name], levels)[name]
+    return WAYS[name](layout(width, levels), *_given(batch, latent))
+
+
+def _given(batch: int, latent: int) -> tuple[Inputs, Tensor]:
+    """What a network is asked, the same each time, and the noise that it should answer."""
     torch.manual_seed(0)
     x, noise = torch.randn(2, batch, 4, latent, latent)
     times, context = torch.randint(0, 1000, (batch,)), torch.randn(batch, 77, _CONTEXT)
-    hints = torch.rand(batch, 3, 8 * latent, 8 * latent)
-    return WAYS[name](layout(width, levels), (x, times, context, hints), noise)
+    return (x, times, context, torch.rand(batch, 3, 8 * latent, 8 * latent)), noise
 
 
 def _fine_tuning(sizes: UNetConfig, inputs: Inputs, noise: Tensor) -> Case:
@@ -126,10 +130,7 @@ def kind_cases(width: int, batch: int, latent: int, kinds: Sequence[str], levels
     """The same for other kinds of control, at the sizes that `control.rank` and the like have by default."""
     made: dict[str, Case] = {}
     for kind in kinds:
-        torch.manual_seed(0)
-        x, noise = torch.randn(2, batch, 4, latent, latent)
-        times, context = torch.randint(0, 1000, (batch,)), torch.randn(batch, 77, _CONTEXT)
-        hints = torch.rand(batch, 3, 8 * latent, 8 * latent)
+        inputs, noise = _given(batch, latent)
         tables = {
             "base": {"checkpoint": "none", "hint_widths": [round(c * width / TRUE_WIDTH) for c in _HINT_WIDTHS]},
             "control": {"kind": kind},
@@ -142,11 +143,11 @@ def kind_cases(width: int, batch: int, latent: int, kinds: Sequence[str], levels
         with_content(model)
         for weight in model.parameters():
             nn.init.normal_(weight, std=0.02)
-        made[kind] = _kind_case(model, (x, times, context, hints), noise)
+        made[kind] = _kind_case(model, inputs, noise)
     return made
 
 
-def _kind_case(model: ControlledUNet, inputs: tuple[Tensor, ...], noise: Tensor) -> Case:
+def _kind_case(model: ControlledUNet, inputs: Inputs, noise: Tensor) -> Case:
     optimizer = adamw(model.control.trained(), TrainOptions(steps=1))
     return Case(lambda: F.mse_loss(model(*inputs), noise), [model], optimizer)
 

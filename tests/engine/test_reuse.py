@@ -109,7 +109,7 @@ class Going:
 
 
 def near(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
-    """Equal but for rounding."""
+    """Equal but for rounding, which is another where fewer rows are computed at once (up to 1e-6)."""
     pairs = zip(first, second, strict=True)
     return len(first) > 0 and all(torch.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in pairs)
 

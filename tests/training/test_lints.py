@@ -194,7 +194,7 @@ def _some(picture: Any) -> Any:
         ),
         (_white, "constant", True, "are of one colour"),
         (_some, "constant", False, "of 16 control maps looked at are black"),
-        (lambda picture: picture, "same", False, "of 16 of 16 pictures looked at `canny` makes the picture itself"),
+        (lambda picture: picture, "same", False, "16 of 16 control maps looked at are their own pictures"),
         (lambda picture: 255 - picture, "", False, ""),
     ],
 )
